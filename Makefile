@@ -1,0 +1,78 @@
+# `make` tells what there is. Nothing but make and Python 3.11 to 3.13 is needed.
+
+SHELL := /bin/sh
+PYTHON ?=
+BIN := .venv/bin
+STAMPS := .venv/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
+NEEDS := Python 3.11, 3.12 or 3.13 is needed; none was found. Install one, or name it: make PYTHON=/path/to/python3.11
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
+
+.DEFAULT_GOAL := help
+.PHONY: help run install test check format requirements browser
+
+help: ## tell what there is
+	@echo "make …"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+
+run: $(STAMPS)/product ## start the chat on this machine, with what it needs
+	@parts=$$($(BIN)/python -m llmchat parts) || exit $$?; \
+	if [ -n "$$parts" ]; then \
+		echo "Installing the embedded parts …"; \
+		$(PARTS) -r "$$parts" || echo "There is no build of the embedded parts for this machine." \
+			"Set REDIS_URL (\`docker compose up -d\` gives a Redis) and OPENAI_API_KEY or OPENAI_BASE_URL." >&2; \
+	fi
+	@exec $(BIN)/python -m llmchat
+
+install: $(STAMPS)/dev ## install all that the product, its embedded parts and the tests need
+
+test: check browser ## run the checks and all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMPS)/dev ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict llmchat
+	$(BIN)/lint-imports
+
+format: $(STAMPS)/dev ## put the code into its one format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+requirements: $(STAMPS)/dev ## pin the newest of everything, with hashes
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) --no-deps requirements-local.in -o requirements-local.txt
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+browser: $(STAMPS)/dev
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; then :; \
+	elif $(BIN)/playwright install chromium; then :; \
+	else echo "The tests need Chromium: install the package chromium, or google-chrome." >&2; exit 1; \
+	fi > /dev/null
+
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
+		if "$$python" -c '$(FITS)' 2> /dev/null; then \
+			if ! "$$python" -c 'import ensurepip, venv' 2> /dev/null; then \
+				echo "$$python has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv)." >&2; exit 1; \
+			fi; \
+			echo "Making .venv with $$("$$python" --version) …"; \
+			exec "$$python" -m venv --clear .venv; \
+		fi; \
+	done; echo "$(NEEDS)" >&2; exit 1
+
+$(STAMPS)/product: requirements.txt | $(BIN)/python
+	@echo "Installing the product …"
+	@$(PIP) install --require-hashes -r requirements.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: $(STAMPS)/product requirements-local.txt requirements-dev.txt
+	@echo "Installing the embedded parts and what the tests need …"
+	@$(PARTS) -r requirements-local.txt
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@

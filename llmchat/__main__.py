@@ -1,0 +1,116 @@
+"""The command line: `run` (default), `serve`, `parts`. It knows which parts a start needs and in which order."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from llmchat import __version__
+from llmchat.embedded import Embedded, lacking
+from llmchat.errors import SettingsError, StartError
+from llmchat.serve import address_of, bind, serve, serve_and_reload
+from llmchat.settings import VARIABLES, Settings
+
+COMMANDS = """\
+commands:
+  run    serve on this machine (default); Redis and the model are embedded where they are not configured
+  serve  serve the public, as one instance of any number: everything has to be configured
+  parts  print the file of the embedded parts that `run` still needs installed here, if any
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; what the operator has to mend is one line on stderr and exit code 2."""
+    signal.signal(signal.SIGTERM, _end)  # as process 1 of a container nobody else would
+    command = _parser().parse_args(arguments).command
+    try:
+        return {"run": run, "serve": serve_public, "parts": parts}[command]()
+    except (SettingsError, StartError) as error:
+        print(f"llmchat: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def run() -> int:
+    """Serve on this machine, with the parts that are not configured as children."""
+    settings = Settings.read(local=True)
+    with Embedded(settings) as embedded:
+        sockets = bind(settings.host, settings.port)
+        address = address_of(settings.host, sockets)
+        filled = embedded.start(address)
+
+        def announce() -> None:
+            print(f"llmchat is at {address} (Ctrl-C ends it)")
+            print(f"The model that answers: {_model(filled)}")
+            print(f"The data lies in {_store(settings)}", flush=True)
+
+        serve_here = serve_and_reload if settings.debug else serve
+        return serve_here(filled, sockets, announce=announce, ends=embedded.watch)
+
+
+def serve_public() -> int:
+    """Serve the public: everything has to be configured."""
+    settings = Settings.read(local=False)
+    settings.check_deployed()
+    sockets = bind(settings.host, settings.port)
+    address = address_of(settings.host, sockets)
+
+    def announce() -> None:
+        print(f"llmchat {__version__} serves at {address}; model {_model(settings)}", flush=True)
+
+    return serve(settings, sockets, announce=announce)
+
+
+def parts() -> int:
+    """Print the requirement file of the embedded parts that are still to be installed, or nothing."""
+    needed = lacking(Settings.read(local=True))
+    if needed:
+        print(needed)
+    return 0
+
+
+def _model(settings: Settings) -> str:
+    label = settings.label_of(settings.openai_model)
+    if settings.local_label or not settings.openai_base_url:
+        return label
+    return f"{label} at {urlsplit(settings.openai_base_url).hostname}"
+
+
+def _store(settings: Settings) -> str:
+    if settings.redis_url is None:
+        return str(settings.data_dir.absolute())
+    where = urlsplit(settings.redis_url)
+    return f"Redis at {where.hostname or where.path}"
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llmchat",
+        description="A chat with a language model: one small server, one page, one websocket, Redis.",
+        epilog=f"{COMMANDS}\nsettings, from the environment or (run) from the file .env:\n{_settings()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", nargs="?", choices=("run", "serve", "parts"), default="run")
+    parser.add_argument("--version", action="version", version=f"llmchat {__version__}")
+    return parser
+
+
+def _settings() -> str:
+    def entry(name: str, meaning: str, default: str) -> str:
+        text = f"{meaning} (default: {default})"
+        return textwrap.fill(text, 100, initial_indent=f"  {name:<22}", subsequent_indent=" " * 24)
+
+    return "\n".join(entry(each.name, each.meaning, each.default_shown) for each in VARIABLES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The composition root: the only file that constructs. Everything else gets what it needs as arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from pathlib import Path
+
+from quart import Quart
+
+from llmchat import __version__, events
+from llmchat.blueprints import chat as chat_blueprint
+from llmchat.blueprints import ops as ops_blueprint
+from llmchat.blueprints import page as page_blueprint
+from llmchat.blueprints.rooms import EXTENSION, Rooms
+from llmchat.broadcaster import Broadcaster
+from llmchat.chat import Chat
+from llmchat.completion import Completions
+from llmchat.doors import Doors
+from llmchat.errors import SettingsError
+from llmchat.history import History
+from llmchat.keys import Keys
+from llmchat.lease import Leases
+from llmchat.listing import Listing
+from llmchat.redis_client import connect
+from llmchat.session import Sessions
+from llmchat.settings import Settings
+from llmchat.turns import Turns
+
+CHANNEL_CAPACITY = 1000
+"""Messages of one connection's inbox: a few seconds of an answer."""
+BODY_BYTES = 64 * 1024
+BODY_SECONDS = 5
+HANDLERS_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> Quart:
+    """Make the app; without settings, those of the environment, as when it is deployed. Raises SettingsError."""
+    if settings is None:
+        settings = Settings.read(local=False)
+        settings.check_deployed()
+    if settings.redis_url is None or settings.secret_key is None:
+        raise SettingsError("REDIS_URL and SECRET_KEY must be set: `python -m llmchat` sets them by itself.")
+
+    keys = Keys(settings.redis_prefix)
+    redis = connect(settings.redis_url)
+    broadcaster = Broadcaster([settings.redis_url], prefix=settings.redis_prefix, capacity=CHANNEL_CAPACITY)
+    history = History(redis, keys, history_days=settings.history_days)
+    listing = Listing(history, broadcaster, settings.openai_models[0])
+    completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
+    turns = Turns(settings, history, Leases(redis, keys), broadcaster, completions, listing)
+    chat = Chat(settings, history, turns, listing)
+    sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
+    ready = events.SessionReady(
+        protocol=events.PROTOCOL,
+        version=__version__,
+        instance=secrets.token_hex(4),
+        models=chat.models,
+        limits=chat.limits,
+    )
+    rooms = Rooms(chat=chat, broadcaster=broadcaster, sessions=sessions, turns=turns, ready=ready)
+
+    root = Path(__file__).resolve().parent.parent
+    app = Quart(
+        "llmchat", static_folder=str(root / "static"), template_folder=str(root / "templates"), root_path=str(root)
+    )
+    app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
+    app.extensions[EXTENSION] = rooms
+    for blueprint in (page_blueprint, chat_blueprint, ops_blueprint):
+        app.register_blueprint(blueprint.blueprint)
+    app.asgi_app = Doors(  # type: ignore[method-assign]
+        app.asgi_app,
+        allowed_hosts=settings.allowed_hosts,
+        trusted_origins=settings.csrf_trusted_origins,
+        proxy_hops=settings.trusted_proxy_hops,
+    )
+
+    @app.while_serving
+    async def serving() -> AsyncGenerator[None, None]:
+        async with turns:
+            yield
+            await rooms.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HANDLERS_SECONDS):
+                    await rooms.handlers_ended()
+        await completions.close()
+        await broadcaster.close()
+        await redis.aclose()
+
+    return app

@@ -1,0 +1,83 @@
+"""The page: a new chat at /, a conversation at /c/<conversation>, its newest messages in the first response."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from quart import Blueprint, make_response, render_template, request
+from quart.typing import ResponseReturnValue
+
+from llmchat import __version__
+from llmchat.blueprints.rooms import rooms
+from llmchat.errors import NotFound, Unavailable
+from llmchat.events import ID, PROTOCOL, ConversationList, ConversationSnapshot
+
+blueprint = Blueprint("page", __name__)
+
+
+@blueprint.get("/")
+async def new_chat() -> ResponseReturnValue:
+    """Show an empty chat."""
+    return await _page(None)
+
+
+@blueprint.get("/c/<conversation>")
+async def conversation(conversation: str) -> ResponseReturnValue:
+    """Show a conversation; 404 where this session has no such one."""
+    return await _page(conversation)
+
+
+@blueprint.get("/session")
+async def session() -> ResponseReturnValue:
+    """Tell a page why its websocket is refused: by the same status, which a page cannot see there."""
+    draining = rooms().draining
+    headers = {"Cache-Control": "no-store"} | ({"Retry-After": "1"} if draining else {})
+    return {"protocol": PROTOCOL, "version": __version__, "draining": draining}, 503 if draining else 200, headers
+
+
+@blueprint.app_errorhandler(Unavailable)
+async def unavailable(error: Unavailable) -> ResponseReturnValue:
+    """Say that Redis is away, in a page that needs nothing of it."""
+    page = await render_template("error.html", title="One moment", detail=error.detail, static=_static)
+    return page, 503, {"Retry-After": "2", "Cache-Control": "no-store"}
+
+
+async def _page(wanted: str | None) -> ResponseReturnValue:
+    here = rooms()
+    secure = request.scheme == "https"
+    who = here.sessions.read(request.headers.get("Cookie"), secure=secure)
+    snapshot: ConversationSnapshot | None = None
+    conversations: list[dict[str, Any]] = []
+    more = False
+    if who is not None:
+        listed = await here.chat.listed(who, ConversationList(type="conversation.list"))
+        conversations, more = listed.conversations, listed.more
+        if wanted is not None and ID.fullmatch(wanted):
+            try:
+                snapshot = await here.chat.snapshot(who, wanted)
+            except NotFound:
+                snapshot = None
+    missing = wanted is not None and snapshot is None
+    page = await render_template(
+        "page.html",
+        title=snapshot.title if snapshot else None,
+        conversation=wanted if snapshot else None,
+        snapshot=asdict(snapshot) if snapshot else None,
+        missing=missing,
+        conversations=conversations,
+        more=more,
+        models=here.chat.models,
+        limits=here.chat.limits,
+        version=__version__,
+        socket_url=f"{'wss' if secure else 'ws'}://{request.host}/ws/chat/",
+        static=_static,
+    )
+    response = await make_response(page, 404 if missing else 200)
+    response.headers["Set-Cookie"] = here.sessions.cookie(who or here.sessions.new(), secure=secure)
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+def _static(path: str) -> str:
+    return f"/static/{path}"

@@ -1,0 +1,444 @@
+"""The channel layer: groups of channels over Redis pub/sub, for any number of processes.
+
+Channels' group words with Channels' meaning; CHANNEL rules are in docs/channel-layer.md. Knows nothing of chats:
+usable on its own. Pub/sub is for speed and forgets; whoever must not miss anything keeps a log and, told by
+`ChannelLapsed`, reads on there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import fnmatch
+import logging
+import random
+import re
+import secrets
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, ClassVar
+
+import msgpack
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from llmchat.errors import LlmchatError, Unavailable
+from llmchat.keys import redis_channel
+from llmchat.redis_client import available, connect, connect_subscriber
+
+CHANNEL_NAME = re.compile(r"[A-Za-z0-9._-]+(![A-Za-z0-9._-]*)?", re.ASCII)
+GROUP_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+NAME_CHARACTERS = 99
+
+SUBSCRIBE_SECONDS = 2.0
+HEARTBEAT_SECONDS = 1.5
+"""Between heartbeats; a connection on which two in a row did not arrive is given up."""
+BACKOFF_SECONDS = (0.1, 2.0)
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class ChannelFull(LlmchatError):
+    """The channel's inbox holds as many messages as it may."""
+
+
+class ChannelLapsed(LlmchatError):
+    """The channel may have missed messages: its inbox was full, or the connection to Redis was lost."""
+
+
+class _Inbox:
+    """What one channel of this process has not received yet."""
+
+    def __init__(self, capacity: int, expiry: float) -> None:
+        self.capacity = capacity
+        self.groups: set[str] = set()
+        self._expiry = expiry
+        self._messages: deque[tuple[float, Message]] = deque()
+        self._lapsed = False
+        self._news = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        return len(self._messages) >= self.capacity
+
+    def put(self, message: Message) -> None:
+        if self.full:
+            self.lapse()
+            return
+        self._messages.append((asyncio.get_running_loop().time() + self._expiry, message))
+        self._news.set()
+
+    def lapse(self) -> None:
+        self._lapsed = True
+        self._news.set()
+
+    async def get(self) -> Message:
+        while True:
+            while self._messages:
+                deadline, message = self._messages.popleft()
+                if asyncio.get_running_loop().time() < deadline:
+                    return message
+            if self._lapsed:
+                self._lapsed = False
+                raise ChannelLapsed("Messages may be missing: read on in the log.")
+            self._news.clear()
+            await self._news.wait()
+
+
+class Broadcaster:
+    """A channel layer on one Redis. One object, one event loop.
+
+    `capacity` is of each channel's inbox, in messages; `channel_capacity` maps globs or patterns to other numbers,
+    first match wins. `expiry` is in seconds. `group_expiry` has no effect: a membership is its process's.
+    """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush"]
+    ChannelFull = ChannelFull
+    ChannelLapsed = ChannelLapsed
+
+    def __init__(
+        self,
+        hosts: str | Iterable[Any] | None = None,
+        prefix: str = "asgi",
+        capacity: int = 100,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+    ) -> None:
+        url = _url(hosts)
+        self._commands = connect(url)
+        self._subscriber = _Subscriber(connect_subscriber(url), self._commands, prefix, self._deliver, self._lapse_all)
+        self._prefix = prefix
+        self._capacity = capacity
+        self._channel_capacity = [
+            (re.compile(fnmatch.translate(match)) if isinstance(match, str) else match, number)
+            for match, number in (channel_capacity or {}).items()
+        ]
+        self._expiry = expiry
+        self._inboxes: dict[str, _Inbox] = {}  # channel of this process -> what it has not received
+        self._members: dict[str, set[str]] = {}  # group -> its channels of this process
+        self._readers: dict[str, set[str]] = {}  # Redis channel -> the channels here that get what it carries
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.lapses = 0
+        """How often messages may have been missed, counted once per channel."""
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        """Make a channel of this process. What is sent to it from now on arrives. Raises Unavailable."""
+        channel = _checked(f"{prefix}{secrets.token_hex(16)}", CHANNEL_NAME, "channel")
+        await self._open(channel)
+        return channel
+
+    @asynccontextmanager
+    async def channel(self, prefix: str = "specific.") -> AsyncIterator[str]:
+        """Make a channel and give it back at the end."""
+        name = await self.new_channel(prefix)
+        try:
+            yield name
+        finally:
+            await self.close_channel(name)
+
+    async def close_channel(self, channel: str) -> None:
+        """Give a channel back: it leaves its groups. What is not there is no error."""
+        inbox = self._inboxes.pop(channel, None)
+        if inbox is None:
+            return
+        for group in list(inbox.groups):
+            await self._leave(group, channel, inbox)
+        await self._unread(redis_channel(self._prefix, "channel", channel), channel)
+
+    async def send(self, channel: str, message: Message) -> None:
+        """Send to one channel. Raises ChannelFull for a full one of this process, Unavailable."""
+        self._check_loop()
+        _checked(channel, CHANNEL_NAME, "channel")
+        inbox = self._inboxes.get(channel)
+        if inbox is not None and inbox.full:
+            raise ChannelFull(channel)
+        await self._publish(redis_channel(self._prefix, "channel", channel), message)
+
+    async def receive(self, channel: str) -> Message:
+        """Wait for the channel's next message. Cancelling keeps the message and the channel.
+
+        Raises ChannelLapsed once after messages may have been missed; the next call goes on.
+        """
+        self._check_loop()
+        _checked(channel, CHANNEL_NAME, "channel")
+        if channel not in self._inboxes:
+            await self._open(channel)
+        return await self._inboxes[channel].get()
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Add a channel of this process to a group; what anyone sends afterwards arrives.
+
+        Raises RuntimeError for a channel that is not of this process, Unavailable.
+        """
+        self._check_loop()
+        _checked(group, GROUP_NAME, "group")
+        inbox = self._own(_checked(channel, CHANNEL_NAME, "channel"))
+        inbox.groups.add(group)
+        self._members.setdefault(group, set()).add(channel)
+        try:
+            await self._read(redis_channel(self._prefix, "group", group), channel)
+        except BaseException:
+            await self._leave(group, channel, inbox)
+            raise
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Take a channel out of a group. What is not there is no error."""
+        self._check_loop()
+        _checked(group, GROUP_NAME, "group")
+        inbox = self._inboxes.get(_checked(channel, CHANNEL_NAME, "channel"))
+        if inbox is not None and group in inbox.groups:
+            await self._leave(group, channel, inbox)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """Send to every channel in a group, the sender's own included. Raises Unavailable, never ChannelFull."""
+        self._check_loop()
+        _checked(group, GROUP_NAME, "group")
+        await self._publish(redis_channel(self._prefix, "group", group), message)
+
+    async def flush(self) -> None:
+        """Forget all messages, channels and groups of this process; usable again."""
+        self._inboxes.clear()
+        self._members.clear()
+        self._readers.clear()
+        await self._subscriber.stop()
+
+    async def close(self) -> None:
+        """End for good."""
+        await self.flush()
+        await self._subscriber.close()
+        await self._commands.aclose()
+
+    async def _open(self, channel: str) -> None:
+        self._check_loop()
+        if channel not in self._inboxes:
+            self._inboxes[channel] = _Inbox(self._capacity_of(channel), self._expiry)
+        try:
+            await self._read(redis_channel(self._prefix, "channel", channel), channel)
+        except BaseException:
+            await self.close_channel(channel)
+            raise
+
+    async def _leave(self, group: str, channel: str, inbox: _Inbox) -> None:
+        inbox.groups.discard(group)
+        members = self._members.get(group)
+        if members is not None:
+            members.discard(channel)
+            if not members:
+                del self._members[group]
+        await self._unread(redis_channel(self._prefix, "group", group), channel)
+
+    async def _read(self, name: str, channel: str) -> None:
+        self._readers.setdefault(name, set()).add(channel)
+        await self._subscriber.subscribe(name)
+
+    async def _unread(self, name: str, channel: str) -> None:
+        readers = self._readers.get(name)
+        if readers is None:
+            return
+        readers.discard(channel)
+        if not readers:
+            del self._readers[name]
+            await self._subscriber.unsubscribe(name)
+
+    async def _publish(self, name: str, message: Message) -> None:
+        if not isinstance(message, dict):
+            raise TypeError("A message must be a dict.")
+        envelope = msgpack.packb(message)
+        async with available():
+            await self._commands.publish(name, envelope)
+
+    def _deliver(self, name: str, envelope: bytes) -> None:
+        readers = self._readers.get(name)
+        if not readers:
+            return
+        message = msgpack.unpackb(envelope)
+        flat = all(not isinstance(value, (dict, list)) for value in message.values())
+        for channel in readers:
+            inbox = self._inboxes[channel]
+            self.lapses += inbox.full
+            inbox.put(dict(message) if flat else copy.deepcopy(message))
+
+    def _lapse_all(self) -> None:
+        self.lapses += len(self._inboxes)
+        for inbox in self._inboxes.values():
+            inbox.lapse()
+
+    def _own(self, channel: str) -> _Inbox:
+        try:
+            return self._inboxes[channel]
+        except KeyError:
+            raise RuntimeError(f"{channel} is not a channel of this process.") from None
+
+    def _capacity_of(self, channel: str) -> int:
+        for pattern, number in self._channel_capacity:
+            if pattern.match(channel):
+                return number
+        return self._capacity
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError("This Broadcaster is used from another event loop; make one for each loop.")
+
+
+class _Subscriber:
+    """The process's one subscriber connection: supervised, never silently reconnected."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        commands: Redis,
+        prefix: str,
+        deliver: Callable[[str, bytes], None],
+        lapse: Callable[[], None],
+    ) -> None:
+        self._redis = redis
+        self._commands = commands
+        self._deliver = deliver
+        self._lapse = lapse
+        self._heartbeat = redis_channel(prefix, "heartbeat", secrets.token_hex(8))
+        self._wanted: set[str] = set()  # Redis channels to be subscribed to, now and after a reconnect
+        self._unconfirmed: Counter[str] = Counter()  # Redis channel -> SUBSCRIBEs written and not confirmed yet
+        self._confirmed: dict[str, asyncio.Future[None]] = {}  # Redis channel -> done when its last one is confirmed
+        self._pubsub: PubSub | None = None  # while connected
+        self._gap = False  # a connection was lost, and the next one is not complete yet
+        self._writing = asyncio.Lock()
+        self._beaten = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def subscribe(self, name: str) -> None:
+        """Return when Redis has confirmed the subscription. Raises Unavailable."""
+        self._wanted.add(name)
+        if self._task is None:
+            self._task = asyncio.create_task(self._supervise(), name="subscriber")
+        if name not in self._confirmed:
+            self._confirmed[name] = asyncio.get_running_loop().create_future()
+            await self._say("subscribe", name)
+        try:
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                await asyncio.shield(self._confirmed[name])
+        except (TimeoutError, KeyError) as error:
+            raise Unavailable("The store cannot be reached now. Try again in a moment.") from error
+
+    async def unsubscribe(self, name: str) -> None:
+        """Stop reading a channel. Never fails: without a connection there is nothing to stop."""
+        self._wanted.discard(name)
+        self._confirmed.pop(name, None)
+        await self._say("unsubscribe", name)
+
+    async def stop(self) -> None:
+        """Drop the connection and every subscription; usable again."""
+        self._wanted.clear()
+        self._confirmed.clear()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        self._gap = False
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _say(self, verb: str, name: str) -> None:
+        """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
+        async with self._writing:
+            if self._pubsub is None or (name in self._wanted) != (verb == "subscribe"):
+                return
+            if verb == "subscribe":
+                self._unconfirmed[name] += 1
+            with suppress(RedisError, OSError):  # the reader sees it too, and reconnects
+                await getattr(self._pubsub, verb)(name)
+
+    async def _supervise(self) -> None:
+        shortest, longest = BACKOFF_SECONDS
+        wait = shortest
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._watch_heartbeat())
+                    tasks.create_task(self._read())
+            except* (RedisError, OSError, TimeoutError) as lost:
+                log.warning("Lost the subscriber connection to Redis: %s", _cause(lost))
+            wait = min(longest, wait * 2) if self._gap else shortest
+            self._gap = True
+            await asyncio.sleep(random.uniform(shortest, wait))  # noqa: S311 - jitter
+
+    async def _read(self) -> None:
+        pubsub = self._redis.pubsub()
+        try:
+            async with self._writing:
+                names = [*self._wanted, self._heartbeat]  # confirmed in this order: the heartbeat last
+                self._unconfirmed = Counter(names)
+                async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                    await pubsub.subscribe(*names)
+                self._pubsub = pubsub
+            while True:
+                message = await pubsub.get_message(timeout=None)
+                if message is not None:
+                    self._take(message["type"], message["channel"].decode(), message["data"])
+        finally:
+            self._pubsub = None
+            with suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _take(self, kind: str, name: str, envelope: bytes) -> None:
+        if kind == "message" and name != self._heartbeat:
+            self._deliver(name, envelope)
+        elif kind == "message":
+            self._beaten.set()
+        elif kind == "subscribe":
+            self._unconfirmed[name] -= 1
+            confirmed = self._confirmed.get(name)
+            if confirmed is not None and not confirmed.done() and self._unconfirmed[name] <= 0:
+                confirmed.set_result(None)
+            if name == self._heartbeat and self._gap:
+                self._gap = False
+                self._lapse()  # only now: whoever reads the log after this misses nothing more
+
+    async def _watch_heartbeat(self) -> None:
+        missed = 0
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            missed = 0 if self._beaten.is_set() else missed + 1
+            if missed == 2:
+                raise TimeoutError("no heartbeat came through")
+            self._beaten.clear()
+            with suppress(Unavailable):
+                async with available(HEARTBEAT_SECONDS):
+                    await self._commands.publish(self._heartbeat, b"")
+
+
+def _checked(name: str, pattern: re.Pattern[str], kind: str) -> str:
+    if not isinstance(name, str) or len(name) > NAME_CHARACTERS or not pattern.fullmatch(name):
+        raise TypeError(
+            f"A {kind} name is a str of at most {NAME_CHARACTERS} ASCII letters, digits, hyphens, underscores and "
+            f"periods{', with at most one !' if kind == 'channel' else ''}; not {name!r:.120}."
+        )
+    return name
+
+
+def _url(hosts: str | Iterable[Any] | None) -> str:
+    if isinstance(hosts, str):
+        return hosts
+    given = list(hosts) if hosts is not None else ["redis://localhost:6379"]
+    if len(given) != 1:
+        raise ValueError("One Redis, or one Cluster: several hosts without a Cluster are not supported.")
+    host = given[0]
+    if isinstance(host, dict):
+        host = host["address"]
+    if isinstance(host, tuple):
+        host = f"redis://{host[0]}:{host[1]}"
+    return str(host)
+
+
+def _cause(lost: BaseExceptionGroup[BaseException]) -> str:
+    return ", ".join(f"{type(each).__name__} {each}" for each in lost.exceptions)

@@ -1,0 +1,285 @@
+"""The story: a prompt, a stop, a branch, opening a conversation. Where the rooms meet; knows no socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from llmchat import events
+from llmchat.conversation import Branch, Conversation, derived_id, first_words
+from llmchat.errors import BadField, NotFound, TooLong
+from llmchat.events import (
+    ConversationListed,
+    ConversationOlderEvent,
+    ConversationSnapshot,
+    ConversationUpdated,
+    MessageAccepted,
+)
+from llmchat.history import TIP, History
+from llmchat.listing import Listing
+from llmchat.markdown import render
+from llmchat.settings import Settings
+from llmchat.turns import Turns
+
+SNAPSHOT_TEXT_BYTES = 300 * 1024
+"""Of stored text in one frame: with its HTML it stays below what a frame may have, nearly always."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A prompt that is stored, and the conversation's place after it."""
+
+    event: MessageAccepted
+    now: dict[str, Any]
+    repeated: bool
+
+
+class Chat:
+    """Carries out commands of a session. Raises CommandError where one cannot be."""
+
+    def __init__(self, settings: Settings, history: History, turns: Turns, listing: Listing) -> None:
+        self._settings = settings
+        self._history = history
+        self._turns = turns
+        self._listing = listing
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """The models on offer, the default first."""
+        return [{"id": model, "label": self._settings.label_of(model), "images": False} for model in self._settings.openai_models]
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What a client should know before it sends: characters of a text, bytes of an attachment."""
+        return {"text": self._settings.max_prompt_chars, "attachment": 0}
+
+    async def snapshot(self, session: str, conversation: str, *, command: str | None = None) -> ConversationSnapshot:
+        """Read the current branch's newest messages and where the conversation stands. Raises NotFound."""
+        branch = await self._history.read(
+            session, conversation, limit=events.MAX_MESSAGES, max_bytes=SNAPSHOT_TEXT_BYTES
+        )
+        known = branch.conversation
+        messages, cut = _fitting(await self._shaped(branch))
+        return ConversationSnapshot(
+            id=command,
+            conversation=conversation,
+            title=known.title,
+            model=self._model_of(known),
+            system=self._settings.system_prompt if known.system is None else known.system,
+            messages=messages,
+            more=branch.more or cut,
+            running=known.turn.answer if known.turn else None,
+            at=known.at,
+        )
+
+    async def after(self, session: str, conversation: str, place: events.Place) -> tuple[list[str], dict[str, Any]]:
+        """Read the frames after a place and the place they lead to.
+
+        Raises NotFound, and LookupError where only a snapshot helps.
+        """
+        return await self._history.after(session, conversation, place.epoch, place.offset)
+
+    async def older(self, session: str, command: events.ConversationOlder) -> ConversationOlderEvent:
+        """Read what comes before a message. Raises NotFound."""
+        branch = await self._history.read(
+            session,
+            command.conversation,
+            start=command.before,
+            above=True,
+            limit=command.limit,
+            max_bytes=SNAPSHOT_TEXT_BYTES,
+        )
+        messages, cut = _fitting(await self._shaped(branch))
+        return ConversationOlderEvent(
+            id=command.id, conversation=command.conversation, messages=messages, more=branch.more or cut
+        )
+
+    async def listed(self, session: str, command: events.ConversationList) -> ConversationListed:
+        """List the session's conversations, last used first. Raises BadField."""
+        before_ms = None
+        if command.before is not None:
+            try:
+                before_ms = int(datetime.fromisoformat(command.before).timestamp() * 1000)
+            except (ValueError, OverflowError):
+                raise BadField("The field before is wrong: it must be an RFC 3339 time.") from None
+        found, more = await self._history.listed(
+            session, before_ms=before_ms, limit=command.limit, query=command.query
+        )
+        shaped = [each.listed(self._default_model) for each in found]
+        return ConversationListed(id=command.id, conversations=shaped, more=more)
+
+    async def place(self, session: str, conversation: str) -> dict[str, Any]:
+        """Find the conversation's place. Raises NotFound."""
+        return (await self._history.conversation(session, conversation)).at
+
+    def conversation_of(self, session: str, command: events.MessageSend) -> str:
+        """Name the conversation of a prompt: the one it names, or the one that follows from session and id."""
+        return command.conversation or derived_id("conversation", session, command.id)
+
+    async def send(self, session: str, command: events.MessageSend) -> Accepted:
+        """Take a prompt, once for each id, and have it answered.
+
+        Raises TooLong, BadField, NotFound, Conflict, Busy.
+        """
+        self._check_text("text", command.text)
+        if not command.text.strip():
+            raise BadField("The field text is wrong: it must have a word in it.")
+        conversation = self.conversation_of(session, command)
+        model = self._checked_model(command.model)
+        if command.conversation and not model:
+            model = self._model_of(await self._history.conversation(session, conversation))
+        message = derived_id("message", conversation, command.id)
+        sent = await self._history.send(
+            session=session,
+            conversation=conversation,
+            new=command.conversation is None,
+            title=first_words(command.text),
+            message=message,
+            text=command.text,
+            parent=(command.parent or "") if command.names_parent else TIP,
+            answer=derived_id("answer", conversation, command.id),
+            model=model or self._default_model,
+        )
+        self._turns.begin(conversation)
+        if not sent.repeated:
+            await self._listing.updated(session, conversation, used=True)
+        accepted = MessageAccepted(
+            id=command.id, conversation=conversation, message=message, answer=sent.answer, at=sent.at
+        )
+        return Accepted(accepted, sent.now, sent.repeated)
+
+    async def stop(self, session: str, conversation: str) -> bool:
+        """Stop the running answer. Tells whether there was one. Raises NotFound."""
+        if await self._history.request_stop(session, conversation) is None:
+            return False
+        await self._turns.wake_for_stop(conversation)
+        return True
+
+    async def regenerate(self, session: str, command: events.CompletionRegenerate) -> None:
+        """Have a prompt answered once more. Raises NotFound, BadField, Busy."""
+        known = await self._history.conversation(session, command.conversation)
+        message = await self._history.message(session, command.conversation, command.message)
+        prompt = message["id"]
+        if message["role"] == "assistant":
+            prompt = message["parent"]
+        elif known.turn is None and not await self._unanswered(session, known, message):
+            raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
+        attempt = command.id or str(known.at["offset"])
+        await self._history.regenerate(
+            session=session,
+            conversation=known.id,
+            prompt=prompt,
+            answer=derived_id("answer", known.id, message["id"], attempt),
+            model=self._checked_model(command.model) or self._model_of(known),
+        )
+        self._turns.begin(known.id)
+        await self._listing.updated(session, known.id)
+
+    async def select(self, session: str, command: events.MessageSelect) -> None:
+        """Make the branch through a message the current one, for all. Raises NotFound."""
+        await self._history.select(session, command.conversation, command.message)
+
+    async def update(self, session: str, command: events.ConversationUpdate) -> ConversationUpdated:
+        """Change what belongs to a conversation as a whole. Raises NotFound, BadField, TooLong."""
+        changes: dict[str, str] = {}
+        if command.title is not None:
+            changes["title"] = " ".join(command.title.split())
+            if not changes["title"]:
+                raise BadField("The field title is wrong: it must have a word in it.")
+        for flag in ("pinned", "archived"):
+            if (value := getattr(command, flag)) is not None:
+                changes[flag] = str(int(value))
+        if command.system is not None:
+            self._check_text("system", command.system)
+            changes["system"] = command.system
+        if command.model is not None:
+            changes["model"] = self._checked_model(command.model)
+        if command.parameters is not None:
+            changes["parameters"] = command.parameters.model_dump_json(exclude_none=True)
+        event = self._listing.updated_event(await self._history.update(session, command.conversation, changes))
+        await self._listing.updated(session, command.conversation)
+        return event
+
+    async def delete(self, session: str, conversation: str) -> None:
+        """Delete a conversation; a running answer is stopped. Raises NotFound."""
+        await self._history.delete(session, conversation)
+        await self._turns.wake_for_stop(conversation)
+        await self._listing.deleted(session, conversation)
+
+    async def restore(self, session: str, conversation: str) -> None:
+        """Bring back a conversation deleted a moment ago. Raises NotFound."""
+        await self._history.restore(session, conversation)
+        await self._listing.updated(session, conversation)
+
+    async def answer(
+        self, session: str, conversation: str, answer: str
+    ) -> tuple[Conversation, dict[str, Any] | None]:
+        """Read a conversation's state and an answer as it is stored, None before it began. Raises NotFound."""
+        known = await self._history.conversation(session, conversation)
+        try:
+            return known, await self._history.message(session, conversation, answer)
+        except NotFound:
+            return known, None
+
+    async def _unanswered(self, session: str, known: Conversation, prompt: dict[str, Any]) -> bool:
+        """Tell whether the current branch's answer to a prompt failed or was never begun."""
+        branch = await self._history.read(session, known.id, limit=2, max_bytes=SNAPSHOT_TEXT_BYTES)
+        newest = branch.messages[-1]
+        return newest["id"] == prompt["id"] or (newest["parent"], newest["state"]) == (prompt["id"], "failed")
+
+    def _check_text(self, field: str, text: str) -> None:
+        limit = self._settings.max_prompt_chars
+        if len(text) > limit:
+            raise TooLong(f"The {field} has {len(text)} characters; at most {limit} are taken.")
+
+    @property
+    def _default_model(self) -> str:
+        return self._settings.openai_models[0]
+
+    def _model_of(self, known: Conversation) -> str:
+        """Name the model a conversation asks; the default where its own is not on offer any more."""
+        return known.model if known.model in self._settings.openai_models else self._default_model
+
+    def _checked_model(self, model: str | None) -> str:
+        if model is None:
+            return ""
+        if model not in self._settings.openai_models:
+            raise BadField("The field model is wrong: this model is not on offer here.")
+        return model
+
+    async def _shaped(self, branch: Branch) -> list[dict[str, Any]]:
+        """Add the HTML, off the event loop: fifty long answers take a while."""
+        return await asyncio.to_thread(_with_html, branch.messages)
+
+
+@lru_cache(maxsize=512)
+def _html(text: str) -> str:
+    return "".join(render(text))
+
+
+def _with_html(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    shaped = []
+    for message in messages:
+        if message["role"] == "assistant":
+            running = message["state"] == "running"
+            html = "".join(render(message["text"], running=True)) if running else _html(message["text"])
+            message = message | {"html": html}
+        shaped.append(message)
+    return shaped
+
+
+def _fitting(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
+    """Keep the newest messages that a frame has room for; a single one too large goes without its HTML."""
+    room = events.MAX_SNAPSHOT_BYTES
+    for index in range(len(messages) - 1, -1, -1):
+        room -= len(json.dumps(messages[index], ensure_ascii=False).encode())
+        if room < 0 and index == len(messages) - 1:
+            return [{name: value for name, value in messages[index].items() if name != "html"}], index > 0
+        if room < 0:
+            return messages[index + 1 :], True
+    return messages, False

@@ -1,0 +1,339 @@
+"""One websocket of the protocol: a reader, a writer, and the places up to which it has told each conversation.
+
+Carries out commands through `chat`; owns no answer, so it may end at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from llmchat import events
+from llmchat.broadcaster import Broadcaster, ChannelLapsed
+from llmchat.chat import Chat
+from llmchat.errors import CommandError, NotFound, Unavailable
+from llmchat.events import Command, ConversationCurrent, Error, Event, Pong
+from llmchat.keys import group_of_conversation, group_of_session
+
+COMMANDS_WAITING = 100
+FRAMES_WAITING = 1000
+CHARACTERS_WAITING = 8 * 1024 * 1024
+SEND_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+FRAMES_PER_SECOND = 50
+FRAMES_AT_ONCE = 400
+"""A client that sends more, for longer, is a flood."""
+OPEN_CONVERSATIONS = 100
+"""At once; one more closes the one opened first."""
+REPEAT_SECONDS = 0.25
+RECENT_AFTER_LAPSE = 20
+
+RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG = 1012, 1013, 1008, 1009, 1011
+
+log = logging.getLogger(__name__)
+
+
+class Socket(Protocol):
+    """What a connection needs of a websocket."""
+
+    async def receive(self) -> str | bytes | None: ...
+    async def send(self, data: str) -> None: ...
+    async def close(self, code: int, reason: str = "") -> None: ...
+
+
+class Closing(Exception):
+    """Ends the connection with a close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class _Told:
+    """Up to where this connection was told a conversation."""
+
+    epoch: str
+    offset: int
+
+
+async def close(socket: Socket, closing: BaseException) -> None:
+    """Close a websocket that may be gone already."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            if isinstance(closing, Closing):
+                await socket.close(closing.code, closing.reason)
+    except Exception as error:  # in whatever way the server tells that it is gone
+        log.debug("A websocket was gone before it was closed: %s", type(error).__name__)
+
+
+class Connection:
+    """Serves one websocket until either side ends it."""
+
+    def __init__(self, socket: Socket, session: str, chat: Chat, broadcaster: Broadcaster, ready: Event) -> None:
+        self._socket = socket
+        self._session = session
+        self._chat = chat
+        self._broadcaster = broadcaster
+        self._ready = ready
+        self._channel = ""
+        self._commands: asyncio.Queue[str] = asyncio.Queue(COMMANDS_WAITING)
+        self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
+        self._waiting = 0  # characters in frames that are not written yet
+        self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
+        self._telling = asyncio.Lock()  # held from a read of the log to the last frame that comes of it
+        self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
+        self._carry_out: dict[type[Command], Callable[[Any], Awaitable[None]]] = {
+            events.ConversationOpen: self._open,
+            events.ConversationClose: self._close_conversation,
+            events.ConversationOlder: self._older,
+            events.ConversationList: self._list,
+            events.ConversationUpdate: self._update,
+            events.ConversationDelete: self._delete,
+            events.ConversationRestore: self._restore,
+            events.MessageSend: self._send,
+            events.MessageSelect: self._select,
+            events.CompletionStop: self._stop,
+            events.CompletionRegenerate: self._regenerate,
+            events.Ping: self._ping,
+        }
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection from outside."""
+        if not self._closing.done():
+            self._closing.set_result(Closing(code, reason))
+
+    async def serve(self) -> None:
+        """Serve until the end; then close the websocket, if it is still there, with what it ended in."""
+        closing: BaseException = Closing(BUG, "An error of ours.")
+        try:
+            async with self._broadcaster.channel("connection.") as self._channel:
+                await self._broadcaster.group_add(group_of_session(self._session), self._channel)
+                self._tell(self._ready)
+                async with asyncio.TaskGroup() as tasks:  # each part ends only by raising
+                    for part in (self._read, self._obey, self._relay, self._write, self._until_closing):
+                        tasks.create_task(part())
+        except* Closing as ended:
+            closing = ended.exceptions[0]
+        except* Unavailable:
+            closing = Closing(RESTARTING, "The store is away.")
+        except* Exception:
+            log.exception("A connection failed.")
+        await close(self._socket, closing)
+
+    async def _until_closing(self) -> None:
+        raise await self._closing
+
+    # The four parts
+
+    async def _read(self) -> None:
+        """Only read, check and count: what waits here is memory."""
+        loop = asyncio.get_running_loop()
+        tokens, last = float(FRAMES_AT_ONCE), loop.time()
+        while True:
+            frame = await self._socket.receive()
+            now = loop.time()
+            tokens, last = min(FRAMES_AT_ONCE, tokens + (now - last) * FRAMES_PER_SECOND), now
+            tokens -= 1
+            if tokens < 0:
+                raise Closing(FLOOD, "Too many frames.")
+            if not isinstance(frame, str):
+                self._tell(Error(code="bad_frame", detail="The frame is not text."))
+                continue
+            if len(frame) > events.MAX_FRAME_BYTES or len(frame.encode("utf-8", "surrogatepass")) > events.MAX_FRAME_BYTES:
+                raise Closing(TOO_LARGE, "The frame is too large.")
+            try:
+                self._commands.put_nowait(frame)
+            except asyncio.QueueFull:
+                raise Closing(FLOOD, "Too many commands at once.") from None
+
+    async def _obey(self) -> None:
+        while True:
+            frame = await self._commands.get()
+            try:
+                command = events.parse_frame(frame)
+            except CommandError as error:
+                self._tell(Error(id=error.id, code=error.code, detail=error.detail))
+                continue
+            try:
+                await self._carry_out[type(command)](command)
+            except CommandError as error:
+                self._tell(Error(id=command.id, code=error.code, detail=error.detail))
+            except Closing:
+                raise
+            except Exception:
+                number = secrets.token_hex(4)
+                log.exception("A command failed; error %s.", number)
+                detail = f"Something is wrong on our side. If you report it, quote {number}."
+                self._tell(Error(id=command.id, code="internal", detail=detail))
+
+    async def _relay(self) -> None:
+        while True:
+            try:
+                message = await self._broadcaster.receive(self._channel)
+            except ChannelLapsed:
+                await self._bring_up_all()
+                continue
+            if message["type"] == "event":
+                await self._relay_event(message)
+            else:
+                self._put(message["frame"])
+
+    async def _write(self) -> None:
+        while True:
+            frame = await self._frames.get()
+            self._waiting -= len(frame)
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._socket.send(frame)
+            except TimeoutError:
+                raise Closing(TOO_SLOW, "You read too slowly.") from None
+
+    def _tell(self, event: Event) -> None:
+        self._put(event.encode())
+
+    def _put(self, frame: str) -> None:
+        self._waiting += len(frame)
+        if self._frames.full() or self._waiting > CHARACTERS_WAITING:
+            raise Closing(TOO_SLOW, "You read too slowly.")
+        self._frames.put_nowait(frame)
+
+    # Places
+
+    async def _relay_event(self, message: dict[str, Any]) -> None:
+        """Pass an event on if it is the next one; drop it if it was told; fetch what is missing before it."""
+        conversation = message["conversation"]
+        async with self._telling:
+            told = self._told.get(conversation)
+            if told is None:
+                return
+            if message["epoch"] == told.epoch and message["offset"] <= told.offset:
+                return
+            if message["epoch"] == told.epoch and message["offset"] == told.offset + 1:
+                self._put(message["frame"].decode())
+                told.offset += 1
+                return
+        await self._bring_up(conversation)
+
+    async def _bring_up(self, conversation: str) -> None:
+        """Tell what an open conversation's connection missed, as soon as Redis can be read."""
+        while True:
+            try:
+                async with self._telling:
+                    told = self._told.get(conversation)
+                    if told is not None:
+                        await self._resume(conversation, events.Place(epoch=told.epoch, offset=told.offset))
+                return
+            except NotFound:
+                await self._leave(conversation)
+                return
+            except Unavailable:
+                await asyncio.sleep(REPEAT_SECONDS)
+
+    async def _bring_up_all(self) -> None:
+        """After a lapse: bring every open conversation and the list up to date."""
+        for conversation in list(self._told):
+            await self._bring_up(conversation)
+        newest = events.ConversationList(type="conversation.list", limit=RECENT_AFTER_LAPSE)
+        with suppress(Unavailable):
+            for listed in (await self._chat.listed(self._session, newest)).conversations:
+                self._tell(events.ConversationUpdated(conversation=listed))
+
+    async def _resume(self, conversation: str, place: events.Place | None, command: str | None = None) -> None:
+        """Tell what came after a place, or all there is. The caller holds `_telling`."""
+        if place is not None:
+            try:
+                frames, at = await self._chat.after(self._session, conversation, place)
+            except LookupError:
+                pass
+            else:
+                for frame in frames:
+                    self._put(frame)
+                self._tell(ConversationCurrent(id=command, conversation=conversation, at=at))
+                self._told[conversation] = _Told(**at)
+                return
+        snapshot = await self._chat.snapshot(self._session, conversation, command=command)
+        self._tell(snapshot)
+        self._told[conversation] = _Told(**snapshot.at)
+
+    async def _join(self, conversation: str) -> None:
+        if conversation not in self._told and len(self._told) >= OPEN_CONVERSATIONS:
+            oldest = next(iter(self._told))
+            await self._leave(oldest)
+        await self._broadcaster.group_add(group_of_conversation(conversation), self._channel)
+
+    async def _leave(self, conversation: str) -> None:
+        self._told.pop(conversation, None)
+        await self._broadcaster.group_discard(group_of_conversation(conversation), self._channel)
+
+    # Commands
+
+    async def _open(self, command: events.ConversationOpen) -> None:
+        await self._join(command.conversation)
+        try:
+            async with self._telling:
+                await self._resume(command.conversation, command.after, command.id)
+        except NotFound:
+            await self._leave(command.conversation)
+            raise
+
+    async def _close_conversation(self, command: events.ConversationClose) -> None:
+        await self._leave(command.conversation)
+
+    async def _older(self, command: events.ConversationOlder) -> None:
+        self._tell(await self._chat.older(self._session, command))
+
+    async def _list(self, command: events.ConversationList) -> None:
+        self._tell(await self._chat.listed(self._session, command))
+
+    async def _update(self, command: events.ConversationUpdate) -> None:
+        updated = await self._chat.update(self._session, command)
+        if command.id is not None:
+            self._tell(events.ConversationUpdated(id=command.id, conversation=updated.conversation))
+
+    async def _delete(self, command: events.ConversationDelete) -> None:
+        await self._chat.delete(self._session, command.conversation)
+        if command.id is not None:
+            self._tell(events.ConversationDeleted(id=command.id, conversation=command.conversation))
+
+    async def _restore(self, command: events.ConversationRestore) -> None:
+        await self._chat.restore(self._session, command.conversation)
+
+    async def _send(self, command: events.MessageSend) -> None:
+        conversation = self._chat.conversation_of(self._session, command)
+        known = conversation in self._told
+        await self._join(conversation)
+        try:
+            async with self._telling:
+                accepted = await self._chat.send(self._session, command)
+                if conversation not in self._told:
+                    told = _Told(**accepted.now)
+                    told.offset -= not accepted.repeated
+                    self._told[conversation] = told
+                self._tell(accepted.event)
+        except CommandError:
+            if not known:
+                await self._leave(conversation)
+            raise
+
+    async def _select(self, command: events.MessageSelect) -> None:
+        await self._chat.select(self._session, command)
+
+    async def _stop(self, command: events.CompletionStop) -> None:
+        if not await self._chat.stop(self._session, command.conversation):
+            async with self._telling:
+                told = self._told.get(command.conversation)
+                at = asdict(told) if told else await self._chat.place(self._session, command.conversation)
+                self._tell(ConversationCurrent(id=command.id, conversation=command.conversation, at=at))
+
+    async def _regenerate(self, command: events.CompletionRegenerate) -> None:
+        await self._chat.regenerate(self._session, command)
+
+    async def _ping(self, command: events.Ping) -> None:
+        self._tell(Pong(id=command.id))

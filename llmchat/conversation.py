@@ -1,0 +1,172 @@
+"""Messages, branches and the context that fits a budget. Pure: knows neither Redis nor the model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+TITLE_CHARACTERS = 48
+UNTITLED = "New chat"
+
+ANSWER_SHARE = 4
+"""One part in so many of the context is left free for the answer, up to ANSWER_TOKENS."""
+ANSWER_TOKENS = 2048
+MESSAGE_TOKENS = 6
+"""What a model's chat template adds around a message, estimated."""
+CALIBRATION_BOUNDS = (0.5, 4.0)
+
+
+def timestamp(now: datetime | None = None) -> str:
+    """Give a time as RFC 3339 in UTC with milliseconds; the present one by default."""
+    return (now or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def derived_id(*parts: str) -> str:
+    """Make an id that the same parts always give, and that tells nothing of them."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def digest(text: str) -> str:
+    """Give the SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_words(text: str) -> str:
+    """Make a title of a prompt's first words."""
+    words = " ".join(text.split())
+    if len(words) <= TITLE_CHARACTERS:
+        return words or UNTITLED
+    cut = words[:TITLE_CHARACTERS].rsplit(" ", 1)[0] if " " in words[:TITLE_CHARACTERS] else words[:TITLE_CHARACTERS]
+    return cut.rstrip(" ,;:.-–—") + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One answer being made: what the store says of it."""
+
+    answer: str
+    prompt: str
+    model: str
+    attempt: int
+    """0 until the answer began."""
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What the store says of a conversation, without its messages."""
+
+    id: str
+    title: str
+    epoch: str
+    offset: int
+    revision: str
+    tip: str
+    created: str
+    updated: str
+    model: str = ""
+    system: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    pinned: bool = False
+    archived: bool = False
+    calibration: float = 1.0
+    turn: Turn | None = None
+
+    @property
+    def at(self) -> dict[str, Any]:
+        """The place of its last placed event."""
+        return {"epoch": self.epoch, "offset": self.offset}
+
+    def listed(self, default_model: str) -> dict[str, Any]:
+        """Give the shape that lists have."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "created": self.created,
+            "updated": self.updated,
+            "pinned": self.pinned,
+            "archived": self.archived,
+            "running": self.turn is not None,
+            "model": self.model or default_model,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A part of one branch, oldest first, as the protocol shapes messages (without `html`)."""
+
+    conversation: Conversation
+    messages: list[dict[str, Any]]
+    more: bool
+    """Older ones exist."""
+
+
+def estimated_tokens(text: str) -> int:
+    """Estimate a text's tokens: four ASCII characters each, other characters one each."""
+    other = sum(1 for character in text if character > "\x7f")
+    return (len(text) - other + 3) // 4 + other
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the model is sent, and how many tokens we think it is before calibration."""
+
+    messages: list[dict[str, str]]
+    estimate: int
+
+
+def context(
+    system: str, branch: Sequence[dict[str, Any]], context_tokens: int, calibration: float = 1.0
+) -> Context:
+    """Choose what the model is sent: the system prompt always, then the newest messages that fit.
+
+    `calibration` is tokens counted by the provider per token estimated here. A newest message that does not fit
+    alone keeps its beginning and its end.
+    """
+    reserved = min(ANSWER_TOKENS, context_tokens // ANSWER_SHARE)
+    budget = int((context_tokens - reserved) / calibration)
+    chosen: list[dict[str, str]] = []
+    used = 0
+    if system:
+        used = estimated_tokens(system) + MESSAGE_TOKENS
+    for message in reversed(branch):
+        text = message["text"]
+        if not text:
+            continue
+        cost = estimated_tokens(text) + MESSAGE_TOKENS
+        if used + cost > budget:
+            if chosen:
+                break
+            text = _shortened(text, budget - used - MESSAGE_TOKENS)
+            cost = estimated_tokens(text) + MESSAGE_TOKENS
+        chosen.append({"role": message["role"], "content": text})
+        used += cost
+        if used >= budget:
+            break
+    while len(chosen) > 1 and chosen[-1]["role"] != "user":  # a model wants a prompt first
+        used -= estimated_tokens(chosen.pop()["content"]) + MESSAGE_TOKENS
+    if system:
+        chosen.append({"role": "system", "content": system})
+    return Context(chosen[::-1], used)
+
+
+def _shortened(text: str, tokens: int) -> str:
+    mark = "\n[…]\n"
+    share = max(1, len(text) * max(tokens - estimated_tokens(mark), 1) // estimated_tokens(text))
+    while True:
+        head, tail = share - share // 2, share // 2
+        cut = text[:head] + mark + (text[-tail:] if tail else "")
+        if share <= 1 or estimated_tokens(cut) <= tokens:
+            return cut
+        share = share * 9 // 10
+
+
+def calibrated(calibration: float, estimate: int, prompt_tokens: int) -> float:
+    """Move a conversation's calibration to what the provider counted."""
+    if estimate <= 0 or prompt_tokens <= 0:
+        return calibration
+    low, high = CALIBRATION_BOUNDS
+    return min(high, max(low, prompt_tokens / estimate))

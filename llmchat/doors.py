@@ -1,0 +1,125 @@
+"""What every request passes first, http and websocket alike: Host, Origin, trusted scheme; security headers out.
+
+An ASGI middleware that knows nothing of the app behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; "
+    "script-src 'self'; "
+    "style-src 'self'; "
+    "img-src 'self' data:; "
+    "connect-src 'self'; "
+    "font-src 'self'; "
+    "manifest-src 'self'; "
+    "base-uri 'none'; "
+    "form-action 'self'; "
+    "frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; "
+    "trusted-types llmchat"
+)
+HEADERS = [
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+]
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+HEALTH_PATHS = {"/healthz", "/readyz"}
+
+
+class Doors:
+    """Lets in what names an allowed Host and comes from our own page, or from no page at all."""
+
+    def __init__(
+        self, app: Any, *, allowed_hosts: Sequence[str], trusted_origins: Sequence[str], proxy_hops: int
+    ) -> None:
+        self._app = app
+        self._allowed_hosts = [host.lower() for host in allowed_hosts]
+        self._trusted_origins = {origin.lower().rstrip("/") for origin in trusted_origins}
+        self._proxy_hops = proxy_hops
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        scope = scope | {"scheme": self._scheme(scope, headers)}
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _refuse(scope, send, *refusal)
+        elif scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, _with_headers(send))
+
+    def _refusal(self, scope: Any, headers: dict[bytes, str]) -> tuple[int, str] | None:
+        if scope["path"] not in HEALTH_PATHS and not self._host_allowed(headers.get(b"host", "")):
+            return 400, "This Host is not allowed; name it in ALLOWED_HOSTS."
+        asks = scope["type"] == "http" and scope["method"] in SAFE_METHODS
+        if not asks and not self._origin_allowed(scope, headers):
+            return 403, "This Origin is not allowed; name it in CSRF_TRUSTED_ORIGINS."
+        return None
+
+    def _host_allowed(self, host: str) -> bool:
+        name = _host_name(host)
+        return any(
+            allowed == "*" or name == allowed or (allowed.startswith(".") and ("." + name).endswith(allowed))
+            for allowed in self._allowed_hosts
+        )
+
+    def _origin_allowed(self, scope: Any, headers: dict[bytes, str]) -> bool:
+        if b"origin" not in headers:
+            return True
+        origin = headers[b"origin"].lower()
+        scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
+        return origin == f"{scheme}://{headers.get(b'host', '').lower()}" or origin in self._trusted_origins
+
+    def _scheme(self, scope: Any, headers: dict[bytes, str]) -> str:
+        """Follow X-Forwarded-Proto, as the outermost trusted proxy wrote it."""
+        given: str = scope["scheme"]
+        forwarded = [part.strip().lower() for part in headers.get(b"x-forwarded-proto", "").split(",")]
+        if self._proxy_hops == 0 or forwarded == [""]:
+            return given
+        outermost = forwarded[max(0, len(forwarded) - self._proxy_hops)]
+        secure = {"http": "https", "ws": "wss"}[given.removesuffix("s")]
+        return {"https": secure, "wss": secure}.get(outermost, given)
+
+
+def _host_name(host: str) -> str:
+    try:
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    return f"[{name}]" if name and ":" in name else name or ""
+
+
+async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:
+    kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+    body = sentence.encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        *HEADERS,
+    ]
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body, "more_body": False})
+
+
+def _with_headers(send: Any) -> Any:
+    async def wrapped(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = message | {"headers": [*message["headers"], *HEADERS]}
+        await send(message)
+
+    return wrapped

@@ -1,0 +1,109 @@
+"""The tree of errors. Each says whose fault it is and carries the code that a client gets.
+
+LlmchatError
+├── SettingsError            the operator's: a variable is missing or malformed
+├── StartError               the operator's: a port, a folder or a part of the machine
+├── CommandError             the client's: becomes an `error` event
+│   ├── BadFrame             not JSON, not an object, binary
+│   ├── UnknownType          not a command
+│   ├── BadField             a field missing, mistyped, malformed or impossible
+│   ├── TooLong              a text over the limit
+│   ├── NotFound             no such conversation or message, or another session's
+│   ├── Conflict             an id used before with another text
+│   ├── Busy                 an answer is running
+│   └── Unavailable          Redis is away or full (ours to mend, the client's to repeat)
+├── Fenced                   ours: another instance holds the turn now
+└── ProviderError            the model server's: becomes `completion.failed`
+"""
+
+from __future__ import annotations
+
+
+class LlmchatError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class SettingsError(LlmchatError):
+    """A variable is missing or malformed; the text is one line that names it."""
+
+
+class StartError(LlmchatError):
+    """Something that a start needs cannot be had; the text is one line that says what to do."""
+
+
+class CommandError(LlmchatError):
+    """What a command ends in when it cannot be carried out. `detail` is a sentence for a person."""
+
+    code = "internal"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.id: str | None = None
+        """Of the command, where it could be read."""
+
+
+class BadFrame(CommandError):
+    """The frame is no JSON object."""
+
+    code = "bad_frame"
+
+
+class UnknownType(CommandError):
+    """The frame's type is not a command."""
+
+    code = "unknown_type"
+
+
+class BadField(CommandError):
+    """A field is missing, mistyped, malformed or asks for what cannot be."""
+
+    code = "bad_field"
+
+
+class TooLong(CommandError):
+    """A text is over the limit."""
+
+    code = "too_long"
+
+
+class NotFound(CommandError):
+    """No such conversation or message, or another session's: nobody can tell which."""
+
+    code = "not_found"
+
+
+class Conflict(CommandError):
+    """The id was used before with another text."""
+
+    code = "conflict"
+
+
+class Busy(CommandError):
+    """An answer is running in this conversation."""
+
+    code = "busy"
+
+
+class Unavailable(CommandError):
+    """Redis is away, full or read-only; nothing was kept of the command."""
+
+    code = "unavailable"
+
+
+class Fenced(LlmchatError):
+    """The turn was taken by another instance: nothing was written and nothing may be."""
+
+
+class ProviderError(LlmchatError):
+    """The model server refused, hung or broke off.
+
+    `code` is the protocol's, `detail` a sentence for a person; neither holds a word of the provider's.
+    """
+
+    def __init__(self, code: str, detail: str, *, retryable: bool, retry_after: float | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+        self.retryable = retryable
+        self.retry_after = retry_after

@@ -1,0 +1,460 @@
+"""Conversations, messages and the event log. Knows Redis; knows neither the wire, nor the model, nor who is asking.
+
+What a script of this room places, it also publishes, in the broadcaster's envelope, to the conversation's group.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from llmchat.conversation import Branch, Conversation, Turn, digest, timestamp
+from llmchat.errors import BadField, Busy, Conflict, Fenced, NotFound
+from llmchat.events import Event, MessageAdded
+from llmchat.keys import Keys
+from llmchat.redis_client import Script, available
+
+LOG_SECONDS = 600
+"""The log goes so long after its last event: it bridges reconnects."""
+LOG_ENTRIES = 5000
+RESTORE_SECONDS = 30
+WORK_ENTRIES = 1000
+SEARCHED = 1000
+"""Conversations of a session whose titles are searched."""
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Where a prompt was stored, now or before."""
+
+    answer: str
+    at: dict[str, Any]
+    """Of its message.added."""
+    now: dict[str, Any]
+    """The conversation's place after it."""
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An entry in the index of work: a conversation that may have a turn. Times are Redis' own."""
+
+    conversation: str
+    since_ms: int
+    age_seconds: float
+
+
+TIP = "\0tip"
+"""As a parent: the tip of the current branch, whatever it is."""
+NO_CONVERSATION = "There is no such conversation."
+NO_MESSAGE = "There is no such message in this conversation."
+BUSY = "An answer is still being written here. Wait for it or stop it."
+
+
+class History:
+    """Every method raises Unavailable when Redis is away; each write may be repeated without harm."""
+
+    def __init__(self, redis: Redis, keys: Keys, *, history_days: int) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._retention_ms = history_days * DAY_MS
+        self._send = Script(redis, "send")
+        self._regenerate = Script(redis, "regenerate")
+        self._begin = Script(redis, "begin")
+        self._append = Script(redis, "append")
+        self._finish = Script(redis, "finish")
+        self._select = Script(redis, "select")
+        self._stop = Script(redis, "stop")
+        self._read = Script(redis, "read")
+        self._update = Script(redis, "update")
+        self._delete = Script(redis, "delete")
+        self._forget = Script(redis, "forget")
+
+    # Prompts and branches
+
+    async def send(
+        self,
+        *,
+        session: str,
+        conversation: str,
+        new: bool,
+        title: str,
+        message: str,
+        text: str,
+        parent: str,
+        answer: str,
+        model: str,
+    ) -> Sent:
+        """Store a prompt and make its turn takeable, once for each message id.
+
+        `parent` is a message id, "" for the root, or TIP. With `new` the conversation may begin here.
+        Raises NotFound, BadField, Conflict, Busy.
+        """
+        keys = self._keys.of_conversation(conversation)
+        if new:
+            await self.touch(session, conversation)
+        await self._note_work(conversation)
+        sent = digest(text)[:32]
+        while True:
+            revision, above, siblings = await self._where_to_grow(session, conversation, message, parent)
+            created = timestamp()
+            record = {"id": message, "role": "user", "parent": above or None, "text": text, "created": created,
+                      "state": "done"}  # fmt: skip
+            shown = record | ({"siblings": [*siblings, message]} if siblings else {})
+            added = MessageAdded(conversation=conversation, message=shown, answer=answer)
+            outcome, *rest = _decoded(
+                await self._send(
+                    [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn],
+                    *(session, int(new), _new_epoch(), created, title, message, sent, _json(record), revision),
+                    *(above, answer, model, *self._placing(added, keys.channel)),
+                )
+            )
+            if outcome != "moved":
+                break
+        match outcome:
+            case "not_found":
+                raise NotFound(NO_CONVERSATION)
+            case "conflict":
+                raise Conflict("This id was used before with another text. Send it with a new id.")
+            case "busy":
+                raise Busy(BUSY)
+        answer, epoch, offset = rest[0].split(" ")
+        return Sent(answer, _at(epoch, offset), _at(rest[1], rest[2]), repeated=outcome == "repeated")
+
+    async def _where_to_grow(
+        self, session: str, conversation: str, message: str, parent: str
+    ) -> tuple[str, str, list[str]]:
+        """Find the tree's revision, the parent's id and the parent's children."""
+        keys = self._keys.of_conversation(conversation)
+        async with available():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hmget(keys.conversation, "session", "revision", "tip")
+            pipe.hmget(keys.tree, f"sent:{message}", parent, f"children:{parent}")
+            (owner, revision, tip), (sent, node, children) = await pipe.execute()
+        if owner is None or owner.decode() != session or sent is not None:
+            return (revision or b"0").decode(), "", []  # the script knows what to say
+        if parent == TIP:
+            return revision.decode(), tip.decode(), []
+        if parent and node is None:
+            raise NotFound(NO_MESSAGE)
+        if parent and not node.startswith(b"assistant"):
+            raise BadField("The field parent is wrong: it must be an answer's id, or null.")
+        return revision.decode(), parent, children.decode().split() if children else []
+
+    async def regenerate(self, *, session: str, conversation: str, prompt: str, answer: str, model: str) -> None:
+        """Make a turn for a prompt that is there. Raises NotFound, Busy."""
+        keys = self._keys.of_conversation(conversation)
+        await self._note_work(conversation)
+        outcome = await self._regenerate(
+            [keys.conversation, keys.messages, keys.tree, keys.turn],
+            *(session, prompt, answer, model, timestamp(), self._retention_ms),
+        )
+        if outcome == b"not_found":
+            raise NotFound(NO_CONVERSATION)
+        if outcome == b"busy":
+            raise Busy(BUSY)
+
+    async def select(self, session: str, conversation: str, message: str) -> None:
+        """Make the branch through a message the current one. Raises NotFound."""
+        keys = self._keys.of_conversation(conversation)
+        body = f'{{"type":"conversation.selected","conversation":"{conversation}","message":"'
+        outcome = await self._select(
+            [keys.conversation, keys.tree, keys.log],
+            *(session, message, body, keys.channel, LOG_SECONDS * 1000, LOG_ENTRIES),
+        )
+        if outcome[0] == b"not_found":
+            raise NotFound(NO_MESSAGE)
+
+    # The turn, by the holder of its fence
+
+    async def begin(
+        self, conversation: str, fence: str, attempt: int, record: dict[str, Any], kept: str, started: Event
+    ) -> bool:
+        """Place completion.started. Tells whether a stop is wanted. Raises Fenced."""
+        keys = self._keys.of_conversation(conversation)
+        return _stop_wanted(
+            await self._begin(
+                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
+                 keys.fence],
+                *(fence, record["id"], attempt, record["parent"], _json(record), kept),
+                *self._placing(started, keys.channel),
+            )
+        )  # fmt: skip
+
+    async def append(
+        self, conversation: str, fence: str, answer: str, count: int, text: str, reasoning: str, delta: Event
+    ) -> bool:
+        """Place the turn's `count`th completion.delta. Tells whether a stop is wanted. Raises Fenced."""
+        keys = self._keys.of_conversation(conversation)
+        return _stop_wanted(
+            await self._append(
+                [keys.conversation, keys.log, keys.turn, keys.text, keys.reasoning, keys.fence],
+                *(fence, answer, count, text, reasoning, *self._placing(delta, keys.channel)),
+            )
+        )
+
+    async def finish(
+        self, conversation: str, fence: str, record: dict[str, Any], calibration: float | None, ended: Event
+    ) -> None:
+        """Place the turn's last event and store the message whole. Raises Fenced."""
+        keys = self._keys.of_conversation(conversation)
+        _stop_wanted(
+            await self._finish(
+                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
+                 keys.fence],
+                *(fence, record["id"], _json(record), timestamp()),
+                *(str(calibration or ""), *self._placing(ended, keys.channel)),
+            )
+        )  # fmt: skip
+
+    async def request_stop(self, session: str, conversation: str) -> str | None:
+        """Make the stop of the running answer a durable fact; gives its id, None if there is none. Raises NotFound."""
+        keys = self._keys.of_conversation(conversation)
+        answer: bytes | None = await self._stop([keys.conversation, keys.turn], session)
+        if answer is None:
+            raise NotFound(NO_CONVERSATION)
+        return answer.decode() or None
+
+    async def turn(self, conversation: str) -> tuple[str, Turn] | None:
+        """Find the session and the turn of a conversation, if it has one."""
+        keys = self._keys.of_conversation(conversation)
+        async with available():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hget(keys.conversation, "session")
+            pipe.hgetall(keys.turn)
+            session, turn = await pipe.execute()
+        return (session.decode(), _turn(_text_map(turn))) if session and turn else None
+
+    async def work(self) -> list[Work]:
+        """List the conversations that may have a turn."""
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.time()
+            pipe.zrange(self._keys.work, 0, WORK_ENTRIES - 1, withscores=True)
+            (seconds, micros), found = await pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        return [Work(each.decode(), int(since), (now_ms - since) / 1000) for each, since in found]
+
+    async def with_turn(self, conversations: Sequence[str]) -> list[bool]:
+        """Tell for each conversation whether it has a turn."""
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for conversation in conversations:
+                pipe.exists(self._keys.of_conversation(conversation).turn)
+            return [bool(found) for found in await pipe.execute()]
+
+    async def stop_wanted(self, conversation: str) -> bool:
+        """Tell whether the stop of the turn is wanted."""
+        async with available():
+            return await self._redis.hget(self._keys.of_conversation(conversation).turn, "stop") is not None
+
+    async def forget_work(self, entry: Work) -> None:
+        """Take a stale entry off the index of work, unless it was renewed."""
+        await self._forget([self._keys.work], entry.conversation, entry.since_ms)
+
+    async def _note_work(self, conversation: str) -> None:
+        async with available():
+            await self._redis.zadd(self._keys.work, {conversation: await self._now_ms()})
+
+    # Reading
+
+    async def read(
+        self, session: str, conversation: str, *, start: str = "", above: bool = False, limit: int, max_bytes: int
+    ) -> Branch:
+        """Read a branch upwards from `start` (the tip if ""; from its parent with `above`), in one step.
+
+        Reads at most `limit` messages and `max_bytes` of them, but always one. Raises NotFound.
+        """
+        keys = self._keys.of_conversation(conversation)
+        found = await self._read(
+            [keys.conversation, keys.messages, keys.tree, keys.turn, keys.text, keys.reasoning],
+            *(session, start, int(above), limit, max_bytes),
+        )
+        if found is None:
+            raise NotFound(NO_MESSAGE if start else NO_CONVERSATION)
+        state, turn, text, reasoning, records, siblings, more = found
+        known = _conversation(conversation, _pairs(state), _pairs(turn))
+        messages = []
+        for record, ids in zip(reversed(records), reversed(siblings), strict=True):
+            message = json.loads(record) | {"siblings": ids.decode().split()}
+            if known.turn and message["id"] == known.turn.answer:
+                message["text"] = text.decode()
+                if reasoning:
+                    message["reasoning"] = reasoning.decode()
+            messages.append(message)
+        return Branch(known, messages, bool(more))
+
+    async def message(self, session: str, conversation: str, message: str) -> dict[str, Any]:
+        """Read one message. Raises NotFound."""
+        branch = await self.read(session, conversation, start=message, limit=1, max_bytes=0)
+        return branch.messages[0]
+
+    async def after(self, session: str, conversation: str, epoch: str, offset: int) -> tuple[list[str], dict[str, Any]]:
+        """Read the frames after a place, and the place they lead to.
+
+        Raises NotFound, and LookupError where the log does not have them all: another epoch, the future, too long ago.
+        """
+        keys = self._keys.of_conversation(conversation)
+        async with available():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hmget(keys.conversation, "session", "deleted", "epoch", "offset")
+            pipe.xrange(keys.log, min=f"{offset + 1}-0")
+            (owner, deleted, now_epoch, now_offset), entries = await pipe.execute()
+        if owner is None or owner.decode() != session or deleted is not None:
+            raise NotFound(NO_CONVERSATION)
+        if now_epoch.decode() != epoch or len(entries) != int(now_offset) - offset:
+            raise LookupError(conversation)
+        return [fields[b"frame"].decode() for _, fields in entries], _at(epoch, now_offset)
+
+    # The session's conversations
+
+    async def touch(self, session: str, conversation: str) -> None:
+        """Put a conversation at the head of its session's list."""
+        key = self._keys.conversations(session)
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zadd(key, {conversation: await self._now_ms()})
+            if self._retention_ms:
+                pipe.pexpire(key, self._retention_ms)
+            await pipe.execute()
+
+    async def conversation(self, session: str, conversation: str) -> Conversation:
+        """Read what is known of a conversation. Raises NotFound."""
+        found = await self._conversations(session, [conversation])
+        if not found:
+            raise NotFound(NO_CONVERSATION)
+        return found[0]
+
+    async def listed(
+        self, session: str, *, before_ms: int | None, limit: int, query: str | None
+    ) -> tuple[list[Conversation], bool]:
+        """List a session's conversations, last used first, and tell whether there are more.
+
+        `query` keeps those whose title has it, of the newest SEARCHED ones.
+        """
+        key = self._keys.conversations(session)
+        newest = "+inf" if before_ms is None else f"({before_ms}"
+        count = limit + 1 if query is None else SEARCHED
+        async with available():
+            ids: list[Any] = await self._redis.zrange(
+                key, newest, "-inf", desc=True, byscore=True, offset=0, num=count
+            )
+        found = await self._conversations(session, [each.decode() for each in ids])
+        if query is not None:
+            found = [each for each in found if query.casefold() in each.title.casefold()]
+            return found[:limit], len(found) > limit
+        return found[:limit], len(ids) > limit
+
+    async def update(self, session: str, conversation: str, changes: dict[str, str]) -> Conversation:
+        """Set fields of a conversation: title, pinned, archived, system, model, parameters. Raises NotFound."""
+        keys = self._keys.of_conversation(conversation)
+        fields = [part for pair in changes.items() for part in pair]
+        if fields and await self._update([keys.conversation], session, *fields) == b"not_found":
+            raise NotFound(NO_CONVERSATION)
+        return await self.conversation(session, conversation)
+
+    async def delete(self, session: str, conversation: str) -> None:
+        """Hide a conversation; RESTORE_SECONDS later Redis drops it. Raises NotFound."""
+        await self._doom(session, conversation, doom=True)
+        async with available():
+            await self._redis.zrem(self._keys.conversations(session), conversation)
+
+    async def restore(self, session: str, conversation: str) -> Conversation:
+        """Bring back a conversation deleted a moment ago. Raises NotFound."""
+        await self._doom(session, conversation, doom=False)
+        await self.touch(session, conversation)
+        return await self.conversation(session, conversation)
+
+    async def _doom(self, session: str, conversation: str, *, doom: bool) -> None:
+        keys = self._keys.of_conversation(conversation)
+        outcome = await self._delete(
+            [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning],
+            *(session, int(doom), RESTORE_SECONDS * 1000, self._retention_ms),
+        )
+        if outcome == b"not_found":
+            raise NotFound(NO_CONVERSATION)
+
+    async def _conversations(self, session: str, ids: Iterable[str]) -> list[Conversation]:
+        ids = list(ids)
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for each in ids:
+                keys = self._keys.of_conversation(each)
+                pipe.hgetall(keys.conversation)
+                pipe.hgetall(keys.turn)
+            found = iter(await pipe.execute())
+        states = [(each, _text_map(next(found)), _text_map(next(found))) for each in ids]
+        return [
+            _conversation(each, state, turn)
+            for each, state, turn in states
+            if state.get("session") == session and "deleted" not in state
+        ]
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self._redis.time()  # one clock for all instances
+        return seconds * 1000 + micros // 1000
+
+    def _placing(self, event: Event, channel: str) -> tuple[str | int, ...]:
+        """Give the arguments with which every placing script ends."""
+        return event.encode()[:-1], channel, LOG_SECONDS * 1000, LOG_ENTRIES, self._retention_ms
+
+
+def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]) -> Conversation:
+    return Conversation(
+        id=conversation,
+        title=state["title"],
+        epoch=state["epoch"],
+        offset=int(state["offset"]),
+        revision=state["revision"],
+        tip=state["tip"],
+        created=state["created"],
+        updated=state["updated"],
+        model=state.get("model", ""),
+        system=state.get("system"),
+        parameters=json.loads(state.get("parameters", "{}")),
+        pinned=state.get("pinned") == "1",
+        archived=state.get("archived") == "1",
+        calibration=float(state.get("calibration", 1.0)),
+        turn=_turn(turn) if turn else None,
+    )
+
+
+def _turn(turn: dict[str, str]) -> Turn:
+    return Turn(turn["answer"], turn["prompt"], turn["model"], int(turn["attempt"]), "stop" in turn)
+
+
+def _stop_wanted(outcome: list[bytes]) -> bool:
+    if outcome[0] == b"fenced":
+        raise Fenced
+    return outcome[1] == b"1"
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(6)
+
+
+def _at(epoch: str, offset: str | int) -> dict[str, Any]:
+    return {"epoch": epoch, "offset": int(offset)}
+
+
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+def _decoded(outcome: list[bytes]) -> list[str]:
+    return [part.decode() for part in outcome]
+
+
+def _pairs(flat: list[bytes]) -> dict[str, str]:
+    texts = _decoded(flat)
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _text_map(found: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in found.items()}

@@ -1,0 +1,85 @@
+"""Every Redis key, hash tag, group and channel name, in one place. Pure.
+
+Everything of one conversation carries the hash tag of its group, so that a Cluster keeps it together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TURNS = "turns"
+"""The group that every instance's turns listen to: wake-ups of stops."""
+
+
+def group_of_conversation(conversation: str) -> str:
+    """Name the group of all who have this conversation open."""
+    return f"conversation.{conversation}"
+
+
+def group_of_session(session: str) -> str:
+    """Name the group of all connections of one session."""
+    return f"session.{session}"
+
+
+def redis_channel(prefix: str, kind: str, name: str) -> str:
+    """Name the Redis channel of a group ("group") or of a channel ("channel")."""
+    return f"{prefix}:{kind}:{{{name}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationKeys:
+    """The keys of one conversation: one slot, one owner."""
+
+    conversation: str
+    """hash: session, epoch, offset, revision, tip, title, times, model, parameters, …"""
+    messages: str
+    """hash: message id → JSON record"""
+    tree: str
+    """hash: parents, children, chosen branches and the ids of sent prompts"""
+    log: str
+    """stream: the placed events of the last minutes, entry id `offset-0`"""
+    turn: str
+    """hash: the answer being made; absent when none is"""
+    text: str
+    """string: the text so far of the answer being made"""
+    reasoning: str
+    """string: likewise its reasoning"""
+    fence: str
+    """string: the highest fencing token given out"""
+    lease: str
+    """string with a TTL: who makes the answer now"""
+    channel: str
+    """The Redis channel of the conversation's group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """All keys under one prefix: two prefixes on one Redis never meet."""
+
+    prefix: str
+
+    def of_conversation(self, conversation: str) -> ConversationKeys:
+        """Name the keys of a conversation."""
+        group = group_of_conversation(conversation)
+        stem = f"{self.prefix}:{{{group}}}"
+        return ConversationKeys(
+            conversation=f"{stem}:conversation",
+            messages=f"{stem}:messages",
+            tree=f"{stem}:tree",
+            log=f"{stem}:log",
+            turn=f"{stem}:turn",
+            text=f"{stem}:text",
+            reasoning=f"{stem}:reasoning",
+            fence=f"{stem}:fence",
+            lease=f"{stem}:lease",
+            channel=redis_channel(self.prefix, "group", group),
+        )
+
+    def conversations(self, session: str) -> str:
+        """Name the sorted set of a session's conversations: id → time of last use, in ms."""
+        return f"{self.prefix}:{{{group_of_session(session)}}}:conversations"
+
+    @property
+    def work(self) -> str:
+        """The sorted set of conversations with a turn: id → time it began, in ms. May hold stale entries."""
+        return f"{self.prefix}:work"

@@ -1,0 +1,60 @@
+"""Who may answer a conversation now, with a fencing token. Knows nothing of what is written under it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from llmchat.keys import Keys
+from llmchat.redis_client import Script, available
+
+LEASE_SECONDS = 2.0
+RENEW_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One taking of a conversation. `fence` is what the history compares; `holder` is unguessable."""
+
+    conversation: str
+    holder: str
+    fence: str
+
+
+class Leases:
+    """Gives out leases of LEASE_SECONDS; a holder renews in time or is replaced."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._script = Script(redis, "lease")
+
+    async def take(self, conversation: str) -> Lease | None:
+        """Take the lease if nobody holds it. Raises Unavailable."""
+        holder = secrets.token_hex(8)
+        fence = await self._run("take", conversation, holder, "")
+        return Lease(conversation, holder, fence) if fence is not None else None
+
+    async def renew(self, lease: Lease) -> bool:
+        """Hold on, also after the time ran out if nobody took it meanwhile. Raises Unavailable."""
+        return await self._run("renew", lease.conversation, lease.holder, lease.fence) is not None
+
+    async def release(self, lease: Lease) -> None:
+        """Give it back at once. Raises Unavailable."""
+        await self._run("release", lease.conversation, lease.holder, lease.fence)
+
+    async def held(self, conversations: Sequence[str]) -> list[bool]:
+        """Tell for each conversation whether anybody holds it. Raises Unavailable."""
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for conversation in conversations:
+                pipe.exists(self._keys.of_conversation(conversation).lease)
+            return [bool(found) for found in await pipe.execute()]
+
+    async def _run(self, verb: str, conversation: str, holder: str, fence: str) -> str | None:
+        keys = self._keys.of_conversation(conversation)
+        found = await self._script([keys.lease, keys.fence], verb, holder, fence, int(LEASE_SECONDS * 1000))
+        return found.decode() if found is not None else None

@@ -1,0 +1,45 @@
+"""Tells a session's connections, on every instance, what changed in its list of conversations."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from llmchat.broadcaster import Broadcaster
+from llmchat.conversation import Conversation
+from llmchat.errors import NotFound, Unavailable
+from llmchat.events import ConversationDeleted, ConversationUpdated, Event
+from llmchat.history import History
+from llmchat.keys import group_of_session
+
+log = logging.getLogger(__name__)
+
+
+class Listing:
+    """What it tells is a courtesy: a connection that misses it lists again."""
+
+    def __init__(self, history: History, broadcaster: Broadcaster, default_model: str) -> None:
+        self._history = history
+        self._broadcaster = broadcaster
+        self._default_model = default_model
+
+    def updated_event(self, conversation: Conversation) -> ConversationUpdated:
+        """Shape a conversation for the list."""
+        return ConversationUpdated(conversation=conversation.listed(self._default_model))
+
+    async def updated(self, session: str, conversation: str, *, used: bool = False) -> None:
+        """Tell that a conversation changed; one that was `used` goes to the head of the list."""
+        with suppress(Unavailable, NotFound):
+            if used:
+                await self._history.touch(session, conversation)
+            await self._tell(session, self.updated_event(await self._history.conversation(session, conversation)))
+
+    async def deleted(self, session: str, conversation: str) -> None:
+        """Tell that a conversation is gone."""
+        with suppress(Unavailable):
+            await self._tell(session, ConversationDeleted(conversation=conversation))
+
+    async def _tell(self, session: str, event: Event) -> None:
+        await self._broadcaster.group_send(
+            group_of_session(session), {"type": "session.event", "frame": event.encode()}
+        )

@@ -1,0 +1,20 @@
+-- Doom a conversation: it is hidden at once and gone when the time to restore it is over. '0' restores it.
+local conversation, messages, tree, log, turn, text, reasoning = unpack(KEYS)
+local session, doom, restore_ms, retention_ms = unpack(ARGV)
+
+if redis.call('HGET', conversation, 'session') ~= session then return 'not_found' end
+local doomed = redis.call('HEXISTS', conversation, 'deleted') == 1
+if doom == '1' then
+  if doomed then return 'not_found' end
+  redis.call('HSET', conversation, 'deleted', '1')
+  if redis.call('EXISTS', turn) == 1 then redis.call('HSET', turn, 'stop', '1') end
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, restore_ms) end
+elseif doomed then
+  redis.call('HDEL', conversation, 'deleted')
+  for _, key in ipairs(KEYS) do
+    if key ~= log then
+      if retention_ms == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, retention_ms) end
+    end
+  end
+end
+return 'ok'

@@ -1,0 +1,14 @@
+-- Place completion.finished or completion.failed, store the whole message, end the turn. A repeat finds no turn.
+local conversation, messages, tree, log, turn, text, reasoning, fence = unpack(KEYS)
+local token, answer, record, now, calibration, body, channel, log_ms, log_entries, retention_ms = unpack(ARGV)
+
+if redis.call('GET', fence) ~= token then return {'fenced'} end
+if redis.call('HGET', turn, 'answer') ~= answer then return {'ok', '0'} end
+
+redis.call('HSET', messages, answer, record)
+redis.call('HSET', conversation, 'updated', now)
+if calibration ~= '' then redis.call('HSET', conversation, 'calibration', calibration) end
+redis.call('DEL', turn, text, reasoning)
+place(conversation, log, channel, body, log_ms, log_entries)
+keep(retention_ms, conversation, messages, tree)
+return {'ok', '0'}

@@ -1,0 +1,21 @@
+-- Take, renew or release the lease of a conversation. The fence rises with every taking, and only then; it outlives
+-- its last holder by a day.
+local lease, fence = unpack(KEYS)
+local verb, holder, token, lease_ms = unpack(ARGV)
+
+if verb == 'take' then
+  local now = redis.call('GET', lease)
+  if now == holder then return redis.call('GET', fence) end  -- the reply to the first try was lost
+  if now then return false end
+  redis.call('SET', lease, holder, 'PX', lease_ms)
+  local taken = redis.call('INCR', fence)
+  redis.call('PEXPIRE', fence, 86400000)
+  return string.format('%d', taken)
+end
+if redis.call('GET', fence) ~= token then return false end
+if verb == 'renew' then
+  redis.call('SET', lease, holder, 'PX', lease_ms)
+elseif redis.call('GET', lease) == holder then
+  redis.call('DEL', lease)
+end
+return token

@@ -1,0 +1,28 @@
+-- Read a branch from a message upwards, newest first, and all that belongs to it, in one step.
+-- `from`: a message id, '' for the tip; `above` = '1' begins at its parent. Ends after `limit` messages or `bytes`.
+local conversation, messages, tree, turn, text, reasoning = unpack(KEYS)
+local session, from, above, limit, bytes = unpack(ARGV)
+
+if not owned(conversation, session) then return false end
+
+local id = from
+if from == '' then
+  id = redis.call('HGET', conversation, 'tip')
+else
+  local node = redis.call('HGET', tree, from)
+  if not node then return false end
+  if above == '1' then id = string.match(node, ' (.*)$') end
+end
+
+local records, siblings, read = {}, {}, 0
+while id ~= '' and #records < tonumber(limit) do
+  local record = redis.call('HGET', messages, id)
+  read = read + #record
+  if #records > 0 and read > tonumber(bytes) then break end
+  local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
+  records[#records + 1] = record
+  siblings[#siblings + 1] = redis.call('HGET', tree, 'children:' .. parent)
+  id = parent
+end
+return {redis.call('HGETALL', conversation), redis.call('HGETALL', turn), redis.call('GET', text) or '',
+  redis.call('GET', reasoning) or '', records, siblings, id == '' and 0 or 1}

@@ -1,0 +1,24 @@
+-- Make the branch through a message the current one: down to its last chosen descendant. Places conversation.selected.
+local conversation, tree, log = unpack(KEYS)
+local session, message, body, channel, log_ms, log_entries = unpack(ARGV)
+
+if not owned(conversation, session) or redis.call('HEXISTS', tree, message) == 0 then return {'not_found'} end
+
+local id = message
+while id ~= '' do  -- every ancestor's choice leads here, up to where it already does
+  local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
+  if id ~= message and redis.call('HGET', tree, 'chosen:' .. parent) == id then break end
+  redis.call('HSET', tree, 'chosen:' .. parent, id)
+  id = parent
+end
+local tip = message
+local chosen = redis.call('HGET', tree, 'chosen:' .. tip)
+while chosen do
+  tip = chosen
+  chosen = redis.call('HGET', tree, 'chosen:' .. tip)
+end
+if redis.call('HGET', conversation, 'tip') == tip then return {'ok', tip} end
+redis.call('HSET', conversation, 'tip', tip)
+redis.call('HINCRBY', conversation, 'revision', 1)
+place(conversation, log, channel, body .. tip .. '"', log_ms, log_entries)
+return {'ok', tip}

@@ -1,0 +1,505 @@
+"""Markdown to clean HTML blocks, whole or while it grows.
+
+Pure: text in, HTML out. This room knows neither events nor sockets, and no clock but the one that stops a
+slow lexer. Each block is exactly one top-level element, and the sanitiser has the last word over every one.
+
+Growing text is cut where it cannot change any more: everything before the cut is rendered for good, only
+the tail behind it is parsed again. Two allowances, both earned by the text that came in, bound what that
+costs for any text: characters parsed, and bytes of HTML for blocks that are not finished yet. The one thing
+that reaches back over the cut is a link reference definition; `LiveMarkdown.finish` mends that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, MutableMapping, Sequence
+from enum import IntEnum
+from functools import cache, lru_cache
+from itertools import accumulate
+from time import thread_time
+from typing import Any, NamedTuple
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore, linkify
+from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline.link import link
+from markdown_it.token import Token
+from pygments.lexer import Lexer
+from pygments.lexers import get_lexer_by_name
+from pygments.token import _TokenType
+from pygments.util import ClassNotFound
+
+Env = MutableMapping[str, Any]
+
+MAX_NESTING = 40  # levels; markdown-it drops what is nested deeper (a list item takes two)
+MAX_LINKS = 500  # beginnings of links in one paragraph, which is plain if it has more: they are quadratic
+MAX_HIGHLIGHTED = 50_000  # characters of code; more is shown plain
+MAX_HIGHLIGHTED_LINE = 2_000
+LEXING_SECONDS = (
+    0.3  # of processor time; some lexers are quadratic (Java's in words, Python's in blank lines)
+)
+PARSED_PER_BYTE = 8  # the allowance for parsing the tail again …
+PARSED_AT_ONCE = 4_096  # … and its start
+SENT_PER_BYTE = 2.85  # HTML bytes per byte of text that an unfinished block may bring us to
+SENT_AT_ONCE = 150
+EVENT_BYTES = 8  # what index and brackets of one block cost on the wire
+NEAR = 120  # characters before an append that are looked at again for what makes a rendering due
+
+# Pygments' short names for the token types that get a colour; a subtype takes its nearest ancestor's.
+TOKEN_CLASSES = {
+    "Comment": "c", "Comment.Preproc": "cp",
+    "Keyword": "k", "Keyword.Constant": "kc", "Keyword.Type": "kt",
+    "Literal.Number": "m", "Literal.String": "s", "Name.Attribute": "na", "Name.Builtin": "nb",
+    "Name.Builtin.Pseudo": "", "Name.Class": "nc", "Name.Decorator": "nd", "Name.Function": "nf",
+    "Name.Tag": "nt", "Operator.Word": "k",
+    "Generic.Deleted": "gd", "Generic.Heading": "gh", "Generic.Inserted": "gi", "Generic.Prompt": "gp",
+    "Generic.Subheading": "gu",
+}  # fmt: skip
+SPAN_CLASSES = frozenset(TOKEN_CLASSES.values()) - {""}
+PALETTES = (  # the first that keeps the HTML within bounds; dense code gets fewer colours
+    SPAN_CLASSES,
+    frozenset({"c", "cp", "k", "kc", "nt", "s", "gd", "gh", "gi", "gp", "gu"}),
+    frozenset({"c", "cp", "k", "nt", "gd", "gh", "gi"}),
+)
+COLOURED_PER_CHARACTER = 2.7  # characters of HTML
+
+ALLOWED = {
+    "p", "br", "hr", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "li", "em", "strong", "s", "a",
+    "code", "pre", "span", "figure", "div", "table", "thead", "tbody", "tr", "th", "td",
+}  # fmt: skip
+
+LINK = re.compile(r"https?://[^/]|mailto:.", re.IGNORECASE)
+LANGUAGE = re.compile(r"[\w+#.-]{1,32}", re.ASCII)
+NEWLINE = re.compile(r"\r\n?|\n")
+FENCE_END = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
+
+
+def render(text: str, *, running: bool = False) -> list[str]:
+    """Return the HTML of each top-level block.
+
+    `running` says that the text still grows: the last block keeps its code without colours, and an open
+    code block at the end is marked with `data-open`.
+    """
+    return [_html(block, unfinished) for block, unfinished in _marked(_parse(text, {}), running)]
+
+
+class _Block(NamedTuple):
+    tokens: list[Token]
+    first: int  # its first line
+    end: int  # the line after its last
+    begun: bool  # its first line is complete
+    closed: bool  # ended by complete lines of its own or the blank one after it
+
+    @property
+    def kind(self) -> str:
+        return self.tokens[0].type
+
+
+class _Urgency(IntEnum):
+    NONE = 0
+    MARKUP = 1  # an item, a row, or some inline markup is complete: sooner than without
+    STRUCTURE = 2  # a block begins or ends: now
+
+
+class LiveMarkdown:
+    """An answer's Markdown as it grows."""
+
+    def __init__(self, text: str = "") -> None:
+        self._text: list[str] = []
+        self._tail = ""  # what was rendered last, from the cut on
+        self._tail_bytes = 0
+        self._last_bytes = 0  # of the last block's HTML
+        self._pending: list[str] = []  # what came since
+        self._pending_bytes = 0
+        self._near = "\n\n"  # the last few characters that came, for the watch
+        self._kind = ""  # token type of the last block; "open" for an open code block
+        self._urgency = _Urgency.NONE
+        self._settled = 0  # blocks before the cut
+        self._sent: list[str] = []  # every block's HTML as it was returned last
+        self._references: Env = {"references": {}}  # those before the cut
+        self._parsing_left = PARSED_AT_ONCE
+        self._sending_left = float(SENT_AT_ONCE)
+        self.append(text)
+
+    @property
+    def text(self) -> str:
+        """Everything appended so far."""
+        self._text = ["".join(self._text)]
+        return self._text[0]
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are as of the last rendering."""
+        return len(self._sent)
+
+    def append(self, text: str) -> None:
+        """Take more of the text."""
+        self._text.append(text)
+        self._pending.append(text)
+        size = len(text.encode())
+        self._pending_bytes += size
+        self._parsing_left += PARSED_PER_BYTE * size
+        self._sending_left += SENT_PER_BYTE * size
+        new = NEWLINE.sub("\n", text)
+        watched = self._near + new
+        self._urgency = max(self._urgency, _urgency(watched, len(self._near), self._kind))
+        self._near = watched[-NEAR:]
+
+    def changed(self) -> list[tuple[int, str]]:
+        """Return the blocks that are due now, as index and HTML; mostly there are none."""
+        return self._rendered(running=True) if self._is_due() else []
+
+    def finish(self) -> list[tuple[int, str]]:
+        """Return every block whose final HTML differs from what was returned before."""
+        changed = self._rendered(running=False)
+        if not self._references["references"]:
+            return changed
+        final = render(self.text)
+        before = dict(changed)
+        mended = [
+            (index, html)
+            for index, html in enumerate(final)
+            if index in before or index >= self.count or html != self._sent[index]
+        ]
+        self._sent = final
+        return mended
+
+    def _is_due(self) -> bool:
+        size = self._tail_bytes + self._pending_bytes
+        if not self._pending_bytes or size > self._parsing_left:
+            return False
+        if self._urgency is _Urgency.STRUCTURE:
+            return True
+        if self._kind == "open":
+            return False
+        share = 0.3 if self._urgency is _Urgency.MARKUP else 0.6
+        if self._pending_bytes < max(8, share * self._last_bytes):
+            return False
+        weight = min(max(1.2, (self._last_bytes - 24) / max(1, self._tail_bytes)), 2.6)
+        now = self._last_bytes + weight * self._pending_bytes
+        return 2 * now <= self._sending_left  # as much again for when it is finished
+
+    def _rendered(self, *, running: bool) -> list[tuple[int, str]]:
+        """Render the tail and move the cut; the blocks that differ from those sent are counted as sent."""
+        tail = self._tail + "".join(self._pending)
+        self._parsing_left -= self._tail_bytes + self._pending_bytes
+        self._pending, self._pending_bytes, self._urgency = [], 0, _Urgency.NONE
+        known = len(self._references["references"])
+        blocks = _parse(tail, self._references)
+        first = self._settled
+        htmls = [_html(block, unfinished) for block, unfinished in _marked(blocks, running)]
+        changed = [
+            (index, html)
+            for index, html in enumerate(htmls, first)
+            if index >= len(self._sent) or html != self._sent[index]
+        ]
+        self._sent[first:] = htmls
+        self._sending_left -= sum(EVENT_BYTES + len(html.encode()) for _, html in changed)
+        self._kind = blocks[-1].kind if blocks else ""
+        if running:
+            if blocks and blocks[-1].begun and _is_open_code(blocks[-1]):
+                self._kind = "open"
+            self._tail = self._cut(tail, blocks, known)
+            self._tail_bytes = len(self._tail.encode())
+            self._last_bytes = len(htmls[-1].encode()) if htmls and self._tail else 0
+        return changed
+
+    def _cut(self, tail: str, blocks: Sequence[_Block], known: int) -> str:
+        """Settle what cannot change any more; forget the definitions behind it. Returns the new tail."""
+        starts = _line_starts(tail)
+        settled = _settled(blocks, len(starts) - 1)
+        line = blocks[settled - 1].end if settled else 0
+        references = self._references["references"]
+        while len(references) > known and next(reversed(references.values()))["map"][1] > line:
+            references.popitem()
+        self._references.pop("duplicate_refs", None)
+        self._settled += settled
+        return tail[starts[line] :]
+
+
+def _settled(blocks: Sequence[_Block], unfinished_line: int) -> int:
+    """Count the blocks that no further text can change, links to later definitions apart.
+
+    Markdown is decided line by line, so a block is settled once a complete line began the next one. (A
+    table takes two lines to begin.) Only the line still being written can turn into something else.
+    """
+    settled = 0
+    for index, block in enumerate(blocks):
+        lines = 2 if block.kind == "table_open" else 1
+        if index and block.first + lines <= unfinished_line:
+            settled = index
+        if block.closed:
+            settled = index + 1
+    return settled
+
+
+# What makes a rendering due. A pattern counts where its match ends in the text just appended.
+_NEW_BLOCK = re.compile(r"(?<=\n)[ \t]*\n[ \t]*[-*+#>`~|\d.)=_ ]*[^-*+#>`~|\d.)=_\s]")
+_CODE_OPENS = re.compile(r"(?<=\n) {0,3}(?:```[^`\n]*|~~~[^\n]*)\n")
+_CODE_CLOSES = re.compile(r"(?<=\n) {0,3}(?:```|~~~)[`~]*[ \t]*\n")
+_INTERRUPTS = re.compile(
+    r"(?<=\n) {0,3}(?:(?:#{1,6}|[-*+]|1[.)])[ \t]+\S|>[ \t]*\S|\|?[ \t]*:?-+:?[ \t]*\|[-:| \t]*\n)"
+)
+_AFTER_LIST = re.compile(r"(?<=\n)[ \t]*\n(?:\*\*[^\s*]|#{1,6}[ \t]+\S|[^\s\d*+#`~_-])")
+_MARKUP = re.compile(
+    r"\*\*[^*\n]+\*\*|`[^`\n]+`|\]\([^()\s]*\)|(?<=\n)[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+\S|\|[ \t]*\n"
+)
+_STRUCTURE = {
+    "open": (_CODE_CLOSES,),
+    "paragraph_open": (_NEW_BLOCK, _CODE_OPENS, _INTERRUPTS),
+    "bullet_list_open": (_AFTER_LIST, _CODE_OPENS),
+    "ordered_list_open": (_AFTER_LIST, _CODE_OPENS),
+}
+
+
+def _urgency(watched: str, old: int, kind: str) -> _Urgency:
+    patterns = _STRUCTURE.get(kind, (_NEW_BLOCK, _CODE_OPENS))
+    if any(_ends_in_new(pattern, watched, old) for pattern in patterns):
+        return _Urgency.STRUCTURE
+    if kind != "open" and _ends_in_new(_MARKUP, watched, old):
+        return _Urgency.MARKUP
+    return _Urgency.NONE
+
+
+def _ends_in_new(pattern: re.Pattern[str], watched: str, old: int) -> bool:
+    return any(match.end() > old for match in pattern.finditer(watched))
+
+
+# Blocks: markdown-it's tokens, one group for each top-level element.
+
+
+def _parse(text: str, env: Env) -> list[_Block]:
+    blocks: list[_Block] = []
+    lines = NEWLINE.split(text)
+    tokens: list[Token] = []
+    for token in _parser().parse(text, env):
+        tokens.append(token)
+        if token.level == 0 and token.nesting <= 0:
+            blocks.append(_block(tokens, lines))
+            tokens = []
+    return blocks
+
+
+def _block(tokens: list[Token], lines: Sequence[str]) -> _Block:
+    token = tokens[0]
+    assert token.map is not None
+    first, end = token.map
+    if token.type == "fence":
+        token.meta["open"] = not _is_fence_closed(token, lines[first + 1 : end])
+        closed = not token.meta["open"] and end < len(lines)
+    elif token.type in ("heading_open", "hr"):
+        closed = end < len(lines)
+    elif token.type in ("paragraph_open", "table_open", "blockquote_open"):
+        closed = end + 1 < len(lines) and not lines[end].strip(" \t")
+    else:  # lists and indented code go on after a blank line
+        closed = False
+    return _Block(tokens, first, end, first + 1 < len(lines), closed)
+
+
+def _is_fence_closed(token: Token, lines: Sequence[str]) -> bool:
+    match = FENCE_END.fullmatch(lines[-1]) if lines else None
+    return match is not None and match[1].startswith(token.markup)
+
+
+def _is_open_code(block: _Block) -> bool:
+    return block.kind == "fence" and bool(block.tokens[0].meta["open"])
+
+
+def _line_starts(text: str) -> list[int]:
+    return [0, *(match.end() for match in NEWLINE.finditer(text))]
+
+
+def _marked(blocks: Sequence[_Block], running: bool) -> Iterable[tuple[_Block, bool]]:
+    """Pair each block with whether it is unfinished, which only the last of a running text can be."""
+    last = len(blocks) - 1
+    for index, block in enumerate(blocks):
+        unfinished = running and index == last and not block.closed
+        yield block, unfinished
+
+
+def _html(block: _Block, unfinished: bool) -> str:
+    parser, token = _parser(), block.tokens[0]
+    if unfinished and token.type == "fence" and not block.begun:  # its language is not known yet
+        return _cleaner().clean(f"<p>{escapeHtml(token.markup + token.info)}</p>")
+    html = parser.renderer.render(block.tokens, parser.options, {"unfinished": unfinished})
+    return _cleaner().clean(html).strip()
+
+
+# The parser, its additions, and the sanitiser.
+
+
+@cache
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": True, "maxNesting": MAX_NESTING})
+    parser.enable(["table", "strikethrough", "linkify"])
+    parser.disable(["html_block", "html_inline"])
+    assert parser.linkify is not None
+    # Bare host names stay text: half of the file names in an answer (main.py, README.md) look like one.
+    parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
+    parser.inline.ruler.at("image", _image)
+    parser.core.ruler.at("inline", _inline)
+    parser.core.ruler.at("linkify", _linkify)
+    parser.core.ruler.push("page", _for_the_page)
+    parser.validateLink = lambda url: LINK.match(url) is not None  # type: ignore[method-assign]
+    for kind in ("fence", "code_block"):
+        parser.add_render_rule(kind, _code)
+    parser.add_render_rule("table_open", lambda *_: '<div class="table"><table>')
+    parser.add_render_rule("table_close", lambda *_: "</table></div>")
+    return parser
+
+
+@cache
+def _cleaner() -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=ALLOWED,
+        attributes={"*": set(), "a": {"href"}, "ol": {"start"}, "figure": {"data-language", "data-open"}},
+        tag_attribute_values={
+            "pre": {"tabindex": {"0"}, "translate": {"no"}},
+            "th": {"align": {"left", "center", "right"}},
+            "td": {"align": {"left", "center", "right"}},
+        },
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+        link_rel="noopener noreferrer nofollow",
+        url_schemes={"http", "https", "mailto"},
+        url_relative="deny",
+        allowed_classes={"figure": {"code"}, "div": {"table"}, "span": set(SPAN_CLASSES)},
+    )
+
+
+def _inline(state: StateCore) -> None:
+    for token in state.tokens:
+        if token.type == "inline" and _has_too_many_links(token):
+            token.children = [Token("text", "", 0, content=token.content)]
+        elif token.type == "inline":
+            token.children = []
+            state.md.inline.parse(token.content, state.md, state.env, token.children)
+
+
+def _linkify(state: StateCore) -> None:
+    tokens = state.tokens
+    state.tokens = [token for token in tokens if not _has_too_many_links(token)]
+    linkify(state)
+    state.tokens = tokens
+
+
+def _has_too_many_links(token: Token) -> bool:
+    return sum(token.content.count(start) for start in ("[", "://", "mailto:")) > MAX_LINKS
+
+
+def _image(state: StateInline, silent: bool) -> bool:
+    """Read an image as a link that shows its alternative text; within a link, as that text alone."""
+    if not state.src.startswith("![", state.pos):
+        return False
+    within_link, before = state.linkLevel > 0, len(state.tokens)
+    state.pos += 1
+    if not link(state, silent):
+        state.pos -= 1
+        return False
+    if within_link and not silent:
+        opening = next(token for token in state.tokens[before:] if token.type == "link_open")
+        opening.hidden = state.tokens[-1].hidden = True
+    return True
+
+
+def _for_the_page(state: StateCore) -> None:
+    """Headings below the page's own, alignment without style, links that can be seen."""
+    for token in state.tokens:
+        token.block = False  # no line breaks between elements
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
+        elif token.type in ("th_open", "td_open") and "style" in token.attrs:
+            token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
+        elif token.children:
+            token.children = list(_shown_links(token.children))
+
+
+def _shown_links(tokens: Sequence[Token]) -> Iterable[Token]:
+    """Leave out links that lead nowhere, and show the address of those that have no text."""
+    leads = True
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        if token.type == "link_open" and not token.hidden:
+            leads = bool(token.attrs["href"])
+        if leads or token.hidden or token.type not in ("link_open", "link_close"):
+            yield token
+        if token.type == "link_open" and leads and following and following.type == "link_close":
+            yield Token("text", "", 0, content=str(token.attrs["href"]))
+
+
+def _code(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: Env) -> str:
+    token = tokens[index]
+    words = token.info.split(maxsplit=1)
+    language = words[0].lower() if words and LANGUAGE.fullmatch(words[0]) else "text"
+    is_open = env["unfinished"] and token.level == 0 and token.meta.get("open")
+    code = escapeHtml(token.content) if env["unfinished"] else _highlighted(token.content, language)
+    return (
+        f'<figure class="code" data-language="{language}"{" data-open" if is_open else ""}>'
+        f'<pre tabindex="0" translate="no"><code>{code}</code></pre></figure>'
+    )
+
+
+# Colours: as few spans as a quiet palette needs, since every one of them goes over the wire.
+
+
+@lru_cache(maxsize=32)  # an answer's code is rendered again whenever its conversation is opened
+def _highlighted(code: str, language: str) -> str:
+    if tokens := _lexed(code, language):
+        for palette in PALETTES:
+            html = _coloured(tokens, palette)
+            if len(html) <= COLOURED_PER_CHARACTER * len(code):
+                return html
+    return escapeHtml(code)
+
+
+def _coloured(tokens: Iterable[tuple[_TokenType, str]], palette: frozenset[str]) -> str:
+    parts: list[str] = []
+    current, run = "", ""
+    for kind, value in tokens:
+        name = _token_class(kind)
+        name = name if name in palette else ""
+        if name != current and not value.isspace():
+            parts.append(_span(current, run))
+            current, run = name, ""
+        run += value
+    return "".join([*parts, _span(current, run)])
+
+
+def _span(name: str, text: str) -> str:
+    body = text.rstrip()
+    escaped = escapeHtml(body)
+    return (f'<span class="{name}">{escaped}</span>' if name and body else escaped) + text[len(body) :]
+
+
+@cache
+def _token_class(kind: _TokenType) -> str:
+    names = list(accumulate(kind, "{}.{}".format))
+    return next((TOKEN_CLASSES[name] for name in reversed(names) if name in TOKEN_CLASSES), "")
+
+
+@lru_cache(maxsize=128)
+def _lexer(language: str) -> Lexer | None:
+    if language == "text":
+        return None
+    try:
+        return get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
+
+
+def _lexed(code: str, language: str) -> list[tuple[_TokenType, str]]:
+    """Split code into tokens; into none where its lexer is slow, fails, or loses a character."""
+    lexer = _lexer(language) if len(code) <= MAX_HIGHLIGHTED else None
+    if lexer is None or max(map(len, code.split("\n"))) > MAX_HIGHLIGHTED_LINE:
+        return []
+    tokens = []
+    stop = thread_time() + LEXING_SECONDS
+    try:
+        for token in lexer.get_tokens(code):
+            tokens.append(token)
+            if thread_time() > stop:
+                return []
+    except Exception:  # any of Pygments' hundreds of lexers may have its bug
+        return []
+    return tokens if "".join(value for _, value in tokens) == code else []

@@ -1,0 +1,81 @@
+"""How we connect to Redis: timeouts, pools, retries, and whose fault an error is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff, NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from llmchat.errors import SettingsError, Unavailable
+
+SOCKET_SECONDS = 2.0
+"""For one answer of Redis, and for a connection."""
+REQUEST_SECONDS = 2.0
+"""For one use of Redis, retries included."""
+REFUSALS = ("OOM", "command not allowed when used memory", "READONLY", "You can't write", "MISCONF", "NOREPLICAS",
+            "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "max number of clients")
+"""How the answers begin that are the store's state; any other error answer is a bug of ours."""
+
+
+def connect(url: str, *, connections: int = 50) -> Redis:
+    """Make the client for commands. It retries once, so every write must bear being repeated.
+
+    Raises SettingsError for a URL of another form.
+    """
+    return _client(url, connections, Retry(ConstantBackoff(0.05), 1))
+
+
+def connect_subscriber(url: str) -> Redis:
+    """Make the client for one subscriber: it never reconnects by itself, so that no gap is silent."""
+    return _client(url, 2, Retry(NoBackoff(), 0))
+
+
+def _client(url: str, connections: int, retry: Retry) -> Redis:
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=SOCKET_SECONDS,
+            socket_timeout=SOCKET_SECONDS,
+            socket_connect_timeout=SOCKET_SECONDS,
+            retry=retry,
+        )
+    except ValueError:
+        raise SettingsError(
+            "REDIS_URL: expected redis://[[user]:password@]host[:port][/db], rediss://… or unix:///path"
+        ) from None
+    return Redis.from_pool(pool)
+
+
+@asynccontextmanager
+async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
+    """Turn every way in which Redis fails us, and `seconds` without an answer, into Unavailable."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (RedisError, OSError, TimeoutError) as error:
+        if isinstance(error, ResponseError) and not str(error).startswith(REFUSALS):
+            raise
+        raise Unavailable("The store cannot be reached now; nothing was kept. Try again in a moment.") from error
+
+
+class Script:
+    """A Lua script of ours: place.lua and the file of its name."""
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        folder = files("llmchat").joinpath("lua")
+        self._script = redis.register_script(
+            "\n".join(folder.joinpath(f"{part}.lua").read_text() for part in ("place", name))
+        )
+
+    async def __call__(self, keys: Sequence[str], *args: str | bytes | int | float) -> Any:
+        """Run it. Raises Unavailable."""
+        async with available():
+            return await self._script(keys=list(keys), args=list(args))

@@ -1,0 +1,130 @@
+"""One websocket of the seed's protocol: {"prompt"} in, {"prompt", "response"} out when the answer is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from typing import Any
+
+from llmchat import events
+from llmchat.broadcaster import Broadcaster, ChannelLapsed
+from llmchat.chat import Chat
+from llmchat.connection import BUG, FLOOD, TOO_LARGE, Closing, Socket, close
+from llmchat.errors import CommandError, Unavailable
+from llmchat.keys import group_of_conversation
+
+PROMPTS_WAITING = 100
+LOOK_SECONDS = 5.0
+"""An answer's end that was not told is looked for so often."""
+
+log = logging.getLogger(__name__)
+
+
+class SeedConnection:
+    """One connection is one conversation with memory; prompts are answered one after the other."""
+
+    def __init__(self, socket: Socket, session: str, chat: Chat, broadcaster: Broadcaster) -> None:
+        self._socket = socket
+        self._session = session
+        self._chat = chat
+        self._broadcaster = broadcaster
+        self._conversation: str | None = None
+        self._prompts: asyncio.Queue[str] = asyncio.Queue(PROMPTS_WAITING)
+        self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection from outside."""
+        if not self._closing.done():
+            self._closing.set_result(Closing(code, reason))
+
+    async def serve(self) -> None:
+        """Serve until either side ends it."""
+        closing: BaseException = Closing(BUG, "An error of ours.")
+        try:
+            async with asyncio.TaskGroup() as tasks:  # each part ends only by raising
+                for part in (self._read, self._answer_all, self._until_closing):
+                    tasks.create_task(part())
+        except* Closing as ended:
+            closing = ended.exceptions[0]
+        except* Exception:
+            log.exception("A connection failed.")
+        await close(self._socket, closing)
+
+    async def _until_closing(self) -> None:
+        raise await self._closing
+
+    async def _read(self) -> None:
+        while True:
+            frame = await self._socket.receive()
+            if not isinstance(frame, str):
+                continue
+            if len(frame.encode("utf-8", "surrogatepass")) > events.MAX_FRAME_BYTES:
+                raise Closing(TOO_LARGE, "The frame is too large.")
+            prompt = _prompt(frame)
+            if prompt is None:
+                continue
+            try:
+                self._prompts.put_nowait(prompt)
+            except asyncio.QueueFull:
+                raise Closing(FLOOD, "Too many prompts at once.") from None
+
+    async def _answer_all(self) -> None:
+        while True:
+            prompt = await self._prompts.get()
+            try:
+                outcome = await self._answer(prompt)
+            except CommandError as error:
+                outcome = {"response": "", "error": error.detail}
+            frame = json.dumps({"prompt": prompt} | outcome, ensure_ascii=False)
+            await self._socket.send(frame)
+
+    async def _answer(self, prompt: str) -> dict[str, str]:
+        command = events.MessageSend(
+            type="message.send", id=secrets.token_hex(16), text=prompt, conversation=self._conversation
+        )
+        conversation = self._chat.conversation_of(self._session, command)
+        async with self._broadcaster.channel("seed.") as channel:
+            await self._broadcaster.group_add(group_of_conversation(conversation), channel)
+            accepted = await self._chat.send(self._session, command)
+            self._conversation = conversation
+            while True:
+                message = await self._ended(conversation, accepted.event.answer)
+                if message is not None:
+                    break
+                await self._news(channel)
+        failure = message.get("error")
+        if failure is not None:
+            return {"response": "", "error": failure["detail"]}
+        return {"response": message["text"]}
+
+    async def _ended(self, conversation: str, answer: str) -> dict[str, Any] | None:
+        """Read the answer, if it has begun and ended."""
+        try:
+            known, message = await self._chat.answer(self._session, conversation, answer)
+        except Unavailable:
+            return None
+        return None if known.turn is not None or message is None else message
+
+    async def _news(self, channel: str) -> None:
+        """Wait until the answer may have ended."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                while True:
+                    message = await self._broadcaster.receive(channel)
+                    frame = message["frame"]
+                    if frame.startswith((b'{"type":"completion.finished"', b'{"type":"completion.failed"')):
+                        return
+        except (ChannelLapsed, TimeoutError):
+            return
+
+
+def _prompt(frame: str) -> str | None:
+    try:
+        given = json.loads(frame)
+        prompt = given["prompt"]
+        prompt.encode()
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return None
+    return prompt if isinstance(prompt, str) else None

@@ -1,0 +1,305 @@
+"""Hypercorn through its API, in this very process, with an orderly stop.
+
+It binds the sockets, serves the app on them, and on SIGTERM or SIGINT lets the app close what is open before
+Hypercorn stops. It does not know what the app does, nor where its settings come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hypercorn.asyncio import serve as serve_with_hypercorn
+from hypercorn.config import Config
+from hypercorn.protocol import ws_stream
+from hypercorn.utils import LifespanFailureError
+from wsproto.extensions import Extension
+
+from llmchat.errors import StartError
+from llmchat.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FRAME_BYTES = 64 * 1024
+PING_SECONDS = 20
+SILENT_PEER_SECONDS = 60
+APP_STOP_SECONDS = 1.2
+SERVER_STOP_SECONDS = 1.6
+HARD_STOP_SECONDS = 1.9  # Railway may send SIGKILL after 3 s, and 2 s are promised
+LOOK_SECONDS = 0.5
+PACKAGE = Path(__file__).resolve().parent
+WATCHED = (PACKAGE, PACKAGE.parent / "templates", PACKAGE.parent / "static")
+QUIET = ("openai", "httpx", "httpcore", "httpx2", "httpcore2", "aiohttp", "asyncio", "hypercorn")
+
+NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # `localhost` names ::1 without IPv6, too
+
+Ends = Callable[[Callable[[str], None]], None]
+Sockets = list[socket.socket]
+
+
+def bind(host: str, port: int) -> Sockets:
+    """Return listening sockets for every address of `host`; `::` takes IPv4, too. Port 0 takes a free one."""
+    sockets: Sockets = []
+    try:
+        for family, address in _addresses(host):
+            sockets.append(_listen(family, address, port or (port_of(sockets) if sockets else 0)))
+    except OSError as error:
+        if not sockets or error.errno not in NO_SUCH_ADDRESS:
+            for opened in sockets:
+                opened.close()
+            raise StartError(_why_not_bound(host, port, error)) from error
+    return sockets
+
+
+def port_of(sockets: Sockets) -> int:
+    return int(sockets[0].getsockname()[1])
+
+
+def address_of(host: str, sockets: Sockets) -> str:
+    """Return the address to open in a browser on this machine."""
+    name = "localhost" if host in {"127.0.0.1", "localhost", "0.0.0.0", "::", "[::]"} else host.strip("[]")  # noqa: S104
+    return f"http://{f'[{name}]' if ':' in name else name}:{port_of(sockets)}"
+
+
+def configure_logging(debug: bool) -> None:
+    """One line an entry on stderr. Libraries that would log requests, and so prompts, only tell of trouble."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def serve(
+    settings: Settings, sockets: Sockets, *, announce: Callable[[], None], ends: Ends | None = None
+) -> int:
+    """Serve the app until a signal, and return the exit code; 1 where `ends` told of a part that ended."""
+    configure_logging(settings.debug)
+    stop = _Stop()
+    try:
+        asyncio.run(_serve(settings, sockets, announce, ends, stop))
+    finally:
+        stop.ended()
+    return stop.code
+
+
+def serve_and_reload(
+    settings: Settings, sockets: Sockets, *, announce: Callable[[], None], ends: Ends
+) -> int:
+    """Serve in a child process that starts anew when a file of the app changes; the parts live on."""
+    ended: list[str] = []
+    ends(ended.append)
+    announce()
+    try:
+        while not ended:
+            _serve_until_a_change(settings, sockets, ended)
+    except KeyboardInterrupt:
+        return 0
+    print(f"llmchat: {ended[0]}", file=sys.stderr)
+    return 1
+
+
+def _serve_until_a_change(settings: Settings, sockets: Sockets, ended: list[str]) -> None:
+    # A child that falls over its own change is started again with the next one.
+    before = _changed_at()
+    child = multiprocessing.get_context("spawn").Process(target=_serve_reloaded, args=(settings, sockets))
+    child.start()
+    try:
+        while not ended and _changed_at() == before:
+            threading.Event().wait(LOOK_SECONDS)
+    finally:
+        child.terminate()
+        child.join()
+
+
+def _serve_reloaded(settings: Settings, sockets: Sockets) -> None:
+    os.setsid()  # Ctrl-C reaches the parent alone, which then ends this one
+    parent = multiprocessing.parent_process()
+
+    def when_the_parent_ends(told: Callable[[str], None]) -> None:
+        def wait() -> None:
+            if parent:
+                parent.join()
+            told("The process that started this one ended.")
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    try:
+        sys.exit(serve(settings, sockets, announce=lambda: None, ends=when_the_parent_ends))
+    except StartError as error:
+        sys.exit(f"llmchat: {error}")
+
+
+def _changed_at() -> dict[Path, int]:
+    files = (file for folder in WATCHED for file in folder.rglob("*") if "__pycache__" not in file.parts)
+    changed = {}
+    for file in files:
+        with contextlib.suppress(OSError):
+            changed[file] = file.stat().st_mtime_ns
+    return changed
+
+
+async def _serve(
+    settings: Settings, sockets: Sockets, announce: Callable[[], None], ends: Ends | None, stop: _Stop
+) -> None:
+    from llmchat.app import (
+        create_app,
+    )  # here, so that a malformed variable does not wait for it, and a reload works
+
+    app = create_app(settings)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_bug)
+    if ends:
+        ends(stop.ask_from_thread(loop))
+
+    async def until_stopped() -> None:
+        announce()
+        await stop.asked.wait()
+        await _stop_app(app)
+
+    refuse_compression()
+    config = hypercorn_config(sockets)
+    stop.serving = asyncio.create_task(serve_with_hypercorn(app, config, shutdown_trigger=until_stopped))
+    try:
+        with stop.on_signals():
+            await stop.serving
+    except asyncio.CancelledError:
+        logger.warning("The server did not end in time; what was open is cut.")
+    except LifespanFailureError as error:
+        raise StartError("The app did not start; the lines above say why.") from error
+
+
+def _log_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # asyncio's streams complain of every connection that is cut when the server stops.
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
+
+
+class _Stop:
+    """What was asked for: a first signal stops in order, a second one at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.serving: asyncio.Task[None] | None = None
+        self.code = 0
+        # Whatever does not even mind being cancelled ends with this.
+        self._hard_stop = threading.Timer(HARD_STOP_SECONDS, os._exit, (1,))
+        self._hard_stop.daemon = True
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def ask_from_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], None]:
+        def ask(reason: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: we are ending anyway
+                loop.call_soon_threadsafe(self._fail, reason)
+
+        return ask
+
+    def ended(self) -> None:
+        self._hard_stop.cancel()
+
+    def _fail(self, reason: str) -> None:
+        if not self.asked.is_set():
+            print(f"llmchat: {reason}", file=sys.stderr)
+            self.code = 1
+            self._begin()
+
+    def _signalled(self, number: int) -> None:
+        if self.asked.is_set():
+            os._exit(128 + number)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.asked.set()
+        self._hard_stop.start()
+        if self.serving:
+            # Python >= 3.12.1 waits for ever for connections that are still open: this ends that wait.
+            asyncio.get_running_loop().call_later(SERVER_STOP_SECONDS, self.serving.cancel)
+
+
+async def _stop_app(app: Any) -> None:
+    chat = app.extensions.get("llmchat")
+    if chat is None:
+        return
+    try:
+        async with asyncio.timeout(APP_STOP_SECONDS):
+            await chat.stop()
+    except TimeoutError:
+        logger.warning("The app did not stop within %s s.", APP_STOP_SECONDS)
+    except Exception:
+        logger.exception("The app did not stop in order.")
+
+
+def hypercorn_config(sockets: Sockets) -> Config:
+    """Return Hypercorn's configuration for sockets that it takes over."""
+    config = Config()
+    config.bind = [f"fd://{opened.detach()}" for opened in sockets]
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.accesslog = None  # a request's path and cookies are nobody's business
+    config.include_server_header = False
+    config.alpn_protocols = ["http/1.1"]
+    config.graceful_timeout = 0.2
+    config.keep_alive_timeout = 5
+    config.read_timeout = SILENT_PEER_SECONDS  # pongs count as read: only a silent peer runs into it
+    config.websocket_ping_interval = PING_SECONDS
+    config.websocket_max_message_size = FRAME_BYTES
+    config.h11_max_incomplete_size = 32 * 1024
+    return config
+
+
+class _NeverAccepted(Extension):
+    name = "permessage-deflate"
+
+    def offer(self) -> bool:
+        return False
+
+
+def refuse_compression() -> None:
+    """Keep Hypercorn from negotiating permessage-deflate: it has no setting for that, inflates frames before
+    their size is checked (200 kB became 187 MB) and costs eight times the memory of a connection.
+    """
+    ws_stream.PerMessageDeflate = _NeverAccepted  # type: ignore[attr-defined,assignment]
+
+
+def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    host = host.strip("[]")
+    if host == "::" and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"  # noqa: S104 - a machine without IPv6
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    dual = family == socket.AF_INET6 and address == "::"
+    return socket.create_server((address, port), family=family, backlog=100, dualstack_ipv6=dual)
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno in NO_SUCH_ADDRESS:
+        return f"HOST {host!r} is no address of this machine."
+    if error.errno == errno.EADDRINUSE:
+        return f"PORT {port} is taken: end what listens there, or set PORT to another."
+    return f"PORT {port} cannot be had on {host}: {error.strerror}."

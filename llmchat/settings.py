@@ -1,0 +1,392 @@
+"""Every setting, read once from the environment into one typed object.
+
+The only room that reads the environment. `VARIABLES` is the one source of names, defaults and meanings: the
+reader below, `--help` and the tests of the documents all use it. It does not know what a setting is used for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from environs import Env, EnvError
+
+from llmchat.errors import SettingsError
+
+T = TypeVar("T")
+
+SECRET_KEY_LENGTH = 32
+WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
+MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable. `default` is read like a given value; `shown` replaces it in documents."""
+
+    name: str
+    default: str
+    meaning: str
+    form: str = "a text"
+    secret: bool = False
+    shown: str = ""
+
+    @property
+    def default_shown(self) -> str:
+        return self.shown or self.default or "none"
+
+
+VARIABLES = (
+    Variable("OPENAI_API_KEY", "", "the key of the model's provider", secret=True),
+    Variable(
+        "OPENAI_BASE_URL",
+        "",
+        "another OpenAI-compatible server",
+        "an address like http://localhost:11434/v1",
+        secret=True,
+        shown="the provider's own",
+    ),
+    Variable("OPENAI_MODEL", "gpt-4o-mini", "the model that answers", "a model's name"),
+    Variable(
+        "OPENAI_MODELS",
+        "",
+        "the models offered, separated by commas; the first answers where OPENAI_MODEL is not set",
+        "names separated by commas",
+        shown="OPENAI_MODEL alone",
+    ),
+    Variable(
+        "LOCAL_MODEL",
+        "",
+        "a GGUF file that answers on this machine where no key and no server is set (`run` only)",
+        "the path of a GGUF file",
+        shown="SmolLM2 135M",
+    ),
+    Variable(
+        "SYSTEM_PROMPT",
+        "You are helpful and friendly. Be short but concise as you can!",
+        "what the model is told before every conversation",
+    ),
+    Variable(
+        "CONTEXT_TOKENS",
+        "8000",
+        "how much of a conversation the model is sent, in tokens",
+        "a whole number from 256 to 10000000",
+    ),
+    Variable("MAX_PROMPT_CHARS", "16000", "the longest prompt accepted", "a whole number from 1 to 60000"),
+    Variable(
+        "TEMPERATURE",
+        "",
+        "how freely the model words",
+        "a number from 0 to 2",
+        shown="the model server's own",
+    ),
+    Variable(
+        "REDIS_URL",
+        "",
+        "where Redis is; wins over REDISHOST",
+        "an address like redis://localhost:6379/0, rediss://… or unix:///…",
+        secret=True,
+        shown="an embedded Valkey (`serve`: required, or REDISHOST)",
+    ),
+    Variable("REDISHOST", "", "Redis' host name", "a host name or an IP address"),
+    Variable("REDISPORT", "6379", "Redis' port", "a port from 1 to 65535"),
+    Variable("REDISUSER", "", "Redis' user"),
+    Variable("REDISPASSWORD", "", "Redis' password", secret=True),
+    Variable(
+        "REDIS_PREFIX",
+        "llmchat",
+        "what every key in Redis begins with",
+        "up to 40 letters, digits, dots, dashes, underscores",
+    ),
+    Variable(
+        "SECRET_KEY",
+        "",
+        f"signs the session cookie; at least {SECRET_KEY_LENGTH} characters",
+        f"at least {SECRET_KEY_LENGTH} characters that nobody can guess",
+        secret=True,
+        shown="made once and kept in DATA_DIR (`serve`: required)",
+    ),
+    Variable(
+        "SECRET_KEY_FALLBACKS",
+        "",
+        "earlier keys whose cookies are still read, separated by commas",
+        "keys separated by commas",
+        secret=True,
+    ),
+    Variable(
+        "DEBUG",
+        "false",
+        "reload on change and tell more in the log (`run` only; `serve` refuses it)",
+        "true or false",
+    ),
+    Variable(
+        "ALLOWED_HOSTS",
+        "",
+        "the host names served, separated by commas",
+        "host names separated by commas",
+        shown="localhost, 127.0.0.1, [::1] and RAILWAY_PUBLIC_DOMAIN",
+    ),
+    Variable(
+        "RAILWAY_PUBLIC_DOMAIN", "", "set by Railway; joins the default of ALLOWED_HOSTS", "a host name"
+    ),
+    Variable(
+        "CSRF_TRUSTED_ORIGINS",
+        "",
+        "origins trusted beside the page's own, separated by commas",
+        "origins like https://chat.example.com, separated by commas",
+    ),
+    Variable(
+        "TRUSTED_PROXY_HOPS",
+        "0",
+        "how many proxies in front may set X-Forwarded-Proto (1 on Railway)",
+        "a whole number from 0 to 10",
+    ),
+    Variable(
+        "HOST",
+        "",
+        "the address to listen on",
+        "a host name or an IP address",
+        shown="127.0.0.1 (`serve`: ::, which is IPv4 and IPv6)",
+    ),
+    Variable("PORT", "8000", "the port to listen on; 0 takes a free one", "a port from 0 to 65535"),
+    Variable(
+        "DATA_DIR",
+        ".llmchat",
+        "the folder of the embedded Valkey, its log and the made SECRET_KEY",
+        "the path of a folder",
+    ),
+    Variable(
+        "HISTORY_DAYS",
+        "400",
+        "days a conversation is kept after its last use; 0 keeps it for ever",
+        "a whole number from 0 to 36500",
+    ),
+)
+
+_BY_NAME = {variable.name: variable for variable in VARIABLES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings; the attribute is the variable's name in lower case. Its repr shows no secret."""
+
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_base_url: str | None = field(default=None, repr=False)
+    openai_model: str = "gpt-4o-mini"
+    openai_models: tuple[str, ...] = ("gpt-4o-mini",)
+    local_model: Path | None = None
+    local_label: str | None = None
+    system_prompt: str = _BY_NAME["SYSTEM_PROMPT"].default
+    context_tokens: int = 8000
+    max_prompt_chars: int = 16000
+    temperature: float | None = None
+    redis_url: str | None = field(default=None, repr=False)
+    redis_prefix: str = "llmchat"
+    secret_key: str | None = field(default=None, repr=False)
+    secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
+    debug: bool = False
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    csrf_trusted_origins: tuple[str, ...] = ()
+    trusted_proxy_hops: int = 0
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data_dir: Path = Path(".llmchat")
+    history_days: int = 400
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a provider or a model server is configured."""
+        return bool(self.openai_api_key or self.openai_base_url)
+
+    def label_of(self, model: str) -> str:
+        """Return what people read where `model` answers."""
+        return self.local_label if self.local_label and model == self.openai_model else model
+
+    def check_deployed(self) -> None:
+        """Raise SettingsError, one line naming the variable, where this may not face the public."""
+        if self.debug:
+            raise SettingsError("DEBUG is on; `serve` faces the public: unset it.")
+        if self.secret_key is None:
+            raise SettingsError(f"SECRET_KEY is not set; make one with: {MAKE_A_KEY}")
+        if _guessable(self.secret_key):
+            raise SettingsError(
+                f"SECRET_KEY must be {_BY_NAME['SECRET_KEY'].form}; make one with: {MAKE_A_KEY}"
+            )
+        if self.redis_url is None:
+            raise SettingsError("REDIS_URL is not set, nor is REDISHOST: name the Redis to use.")
+        if not self.has_model:
+            raise SettingsError(
+                "OPENAI_API_KEY is not set, nor is OPENAI_BASE_URL for a server that needs no key."
+            )
+
+    @classmethod
+    def read(cls, env: Mapping[str, str] | None = None, *, local: bool) -> Settings:
+        """Read `env` (the process' own where None), and where `local` the file .env for what it leaves out."""
+        reader = _Reader(os.environ if env is None else env, local=local)
+        offered = reader.names("OPENAI_MODELS")
+        model = offered[0] if offered and not reader.given("OPENAI_MODEL") else reader.text("OPENAI_MODEL")
+        return cls(
+            openai_api_key=reader.optional("OPENAI_API_KEY"),
+            openai_base_url=reader.optional("OPENAI_BASE_URL", _is_http_url),
+            openai_model=model,
+            openai_models=(model, *(name for name in dict.fromkeys(offered) if name != model)),
+            local_model=reader.path("LOCAL_MODEL"),
+            system_prompt=reader.text("SYSTEM_PROMPT"),
+            context_tokens=reader.number("CONTEXT_TOKENS", 256, 10_000_000),
+            max_prompt_chars=reader.number("MAX_PROMPT_CHARS", 1, 60_000),
+            temperature=reader.fraction("TEMPERATURE", 0, 2),
+            redis_url=reader.optional("REDIS_URL", _is_redis_url) or _composed_redis_url(reader),
+            redis_prefix=reader.text("REDIS_PREFIX", _is_prefix),
+            secret_key=reader.optional("SECRET_KEY"),
+            secret_key_fallbacks=reader.names("SECRET_KEY_FALLBACKS"),
+            debug=reader.flag("DEBUG"),
+            allowed_hosts=reader.names("ALLOWED_HOSTS", _is_host) or _default_hosts(reader),
+            csrf_trusted_origins=reader.names("CSRF_TRUSTED_ORIGINS", _is_origin),
+            trusted_proxy_hops=reader.number("TRUSTED_PROXY_HOPS", 0, 10),
+            host=reader.optional("HOST", _is_host) or ("127.0.0.1" if local else "::"),
+            port=reader.number("PORT", 0, 65535),
+            data_dir=reader.path("DATA_DIR") or Path(),
+            history_days=reader.number("HISTORY_DAYS", 0, 36_500),
+        )
+
+
+class _Source(Env):
+    """environs over a given mapping. An empty value counts as not set; a default is read like a value."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        super().__init__()
+        self._given = given
+
+    def find(self, name: str) -> str:
+        value = self._given.get(name, self._environ.get(name, ""))
+        return value if value.strip() else ""
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self.find(env_key) or _BY_NAME[env_key].default or default
+
+
+class _Reader:
+    """Reads one variable at a time; whatever is malformed becomes one SettingsError."""
+
+    def __init__(self, env: Mapping[str, str], *, local: bool) -> None:
+        self._source = _Source(env)
+        if local:
+            try:
+                self._source.read_env(".env", recurse=False)
+            except (OSError, ValueError) as error:
+                raise SettingsError(f".env cannot be read: {_reason(error)}.") from error
+
+    def given(self, name: str) -> bool:
+        return bool(self._source.find(name))
+
+    def optional(self, name: str, fits: Callable[[str], bool] | None = None) -> str | None:
+        value = self._checked(name, lambda: self._source.str(name, None))
+        if value is None:
+            return None
+        value = value.strip()
+        if fits and not fits(value):
+            raise self._malformed(name)
+        return value
+
+    def text(self, name: str, fits: Callable[[str], bool] | None = None) -> str:
+        return self.optional(name, fits) or ""
+
+    def names(self, name: str, fits: Callable[[str], bool] | None = None) -> tuple[str, ...]:
+        values = self._checked(name, lambda: self._source.list(name, [], subcast=str))
+        names = tuple(stripped for value in values or () if (stripped := value.strip()))
+        if fits and not all(map(fits, names)):
+            raise self._malformed(name)
+        return names
+
+    def number(self, name: str, low: int, high: int) -> int:
+        value = self._checked(name, lambda: self._source.int(name))
+        if value is None or not low <= value <= high:
+            raise self._malformed(name)
+        return value
+
+    def fraction(self, name: str, low: float, high: float) -> float | None:
+        value = self._checked(name, lambda: self._source.float(name, None))
+        if value is not None and not low <= value <= high:
+            raise self._malformed(name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        return bool(self._checked(name, lambda: self._source.bool(name)))
+
+    def path(self, name: str) -> Path | None:
+        value = self._checked(name, lambda: self._source.path(name, None))
+        try:
+            return value.expanduser() if value else None
+        except RuntimeError as error:
+            raise self._malformed(name) from error
+
+    def _checked(self, name: str, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except EnvError as error:
+            raise self._malformed(name) from error
+
+    def _malformed(self, name: str) -> SettingsError:
+        variable = _BY_NAME[name]
+        if variable.secret:
+            return SettingsError(f"{name} is malformed: it must be {variable.form}.")
+        return SettingsError(f"{name} is {self._source.find(name)!r}: it must be {variable.form}.")
+
+
+def _composed_redis_url(reader: _Reader) -> str | None:
+    host = reader.optional("REDISHOST", _is_host)
+    port = reader.number("REDISPORT", 1, 65535)
+    if host is None:
+        return None
+    user, password = reader.text("REDISUSER"), reader.text("REDISPASSWORD")
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
+    return f"redis://{login}{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
+def _default_hosts(reader: _Reader) -> tuple[str, ...]:
+    railway = reader.optional("RAILWAY_PUBLIC_DOMAIN", _is_host)
+    return ("localhost", "127.0.0.1", "[::1]", *((railway,) if railway else ()))
+
+
+def _is_host(value: str) -> bool:
+    return not any(character.isspace() or character in "/@?#\\" for character in value)
+
+
+def _is_prefix(value: str) -> bool:
+    # Braces would make a hash tag, and wildcards a pattern, of every key.
+    return len(value) <= 40 and value.isascii() and value.translate({45: "", 46: "", 95: ""}).isalnum()
+
+
+def _is_http_url(value: str) -> bool:
+    return _scheme_and_host(value, {"http", "https"})
+
+
+def _is_origin(value: str) -> bool:
+    return _is_http_url(value) and value.count("/") == 2 and _is_host(value.partition("://")[2])
+
+
+def _is_redis_url(value: str) -> bool:
+    if value.startswith("unix://"):
+        return len(value) > len("unix://")
+    return _scheme_and_host(value, {"redis", "rediss"})
+
+
+def _scheme_and_host(value: str, schemes: set[str]) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _guessable(key: str) -> bool:
+    told = any(word in key.lower() for word in WELL_KNOWN)
+    return told or len(key) < SECRET_KEY_LENGTH or len(set(key)) < 8
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else type(error).__name__

@@ -1,0 +1,155 @@
+"""One answer being made: deltas in, events out. Pure: asks nobody, stores nothing, knows no clock.
+
+1. An answer is complete only with a finish_reason; an end without one keeps the text as `interrupted`, or fails
+   without any.
+2. Its text is the text of its `completion.started` followed by the texts of its deltas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llmchat.conversation import digest
+from llmchat.errors import ProviderError
+from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished, CompletionStarted
+from llmchat.markdown import LiveMarkdown
+
+MAX_ANSWER_CHARACTERS = 200_000
+"""An answer is cut there and ends with `length`, so that it fits in a frame."""
+FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+EMPTY = ProviderError("provider_refused", "The model gave no answer.", retryable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What came of an answer at once. `usage` are the provider's figures: prompt_tokens, completion_tokens."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    usage: dict[str, int] | None = None
+
+
+class Answer:
+    """The answer to one prompt, in one attempt."""
+
+    def __init__(
+        self, *, conversation: str, message: str, prompt: str, model: str, created: str, attempt: int, kept: str = ""
+    ) -> None:
+        self._conversation = conversation
+        self._message = message
+        self._prompt = prompt
+        self._model = model
+        self._created = created
+        self._attempt = attempt
+        self._kept = kept
+        self._markdown = LiveMarkdown(kept)
+        self._text = ""  # taken and not placed yet
+        self._reasoning = ""
+        self._all_reasoning = ""
+        self._finish_reason: str | None = None
+        self.usage: dict[str, int] | None = None
+
+    @property
+    def text(self) -> str:
+        """All of it, whether placed or not."""
+        return self._markdown.text + self._text
+
+    @property
+    def complete(self) -> bool:
+        """A finish_reason came, or the answer is as long as it may be."""
+        return self._finish_reason is not None
+
+    def started(self) -> CompletionStarted:
+        """Say that it begins."""
+        return CompletionStarted(
+            conversation=self._conversation,
+            message=self._message,
+            parent=self._prompt,
+            created=self._created,
+            model=self._model,
+            attempt=self._attempt,
+            text=self._kept,
+        )
+
+    def take(self, delta: Delta) -> None:
+        """Take what the model said."""
+        room = MAX_ANSWER_CHARACTERS - len(self._markdown.text) - len(self._text)
+        self._text += delta.text[:room]
+        more = delta.reasoning[: MAX_ANSWER_CHARACTERS - len(self._all_reasoning)]
+        self._reasoning += more
+        self._all_reasoning += more
+        self.usage = delta.usage or self.usage
+        if self._finish_reason is None:
+            if len(delta.text) > room:
+                self._finish_reason = "length"
+            elif delta.finish_reason:
+                self._finish_reason = FINISH_REASONS.get(delta.finish_reason, "stop")
+
+    def delta(self) -> CompletionDelta | None:
+        """Say what was taken since the last time, if anything was."""
+        if not self._text and not self._reasoning:
+            return None
+        text, self._text = self._text, ""
+        reasoning, self._reasoning = self._reasoning, ""
+        self._markdown.append(text)
+        blocks = self._markdown.changed()
+        return CompletionDelta(
+            conversation=self._conversation,
+            message=self._message,
+            text=text,
+            blocks=blocks,
+            count=self._markdown.count,
+            reasoning=reasoning or None,
+        )
+
+    def end(
+        self, *, seconds: float, error: ProviderError | None = None, stopped: bool = False
+    ) -> CompletionFinished | CompletionFailed:
+        """Say how it ends. Everything taken must have been said before."""
+        reason = "stopped" if stopped else self._finish_reason
+        if reason is None and self.text:
+            reason = "interrupted"
+        if reason is None or (not stopped and not self.text):
+            error = error or EMPTY
+            return CompletionFailed(
+                conversation=self._conversation,
+                message=self._message,
+                code=error.code,
+                detail=error.detail,
+                retryable=error.retryable,
+                retry_after=error.retry_after,
+            )
+        blocks = self._markdown.finish()
+        return CompletionFinished(
+            conversation=self._conversation,
+            message=self._message,
+            finish_reason=reason,
+            digest=digest(self.text),
+            blocks=blocks,
+            count=self._markdown.count,
+            usage=self.usage,
+            seconds=round(seconds, 1),
+        )
+
+    def record(self, ended: CompletionFinished | CompletionFailed | None = None) -> dict[str, Any]:
+        """Give the message as it is stored: running, or with how it ended."""
+        record: dict[str, Any] = {
+            "id": self._message,
+            "role": "assistant",
+            "parent": self._prompt,
+            "text": self.text if ended else "",
+            "created": self._created,
+            "state": "running",
+            "model": self._model,
+        }
+        if ended is None:
+            return record
+        if self._all_reasoning:
+            record["reasoning"] = self._all_reasoning
+        if isinstance(ended, CompletionFailed):
+            return record | {"state": "failed", "error": {"code": ended.code, "detail": ended.detail}}
+        if ended.usage:
+            record["usage"] = ended.usage
+        return record | {"state": "done", "finish_reason": ended.finish_reason, "seconds": ended.seconds}

@@ -1,0 +1,333 @@
+// The story of the page: what the person does becomes a command, what the wire tells is shown.
+// The elements do not know the wire, nor the wire the elements: here they meet.
+
+import { writeDraft } from "./drafts.js";
+import { newId } from "./wire.js";
+
+export class Chat {
+  #wire;
+  #parts;
+  #id; // the conversation that is shown; null is a new chat
+  #sending = null; // {id, text, conversation, stop}: the prompt that is on its way
+  #fresh = true; // the next snapshot is of another conversation than what is shown
+
+  constructor(wire, parts, { conversation, at, running }) {
+    this.#wire = wire;
+    this.#parts = parts;
+    this.#id = conversation;
+    this.#listenToPerson();
+    this.#listenToWire();
+    parts.composer.attach(conversation);
+    if (conversation) this.#hydrate(at, running);
+    if (!document.querySelector("main[data-missing]")) parts.composer.focus();
+  }
+
+  /** Show another conversation, or with null a new chat. */
+  show(id, { push = true } = {}) {
+    this.#parts.sidebar.closeDrawer();
+    if (push && id !== this.#id) history.pushState({}, "", id ? `/c/${id}` : "/");
+    if (id === this.#id && !this.#missing) return this.#parts.composer.focus();
+    if (this.#id) this.#wire.close(this.#id);
+    this.#enter(id);
+    if (id) this.#wire.open(id);
+    else this.#parts.transcript.clear();
+    this.#parts.composer.attach(id);
+    this.#parts.composer.focus();
+  }
+
+  #enter(id) {
+    this.#id = id;
+    this.#fresh = true;
+    this.#setPlace(id ? "" : "empty");
+    this.#setTitle(id ? (this.#parts.list.title(id) ?? "Chat") : "New chat");
+    this.#parts.list.setCurrent(id);
+    this.#parts.transcript.toggleAttribute("data-turning", Boolean(id));
+    this.#parts.transcript.leave();
+    this.#parts.composer.setSending(false);
+    this.#showAnswering();
+  }
+
+  #hydrate(at, running) {
+    const { transcript } = this.#parts;
+    if (running && !transcript.message(running)) transcript.wait(running, transcript.last?.dataset.id);
+    if (running) {
+      transcript.dataset.running = running;
+      this.#wire.hydrate(running, transcript.message(running).text);
+      this.#showAnswering();
+    }
+    this.#fresh = false;
+    if (!this.#missing) this.#wire.open(this.#id, at);
+  }
+
+  get #missing() {
+    return document.querySelector("main").hasAttribute("data-missing");
+  }
+
+  #setPlace(place) {
+    const main = document.querySelector("main");
+    main.toggleAttribute("data-empty", place === "empty");
+    main.toggleAttribute("data-missing", place === "missing");
+  }
+
+  #setTitle(title) {
+    document.title = title;
+    document.querySelector("h1").textContent = title;
+  }
+
+  // An answer is under way from the moment of sending until its last event.
+  #showAnswering() {
+    const sending = this.#sending?.conversation === this.#id;
+    this.#parts.composer.setAnswering(sending || Boolean(this.#parts.transcript.dataset.running));
+  }
+
+  // The person
+
+  #listenToPerson() {
+    const { composer, transcript, list, menu, pill, sidebar, model } = this.#parts;
+    composer.addEventListener("send", ({ detail }) => this.#send(detail));
+    composer.addEventListener("stop", () => this.#stop());
+    transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
+    transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
+    transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
+    transcript.addEventListener("older", ({ detail }) => this.#older(detail));
+    list.addEventListener("choose", ({ detail }) => this.show(detail));
+    list.addEventListener("more", ({ detail }) => this.#moreChats(detail));
+    list.addEventListener("rename", ({ detail }) => this.#change(detail.id, { title: detail.title }));
+    list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
+    menu.addEventListener("action", ({ detail }) => this.#act(detail));
+    pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
+    pill.addEventListener("pill", ({ detail }) => this.#say(detail));
+    model?.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
+    document.addEventListener("copied", ({ detail }) => this.#say(detail));
+    document.addEventListener("keydown", (event) => this.#shortcut(event, sidebar));
+    addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
+    for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", () => this.show(null));
+    for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#send(button.dataset.prompt));
+  }
+
+  #shortcut(event, sidebar) {
+    const key = event.key.toLowerCase();
+    if (event.shiftKey && key === "escape") this.#parts.composer.focus();
+    if (!event.shiftKey || !(event.ctrlKey || event.metaKey) || !["o", "s"].includes(key)) return;
+    event.preventDefault();
+    if (key === "o") this.show(null);
+    else sidebar.toggle();
+  }
+
+  #send(text) {
+    const { composer, transcript, model, socket } = this.#parts;
+    if (this.#sending) return composer.rejected(text, "The message before this one is still on its way.");
+    this.#sending = { id: newId(), text, conversation: this.#id, stop: false };
+    this.#setPlace("");
+    transcript.send(this.#sending.id, text, socket.state === "connected");
+    composer.setSending(true);
+    this.#showAnswering();
+    this.#wire
+      .sendMessage({ id: this.#sending.id, text, conversation: this.#id ?? undefined, model: model?.value })
+      .catch((error) => this.#notSent(error));
+  }
+
+  #notSent(error) {
+    const { composer, transcript } = this.#parts;
+    const { id, text, conversation } = this.#sending;
+    this.#sending = null;
+    if (this.#id !== conversation) return this.#parts.toast.show(`Not sent: ${error.message}`);
+    transcript.unsend(id);
+    if (!this.#id && !transcript.last) this.#setPlace("empty");
+    this.#showAnswering();
+    composer.rejected(text, error.code === "cancelled" ? "" : error.message);
+    if (error.code !== "cancelled") this.#alarm(error.message);
+    composer.focus();
+  }
+
+  #accepted({ id, conversation, message, answer }) {
+    const { composer, transcript } = this.#parts;
+    if (this.#sending?.id !== id) return;
+    const { text, conversation: from, stop } = this.#sending;
+    this.#sending = null;
+    if (this.#id !== from) return this.#acceptedElsewhere(from, conversation);
+    if (!from) this.#begun(conversation, text);
+    transcript.accept(id, message, answer);
+    composer.accepted(text);
+    this.#showAnswering();
+    if (stop) this.#wire.stop(conversation);
+  }
+
+  // The person went to another chat before the answer to the first prompt of a new one came.
+  #acceptedElsewhere(from, conversation) {
+    this.#parts.composer.setSending(false);
+    writeDraft(from, "");
+    if (this.#id !== conversation) this.#wire.close(conversation);
+  }
+
+  #begun(conversation, text) {
+    this.#id = conversation;
+    this.#fresh = false;
+    history.replaceState({}, "", `/c/${conversation}`);
+    this.#parts.composer.adopt(conversation);
+    this.#parts.list.setCurrent(conversation);
+    this.#setTitle(this.#parts.list.title(conversation) ?? text.slice(0, 60));
+  }
+
+  #stop() {
+    if (this.#sending && this.#wire.cancelMessage(this.#sending.id)) return;
+    if (this.#sending) this.#sending.stop = true;
+    else if (this.#id) this.#wire.stop(this.#id);
+  }
+
+  #regenerate(message) {
+    if (this.#parts.transcript.dataset.running) return;
+    this.#wire.regenerate(this.#id, message, this.#parts.model?.value);
+  }
+
+  async #older(before) {
+    const conversation = this.#id;
+    try {
+      const older = await this.#wire.older(conversation, before);
+      if (conversation === this.#id) this.#parts.transcript.prepend(older);
+    } catch {
+      this.#parts.transcript.olderFailed();
+    }
+  }
+
+  async #moreChats(before) {
+    const none = { conversations: [], more: true };
+    this.#parts.list.extend(await this.#wire.list(before).catch(() => none));
+  }
+
+  #pinned(id) {
+    return this.#parts.list.row(id).hasAttribute("data-pinned");
+  }
+
+  #act({ id, action }) {
+    if (action === "rename") this.#parts.list.startRename(id);
+    else if (action === "pin") this.#change(id, { pinned: !this.#pinned(id) });
+    else if (action === "delete") this.#delete(id);
+  }
+
+  #change(id, changes) {
+    return this.#wire.update(id, changes).catch((error) => this.#tell(error.message));
+  }
+
+  async #delete(id) {
+    const shown = id === this.#id;
+    try {
+      await this.#wire.remove(id);
+    } catch (error) {
+      return this.#tell(error.message);
+    }
+    this.#tell("Chat deleted", () => this.#restore(id, shown));
+  }
+
+  async #restore(id, shown) {
+    try {
+      await this.#wire.restore(id);
+      if (shown) this.show(id);
+    } catch (error) {
+      this.#tell(error.message);
+    }
+  }
+
+  // The wire
+
+  #listenToWire() {
+    const here = (type, act) =>
+      this.#wire.addEventListener(type, ({ detail }) => detail.conversation === this.#id && this.#id && act(detail));
+    const anywhere = (type, act) => this.#wire.addEventListener(type, ({ detail }) => act(detail));
+    const { transcript } = this.#parts;
+    here("conversation.snapshot", (event) => this.#snapshot(event));
+    here("message.added", (event) => this.#follow(transcript.add(event.message, event.answer)));
+    here("completion.started", (event) => this.#started(event));
+    here("completion.delta", (event) => transcript.grow(event) || this.#follow(false));
+    here("completion.finished", (event) => this.#finished(event));
+    here("completion.failed", (event) => this.#failed(event));
+    here("message.withdrawn", (event) => transcript.remove(event.message));
+    here("unopened", (error) => this.#unopened(error));
+    anywhere("message.accepted", (event) => this.#accepted(event));
+    anywhere("conversation.updated", (event) => this.#updated(event.conversation));
+    anywhere("conversation.deleted", (event) => this.#deleted(event.conversation));
+    anywhere("ready", () => this.#ready());
+    anywhere("refused", (error) => this.#tell(error.detail ?? error.message));
+    this.#parts.socket.addEventListener("state", ({ detail }) => transcript.setConnected(detail.state === "connected"));
+  }
+
+  #snapshot(event) {
+    const { transcript, model } = this.#parts;
+    transcript.toggleAttribute("data-turning", false);
+    transcript.show(event, this.#fresh);
+    this.#fresh = false;
+    this.#setTitle(event.title);
+    if (model && event.model) model.value = event.model;
+    this.#showAnswering();
+  }
+
+  // What cannot be placed here belongs to a branch that is not shown: a snapshot shows it.
+  #follow(placed) {
+    if (!placed) this.#wire.open(this.#id);
+    this.#showAnswering();
+  }
+
+  #started(event) {
+    this.#follow(this.#parts.transcript.start(event));
+    this.#say("Answer started");
+  }
+
+  #finished(event) {
+    this.#parts.transcript.finish(event);
+    this.#showAnswering();
+    this.#say(event.finish_reason === "stopped" ? "Answer stopped" : "Answer complete");
+  }
+
+  #failed(event) {
+    this.#parts.transcript.fail(event);
+    this.#showAnswering();
+    this.#alarm(event.detail);
+  }
+
+  #unopened(error) {
+    this.#parts.transcript.toggleAttribute("data-turning", false);
+    if (error.code === "not_found") {
+      this.#setPlace("missing");
+      this.#setTitle("Chat not found");
+      this.#parts.transcript.clear();
+    } else this.#tell(error.detail);
+  }
+
+  #updated(conversation) {
+    this.#parts.list.update(conversation);
+    if (conversation.id !== this.#id) return;
+    this.#setTitle(conversation.title);
+    if (this.#parts.model && conversation.model) this.#parts.model.value = conversation.model;
+  }
+
+  #deleted(conversation) {
+    this.#parts.list.remove(conversation);
+    if (conversation !== this.#id) return;
+    history.replaceState({}, "", "/");
+    this.show(null, { push: false });
+    this.#tell("This chat was deleted");
+  }
+
+  async #ready() {
+    try {
+      this.#parts.list.refresh(await this.#wire.list());
+    } catch {
+      // the next connection asks again
+    }
+  }
+
+  // Words for the eye and for screen readers
+
+  #say(words) {
+    document.querySelector("[role=status]").textContent = words;
+  }
+
+  #alarm(words) {
+    document.querySelector("[role=alert]").textContent = words;
+  }
+
+  #tell(words, undo) {
+    this.#parts.toast.show(words, undo);
+    this.#say(words);
+  }
+}

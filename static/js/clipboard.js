@@ -1,0 +1,34 @@
+// Puts text on the clipboard, also where the page came over plain http and the modern way is missing.
+
+function copySelected(text) {
+  const area = document.createElement("textarea");
+  area.value = text;
+  area.className = "unseen";
+  document.body.append(area);
+  area.select();
+  try {
+    return document.execCommand("copy");
+  } finally {
+    area.remove();
+  }
+}
+
+/** True if the text is on the clipboard now. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copySelected(text);
+  }
+}
+
+const SHOWN_MILLISECONDS = 1800;
+
+/** Copy for a button: it carries `data-copied` for a while, and `copied` bubbles from it for who announces things. */
+export async function copyFrom(button, text, said) {
+  if (!(await copyText(text))) return;
+  button.toggleAttribute("data-copied", true);
+  setTimeout(() => button.toggleAttribute("data-copied", false), SHOWN_MILLISECONDS);
+  button.dispatchEvent(new CustomEvent("copied", { bubbles: true, detail: said }));
+}

@@ -1,0 +1,160 @@
+// The box one writes in and its one button. It keeps drafts and lets go of a text only when told that it was accepted.
+// Events: `send` (detail: text), `stop`. It does not know what becomes of either.
+
+import { readDraft, writeDraft } from "../drafts.js";
+
+const DRAFT_MILLISECONDS = 300;
+const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
+const virtualKeyboard = matchMedia("(hover: none) and (pointer: coarse)");
+
+class ChatComposer extends HTMLElement {
+  limit = Infinity;
+  #box;
+  #button;
+  #problem;
+  #conversation = "";
+  #answering = false;
+  #timer = 0;
+
+  connectedCallback() {
+    this.#box = this.querySelector("textarea");
+    this.#button = this.querySelector(".act");
+    this.#problem = this.querySelector(".problem");
+    this.querySelector("form").addEventListener("submit", (event) => this.#submitted(event));
+    this.#box.addEventListener("input", () => this.#typed());
+    this.#box.addEventListener("keydown", (event) => this.#pressed(event));
+    this.querySelector(".box").addEventListener("click", ({ target }) => target.closest("button") || this.#box.focus());
+    addEventListener("pagehide", () => this.#keepDraft());
+  }
+
+  get text() {
+    return this.#box.value;
+  }
+
+  /** Belong to another conversation: the old draft is kept, the new one is shown. */
+  attach(conversation) {
+    this.#keepDraft();
+    this.#conversation = conversation ?? "";
+    this.#box.value = readDraft(this.#conversation);
+    this.complain("");
+    this.#update();
+  }
+
+  /** The new chat that was written in has an id now: what is typed from here on belongs to it. */
+  adopt(conversation) {
+    writeDraft(this.#conversation, "");
+    this.#conversation = conversation;
+    this.#keepDraft();
+  }
+
+  setAnswering(answering) {
+    this.#answering = answering;
+    if (!answering) this.complain("");
+    this.#update();
+  }
+
+  /** Fade the text that is on its way. */
+  setSending(sending) {
+    this.toggleAttribute("data-sending", sending);
+  }
+
+  /** The text was taken: forget it, and keep what was typed behind it meanwhile. */
+  accepted(text) {
+    this.setSending(false);
+    if (this.#box.value.trimStart().startsWith(text)) this.#box.value = this.#box.value.trimStart().slice(text.length).trimStart();
+    this.complain("");
+    this.#keepDraft();
+    this.#update();
+  }
+
+  /** The text was not taken: it is in the box, whatever else was there. */
+  rejected(text, reason) {
+    this.setSending(false);
+    if (!this.#box.value.includes(text)) this.#box.value = this.#box.value ? `${text}\n\n${this.#box.value}` : text;
+    this.#keepDraft();
+    this.#update();
+    this.complain(reason);
+  }
+
+  complain(reason) {
+    this.#problem.textContent = reason;
+    this.#problem.hidden = !reason;
+    this.toggleAttribute("data-problem", Boolean(reason));
+  }
+
+  focus() {
+    if (!virtualKeyboard.matches) this.#box.focus({ preventScroll: true });
+  }
+
+  #submitted(event) {
+    event.preventDefault();
+    if (this.#answering && event.submitter) this.#say("stop");
+    else this.#send();
+  }
+
+  #send() {
+    const text = this.#box.value.trim();
+    if (!text || this.#tooLong) return;
+    if (this.#answering) return this.complain("An answer is still being written. Stop it or wait: your text stays here.");
+    this.complain("");
+    this.#say("send", text);
+  }
+
+  #typed() {
+    this.complain("");
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#keepDraft(), DRAFT_MILLISECONDS);
+    this.#update();
+  }
+
+  #pressed(event) {
+    if (event.isComposing || event.keyCode === 229) return; // 229: Safari's way of saying the same
+    if (event.key === "Escape" && this.#answering) this.#say("stop");
+    if (event.key !== "Enter" || event.shiftKey || event.altKey || virtualKeyboard.matches) return;
+    event.preventDefault();
+    this.#send();
+  }
+
+  get #tooLong() {
+    return this.#length > this.limit;
+  }
+
+  get #length() {
+    return [...this.#box.value.trim()].length;
+  }
+
+  #update() {
+    const ready = this.#box.value.trim() !== "" && !this.#tooLong;
+    this.dataset.state = this.#answering ? "answering" : ready ? "ready" : "empty";
+    const label = this.#answering ? "Stop" : "Send";
+    this.#button.setAttribute("aria-label", label);
+    this.#button.title = label;
+    this.#button.disabled = !this.#answering && !ready;
+    this.#grow();
+    this.#tellLength();
+  }
+
+  #tellLength() {
+    if (this.#box.value.length < this.limit * COUNT_FROM) return;
+    const left = this.limit - this.#length;
+    if (left < 0) this.complain(`${-left} characters too many.`);
+    else if (left < this.limit * (1 - COUNT_FROM)) this.complain(`${left} characters left.`);
+  }
+
+  #grow() {
+    if (CSS.supports("field-sizing", "content")) return;
+    this.#box.style.height = "auto";
+    this.#box.style.height = `${this.#box.scrollHeight}px`;
+  }
+
+  #keepDraft() {
+    clearTimeout(this.#timer);
+    writeDraft(this.#conversation, this.#box.value);
+  }
+
+  #say(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { bubbles: true, detail }));
+  }
+}
+
+customElements.define("chat-composer", ChatComposer);

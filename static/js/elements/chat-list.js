@@ -1,0 +1,180 @@
+// The chats of the session, under headings by time. Events: `choose` (detail: id), `options` (detail: {id, button}),
+// `rename` (detail: {id, title}), `more` (detail: the oldest row's time). It does not know the wire.
+
+import { millisecondsToMidnight, periodOf } from "../periods.js";
+
+class ChatList extends HTMLElement {
+  #list;
+  #current = "";
+
+  connectedCallback() {
+    this.#list = this.querySelector("ul");
+    this.#current = this.querySelector("[aria-current]")?.closest("li").dataset.id ?? "";
+    this.addEventListener("click", (event) => this.#clicked(event));
+    this.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.#group();
+    this.#regroupAtMidnight();
+  }
+
+  get #rows() {
+    return [...this.#list.querySelectorAll(":scope > li[data-id]")];
+  }
+
+  row(id) {
+    return this.#rows.find((element) => element.dataset.id === id);
+  }
+
+  title(id) {
+    return this.row(id)?.querySelector(".title").textContent;
+  }
+
+  setCurrent(id) {
+    this.#current = id ?? "";
+    for (const row of this.#rows) this.#markCurrent(row);
+    this.row(this.#current)?.toggleAttribute("data-unread", false);
+  }
+
+  /** Put a conversation of the list shape where it belongs. */
+  update(conversation) {
+    if (conversation.archived) return this.remove(conversation.id);
+    const row = this.row(conversation.id) ?? this.#newRow();
+    this.#fill(row, conversation);
+    if (!row.isConnected) this.#list.append(row);
+    this.#group();
+  }
+
+  extend({ conversations, more }) {
+    for (const conversation of conversations) this.update(conversation);
+    this.toggleAttribute("data-more", more);
+    this.toggleAttribute("data-loading", false);
+  }
+
+  /** The newest rows, asked for after a time without connection: what happened meanwhile is in them. */
+  refresh({ conversations, more }) {
+    const ids = new Set(conversations.map(({ id }) => id));
+    const oldest = more ? conversations.at(-1).updated : "";
+    for (const row of this.#rows) if (row.dataset.updated >= oldest && !ids.has(row.dataset.id)) row.remove();
+    for (const conversation of conversations) this.update(conversation);
+    if (this.#rows.length <= conversations.length) this.toggleAttribute("data-more", more);
+    this.#group();
+  }
+
+  remove(id) {
+    this.row(id)?.remove();
+    this.#group();
+  }
+
+  /** Let the title be typed over in place. */
+  startRename(id) {
+    const row = this.row(id);
+    const link = row.querySelector("a");
+    const input = document.createElement("input");
+    input.value = this.title(id);
+    input.maxLength = 200;
+    input.setAttribute("aria-label", "Title");
+    let ended = false; // taking the box away blurs it, which would end the renaming a second time
+    const end = (save) => {
+      if (ended) return;
+      ended = true;
+      const title = input.value.trim();
+      input.replaceWith(link);
+      if (save && title && title !== this.title(id)) this.#say("rename", { id, title });
+    };
+    input.addEventListener("blur", () => end(true));
+    input.addEventListener("keydown", (event) => {
+      if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+      event.stopPropagation();
+      end(event.key === "Enter");
+      link.focus();
+    });
+    link.replaceWith(input);
+    input.select();
+  }
+
+  #newRow() {
+    return document.importNode(document.getElementById("conversation-row").content, true).firstElementChild;
+  }
+
+  #fill(row, { id, title, updated, pinned, running }) {
+    const finished = row.hasAttribute("data-running") && !running && id !== this.#current;
+    if (finished) row.toggleAttribute("data-unread", true);
+    row.dataset.id = id;
+    row.dataset.updated = updated;
+    row.toggleAttribute("data-pinned", pinned);
+    row.toggleAttribute("data-running", running);
+    const link = row.querySelector("a");
+    if (link) {
+      link.href = `/c/${id}`;
+      link.querySelector(".title").textContent = title;
+    }
+    row.querySelector(".options").setAttribute("aria-label", `Options for ${title}`);
+    this.#markCurrent(row);
+  }
+
+  #markCurrent(row) {
+    const link = row.querySelector("a");
+    if (row.dataset.id === this.#current) link?.setAttribute("aria-current", "page");
+    else link?.removeAttribute("aria-current");
+  }
+
+  // Newest first, pinned ones before all, a heading before the first row of each period.
+  #group() {
+    const focused = document.activeElement;
+    const now = new Date();
+    const rank = (row) => (row.hasAttribute("data-pinned") ? "1" : "0") + row.dataset.updated;
+    const rows = this.#rows.sort((one, other) => (rank(one) < rank(other) ? 1 : -1));
+    const items = [];
+    let period = "";
+    for (const row of rows) {
+      const its = row.hasAttribute("data-pinned") ? "Pinned" : periodOf(row.dataset.updated, now);
+      if (its !== period) items.push(heading(its));
+      period = its;
+      items.push(row);
+    }
+    if (!this.#inOrder(items)) this.#list.replaceChildren(...items);
+    if (this.contains(focused) && focused !== document.activeElement) focused.focus({ preventScroll: true });
+  }
+
+  #inOrder(items) {
+    const here = this.#list.children;
+    return here.length === items.length && items.every((item, index) => here[index].isEqualNode(item));
+  }
+
+  #regroupAtMidnight() {
+    setTimeout(() => {
+      this.#group();
+      this.#regroupAtMidnight();
+    }, millisecondsToMidnight() + 1000);
+  }
+
+  #clicked(event) {
+    const row = event.target.closest("li[data-id]");
+    const button = event.target.closest(".options");
+    if (!row) return;
+    if (button) return this.#say("options", { id: row.dataset.id, button });
+    if (!event.target.closest("a") || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    this.#say("choose", row.dataset.id);
+  }
+
+  #scrolled() {
+    const left = this.scrollHeight - this.clientHeight - this.scrollTop;
+    if (left > 200 || !this.hasAttribute("data-more") || this.hasAttribute("data-loading")) return;
+    this.toggleAttribute("data-loading", true);
+    const times = this.#rows.map((row) => row.dataset.updated).sort();
+    this.#say("more", times[0]);
+  }
+
+  #say(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { bubbles: true, detail }));
+  }
+}
+
+function heading(period) {
+  const item = document.createElement("li");
+  item.className = "period";
+  item.textContent = period;
+  return item;
+}
+
+customElements.define("chat-list", ChatList);

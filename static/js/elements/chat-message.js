@@ -1,0 +1,185 @@
+// One message: its words or blocks, its state, its actions. Everything that can be seen follows from attributes.
+// Events: `regenerate`, `retry` (detail: message id), `version` (detail: sibling's id). It does not know its neighbours.
+
+import { copyFrom } from "../clipboard.js";
+import { LiveBlocks } from "./live-blocks.js";
+
+const NOTES = {
+  stopped: "Stopped",
+  interrupted: "Broken off before the end",
+  length: "Cut off at the length limit",
+  content_filter: "Cut off by the model’s content filter",
+};
+const PATIENCE_SECONDS = 5;
+
+/** A new element for a message of the protocol's shape. */
+export function messageElement(message) {
+  const template = document.getElementById(`message-${message.role}`);
+  const element = document.importNode(template.content, true).firstElementChild;
+  element.update(message);
+  return element;
+}
+
+class ChatMessage extends HTMLElement {
+  #text = null;
+  #blocks = null;
+  #waiting = null; // the timer that counts the seconds of waiting
+  #countdown = null;
+  #listening = false;
+
+  connectedCallback() {
+    this.#count();
+    if (this.#listening) return;
+    this.#listening = true;
+    if (this.dataset.role === "assistant") this.#live;
+    this.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
+  }
+
+  disconnectedCallback() {
+    clearInterval(this.#waiting);
+    clearInterval(this.#countdown);
+  }
+
+  get text() {
+    return this.#text ?? this.dataset.text;
+  }
+
+  get siblings() {
+    return this.dataset.siblings.split(" ").filter(Boolean);
+  }
+
+  get #live() {
+    return (this.#blocks ??= new LiveBlocks(this.querySelector(".blocks")));
+  }
+
+  /** Take over a message's shape; what did not change is left alone. */
+  update(message) {
+    const { text, html } = message;
+    const changed = text !== this.text;
+    this.rename(message.id);
+    this.dataset.parent = message.parent ?? "";
+    this.#setText(text);
+    if (changed || message.state === "running") this.#showWords(text, html);
+    this.setSiblings(message.siblings ?? [message.id]);
+    this.setModel(message.model);
+    if (message.error) this.#showError(message.error);
+    this.setState(message.state, message.finish_reason);
+  }
+
+  rename(id) {
+    const siblings = this.siblings.map((sibling) => (sibling === this.dataset.id ? id : sibling));
+    this.dataset.id = id;
+    this.setSiblings(siblings);
+    this.querySelector("h2").id = `by-${id}`;
+    this.setAttribute("aria-labelledby", `by-${id}`);
+    const quote = this.querySelector(".quote");
+    if (quote) quote.textContent = id;
+  }
+
+  /** `state` is the protocol's, or `waiting` (no sign of the answer yet), `sending`, `unsent`. */
+  setState(state, finish = "") {
+    this.dataset.state = state;
+    this.dataset.finish = finish;
+    const note = this.querySelector(".note");
+    if (note) note.textContent = NOTES[finish] ?? "";
+    this.#count();
+  }
+
+  setSiblings(siblings) {
+    this.dataset.siblings = siblings.join(" ");
+    const position = siblings.indexOf(this.dataset.id);
+    this.querySelector(".versions").hidden = siblings.length < 2;
+    this.querySelector(".versions .count").textContent = `${position + 1}/${siblings.length}`;
+    this.querySelector(".previous").disabled = position <= 0;
+    this.querySelector(".next").disabled = position === siblings.length - 1;
+  }
+
+  setModel(model) {
+    this.dataset.model = model ?? "";
+    const by = this.querySelector(".by");
+    if (by) by.textContent = model ?? "";
+  }
+
+  /** The answer begins, perhaps anew, with the text that is kept of an earlier attempt. */
+  start({ text, model }) {
+    if (text !== this.text) this.#live.showPlain(text);
+    this.#setText(text);
+    this.setModel(model);
+    this.setState("running");
+  }
+
+  grow(delta) {
+    this.#setText(this.text + delta.text);
+    this.#live.grow(delta);
+  }
+
+  finish({ blocks, count, finish_reason }) {
+    this.#live.mend(blocks, count);
+    this.setState("done", finish_reason);
+  }
+
+  fail(error) {
+    this.#showError(error);
+    this.setState("failed");
+  }
+
+  #showWords(text, html) {
+    if (this.dataset.role === "user") this.querySelector(".words").textContent = text;
+    else if (html) this.#live.show(html);
+    else this.#live.showPlain(text);
+  }
+
+  #setText(text) {
+    this.#text = text;
+    if (this.hasAttribute("data-text")) this.removeAttribute("data-text");
+    this.toggleAttribute("data-words", text !== "");
+  }
+
+  #showError({ code, detail, retry_after }) {
+    this.querySelector(".failure .detail").textContent = detail;
+    this.querySelector(".failure .code").textContent = code;
+    clearInterval(this.#countdown);
+    if (retry_after > 0) this.#countDown(Date.now() + retry_after * 1000);
+  }
+
+  #countDown(until) {
+    const retry = this.querySelector(".retry");
+    const show = () => {
+      const seconds = Math.ceil((until - Date.now()) / 1000);
+      retry.disabled = seconds > 0;
+      retry.textContent = seconds > 0 ? `Retry in ${seconds} s` : "Retry";
+      if (seconds <= 0) clearInterval(this.#countdown);
+    };
+    this.#countdown = setInterval(show, 1000);
+    show();
+  }
+
+  #count() {
+    clearInterval(this.#waiting);
+    const elapsed = this.querySelector(".elapsed");
+    if (!elapsed || !["waiting", "running"].includes(this.dataset.state) || this.text) return;
+    const since = Date.now();
+    elapsed.textContent = "";
+    this.#waiting = setInterval(() => {
+      const seconds = Math.floor((Date.now() - since) / 1000);
+      if (this.text) clearInterval(this.#waiting);
+      else if (seconds >= PATIENCE_SECONDS) elapsed.textContent = `${seconds} s`;
+    }, 1000);
+  }
+
+  #click(button) {
+    if (!button || button.closest("code-header")) return;
+    const { id } = this.dataset;
+    const beside = this.siblings.indexOf(id) + (button.matches(".next") ? 1 : -1);
+    if (button.matches(".copy")) copyFrom(button, this.text, "Message copied");
+    else if (button.matches(".regenerate")) this.#say("regenerate", id);
+    else if (button.matches(".retry")) this.#say("retry", id);
+    else if (button.matches(".previous, .next")) this.#say("version", this.siblings[beside]);
+  }
+
+  #say(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { bubbles: true, detail }));
+  }
+}
+
+customElements.define("chat-message", ChatMessage);

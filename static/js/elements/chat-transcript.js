@@ -1,0 +1,250 @@
+// The messages of one conversation, in order, and where the reader is among them.
+// Event: `older` (detail: id of the oldest message here). It does not know the wire.
+
+import { messageElement } from "./chat-message.js";
+import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
+
+const ABOVE_TURN = 40; // px left free above a new prompt
+const LEAST_ANSWER = 120; // px kept free for an answer whatever the prompt's height
+const EARLY = 400; // px before the top at which older messages are asked for
+
+class ChatTranscript extends HTMLElement {
+  #log;
+  #column;
+  #jump;
+  #follower;
+
+  connectedCallback() {
+    this.#log = this.querySelector("[role=log]");
+    this.#column = this.querySelector(".column");
+    this.#jump = this.querySelector(".jump");
+    this.#follower = new ScrollFollower(this.#log, this.#column, (place) => this.#scrolled(place));
+    this.#jump.addEventListener("click", () => this.#jumped());
+    this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
+    new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
+    this.#follower.snap();
+  }
+
+  get #messages() {
+    return [...this.#column.children];
+  }
+
+  get last() {
+    return this.#column.lastElementChild;
+  }
+
+  message(id) {
+    return this.#messages.find((element) => element.dataset.id === id);
+  }
+
+  clear() {
+    this.#column.replaceChildren();
+    this.toggleAttribute("data-more", false);
+    this.#setRunning(null);
+    this.#follower.snap();
+  }
+
+  /** What is shown belongs to a conversation that is left: nothing of it goes on here. */
+  leave() {
+    this.#setRunning(null);
+  }
+
+  /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
+  show({ messages, more, running }, fresh) {
+    const unsent = fresh ? [] : this.#messages.filter((element) => ["sending", "unsent"].includes(element.dataset.state));
+    const elements = messages.map((message) => this.#shown(message));
+    this.#arrange([...elements, ...unsent]);
+    this.toggleAttribute("data-more", more);
+    this.#setRunning(running);
+    if (running && !this.message(running)) this.wait(running, messages.at(-1)?.id);
+    if (fresh || this.#follower.pinned) this.#follower.snap();
+  }
+
+  #arrange(elements) {
+    const here = this.#messages;
+    if (here.length === elements.length && here.every((element, index) => element === elements[index])) return;
+    this.#column.replaceChildren(...elements);
+  }
+
+  #shown(message) {
+    const element = this.message(message.id);
+    if (!element) return messageElement(message);
+    element.update(message);
+    return element;
+  }
+
+  prepend({ messages, more }) {
+    this.#follower.hold(() => {
+      this.#column.prepend(...messages.filter(({ id }) => !this.message(id)).map(messageElement));
+      this.toggleAttribute("data-more", more);
+    });
+    this.toggleAttribute("data-loading", false);
+  }
+
+  olderFailed() {
+    this.toggleAttribute("data-loading", false);
+  }
+
+  /** Show a prompt that nobody accepted yet, and the dots of the answer to come. */
+  send(id, text, connected) {
+    const state = connected ? "sending" : "unsent";
+    this.#append({ id, role: "user", parent: this.last?.dataset.id ?? null, text, state });
+    if (connected) this.wait(`answer-${id}`, id);
+    this.#beginTurn(true);
+  }
+
+  setConnected(connected) {
+    for (const element of this.#messages) {
+      if (["sending", "unsent"].includes(element.dataset.state)) element.setState(connected ? "sending" : "unsent");
+    }
+  }
+
+  /** Take back what `send` showed. */
+  unsend(id) {
+    this.message(`answer-${id}`)?.remove();
+    this.message(id)?.remove();
+    this.#setRunning(null);
+    this.#makeRoom();
+  }
+
+  /** The prompt shown as `id` is stored as `message`, and `answer` is to come. */
+  accept(id, message, answer) {
+    const element = this.message(id);
+    if (!element) return;
+    if (this.message(message)) return this.unsend(id);
+    element.rename(message);
+    element.setSiblings([message]);
+    element.setState("done");
+    this.message(`answer-${id}`)?.rename(answer);
+    if (!this.message(answer)) this.wait(answer, message);
+    this.message(answer).dataset.parent = message;
+    this.#setRunning(answer);
+  }
+
+  /** A prompt of any tab is part of the conversation. False if its parent is not known here. */
+  add(message, answer) {
+    const here = this.message(message.id) ?? this.#sent(message);
+    if (here) {
+      if (here.dataset.id !== message.id) this.accept(here.dataset.id, message.id, answer);
+      here.update(message);
+      if (this.message(answer)) return true;
+    } else {
+      if (!this.#cutAfter(message.parent)) return false;
+      this.#append(message);
+    }
+    this.wait(answer, message.id);
+    this.#beginTurn(false);
+    return true;
+  }
+
+  wait(answer, parent) {
+    this.#append({ id: answer, role: "assistant", parent, text: "", state: "waiting" });
+    this.#setRunning(answer);
+  }
+
+  /** An answer begins. False if its parent is not known here. */
+  start({ message, parent, model, text }) {
+    if (!this.message(message)) {
+      const versions = this.#versions(parent);
+      if (!this.#cutAfter(parent)) return false;
+      this.#append({ id: message, role: "assistant", parent, text: "", state: "waiting", siblings: [...versions, message] });
+      this.#beginTurn(false);
+    }
+    this.message(message).start({ text, model });
+    this.#setRunning(message);
+    return true;
+  }
+
+  /** False where the answer is not known here. */
+  grow(delta) {
+    this.message(delta.message)?.grow(delta);
+    this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
+    return Boolean(this.message(delta.message));
+  }
+
+  finish(event) {
+    this.message(event.message)?.finish(event);
+    this.#setRunning(null);
+  }
+
+  fail(event) {
+    this.message(event.message)?.fail(event);
+    this.#setRunning(null);
+  }
+
+  remove(id) {
+    this.message(id)?.remove();
+  }
+
+  #sent({ role, text }) {
+    return this.#messages.find(
+      (element) => element.dataset.role === role && ["sending", "unsent"].includes(element.dataset.state) && element.text === text,
+    );
+  }
+
+  #versions(parent) {
+    const answers = this.#messages.filter((element) => element.dataset.role === "assistant" && element.dataset.parent === parent);
+    return answers.flatMap((element) => element.siblings);
+  }
+
+  #cutAfter(parent) {
+    const element = parent ? this.message(parent) : null;
+    if (parent && !element) return false;
+    while (this.last && this.last !== element) this.last.remove();
+    return true;
+  }
+
+  #append(message) {
+    this.#column.append(messageElement(message));
+  }
+
+  #setRunning(answer) {
+    if (answer) this.dataset.running = answer;
+    else delete this.dataset.running;
+  }
+
+  // A new prompt goes near the top: the room below it belongs to the answer, so that nothing moves while it fills.
+  #beginTurn(own) {
+    this.#makeRoom(true);
+    if (own || this.#follower.pinned) this.#follower.snap();
+  }
+
+  #makeRoom(begin = false) {
+    const answer = this.last;
+    for (const element of this.#messages) if (element !== answer || begin) element.style.minHeight = "";
+    if (!answer || answer.dataset.role !== "assistant") return;
+    if (!begin && !answer.hasAttribute("data-room")) return;
+    const prompt = answer.previousElementSibling;
+    const used = prompt ? answer.getBoundingClientRect().top - prompt.getBoundingClientRect().top : 0;
+    const padding = parseFloat(getComputedStyle(this.#log).paddingBlockEnd);
+    const room = this.#log.clientHeight - used - padding - ABOVE_TURN;
+    answer.toggleAttribute("data-room", true);
+    answer.style.minHeight = `${Math.max(LEAST_ANSWER, room)}px`;
+  }
+
+  #scrolled({ pinned, distance }) {
+    this.toggleAttribute("data-pinned", pinned);
+    if (!pinned && distance > FAR) this.#jump.hidden = false;
+    else if (pinned || distance < NEAR) this.#hideJump();
+    if (this.#log.scrollTop < EARLY && !pinned) this.#askOlder();
+  }
+
+  #jumped() {
+    this.#follower.snap();
+    this.#log.focus({ preventScroll: true });
+  }
+
+  #hideJump() {
+    this.#jump.hidden = true;
+    this.#jump.toggleAttribute("data-new", false);
+  }
+
+  #askOlder() {
+    const oldest = this.#column.firstElementChild;
+    if (!this.hasAttribute("data-more") || this.hasAttribute("data-loading") || !oldest) return;
+    this.toggleAttribute("data-loading", true);
+    this.dispatchEvent(new CustomEvent("older", { bubbles: true, detail: oldest.dataset.id }));
+  }
+}
+
+customElements.define("chat-transcript", ChatTranscript);

@@ -1,0 +1,62 @@
+// Shows and hides the chats: beside the conversation on a wide screen, as a drawer over it on a narrow one.
+
+const narrow = matchMedia("(width < 768px)");
+
+class SideBar extends HTMLElement {
+  connectedCallback() {
+    document.querySelector(".open-chats").addEventListener("click", () => this.open());
+    this.querySelector(".close-chats").addEventListener("click", () => this.close());
+    this.querySelector(".scrim").addEventListener("click", () => this.close());
+    this.addEventListener("keydown", ({ key }) => key === "Escape" && this.closeDrawer());
+    narrow.addEventListener("change", () => this.#setDrawer(false));
+    this.#label();
+  }
+
+  toggle() {
+    if (this.#open) this.close();
+    else this.open();
+  }
+
+  open() {
+    if (narrow.matches) this.#setDrawer(true);
+    else this.#remember("open");
+    this.querySelector(".close-chats").focus();
+  }
+
+  close() {
+    if (narrow.matches) this.#setDrawer(false);
+    else this.#remember("closed");
+    document.querySelector(".open-chats").focus();
+  }
+
+  /** On a narrow screen, get out of the way of what was chosen. */
+  closeDrawer() {
+    if (this.hasAttribute("data-drawer")) this.close();
+  }
+
+  get #open() {
+    return narrow.matches ? this.hasAttribute("data-drawer") : document.documentElement.dataset.chats === "open";
+  }
+
+  #setDrawer(open) {
+    this.toggleAttribute("data-drawer", open);
+    document.querySelector("main").inert = open;
+    this.#label();
+  }
+
+  #remember(state) {
+    document.documentElement.dataset.chats = state;
+    this.#label();
+    try {
+      localStorage.setItem("llmchat.chats", state);
+    } catch {
+      // remembered for this page only
+    }
+  }
+
+  #label() {
+    for (const button of document.querySelectorAll("[aria-controls=chats]")) button.setAttribute("aria-expanded", String(this.#open));
+  }
+}
+
+customElements.define("side-bar", SideBar);

@@ -1,0 +1,41 @@
+// The composition of the page: makes the parts, gives them to each other, starts. It holds no rule of its own.
+
+import "./elements/code-header.js";
+import "./elements/chat-message.js";
+import "./elements/chat-transcript.js";
+import "./elements/chat-composer.js";
+import "./elements/chat-list.js";
+import "./elements/chat-menu.js";
+import "./elements/side-bar.js";
+import "./elements/connection-pill.js";
+import "./elements/undo-toast.js";
+import "./elements/theme-switch.js";
+import { Chat } from "./chat.js";
+import { Socket } from "./socket.js";
+import { Wire } from "./wire.js";
+
+const { dataset } = document.body;
+const part = (selector) => document.querySelector(selector);
+
+const socket = new Socket(dataset.socket);
+const wire = new Wire(socket);
+const parts = {
+  socket,
+  composer: part("chat-composer"),
+  transcript: part("chat-transcript"),
+  list: part("chat-list"),
+  menu: part("chat-menu"),
+  sidebar: part("side-bar"),
+  pill: part("connection-pill"),
+  toast: part("undo-toast"),
+  model: part("select.model"),
+};
+
+parts.composer.limit = JSON.parse(dataset.limits).text;
+socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
+new Chat(wire, parts, {
+  conversation: dataset.conversation || null,
+  at: JSON.parse(dataset.at),
+  running: dataset.running || null,
+});
+socket.connect();

@@ -1,0 +1,251 @@
+// The protocol: commands out, facts in, and the place of every open conversation.
+// It drops what it has seen, asks again where something is missing, and repeats a prompt that nobody accepted.
+// It does not know WebSocket (`socket.js`) nor anything that is drawn.
+
+import { Answers } from "./answers.js";
+
+/** An id for a command: 32 hex digits. `crypto.randomUUID` is missing over plain http. */
+export function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export class Refused extends Error {
+  constructor({ code, detail, retry_after }) {
+    super(detail);
+    this.code = code;
+    this.retryAfter = retry_after;
+  }
+}
+
+const LOST = { code: "lost", detail: "There is no connection right now." };
+
+/** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
+export class Wire extends EventTarget {
+  #socket;
+  #answers = new Answers();
+  #places = new Map(); // conversation id -> {at, asked}: what is open here, and whether a new start was asked for
+  #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
+  #unsent = new Map(); // command id -> {command, attempts}: a prompt that nobody accepted yet
+  #early = new Map(); // conversation id -> events that came before we knew that the conversation is ours
+
+  constructor(socket) {
+    super();
+    this.#socket = socket;
+    socket.addEventListener("open", () => this.#resume());
+    socket.addEventListener("frame", ({ detail }) => this.#receive(detail));
+    socket.addEventListener("state", ({ detail }) => detail.state !== "connected" && this.#lost());
+  }
+
+  /** Follow a conversation: from the place `at` that is already shown, or from a snapshot. */
+  open(conversation, at = null) {
+    this.#places.set(conversation, { at, asked: true });
+    this.#askPlace(conversation);
+  }
+
+  close(conversation) {
+    if (this.#places.delete(conversation)) this.#socket.send({ type: "conversation.close", conversation });
+  }
+
+  /** Say that an answer is under way whose text so far came with the page. */
+  hydrate(message, text) {
+    this.#answers.start(message, text);
+  }
+
+  older(conversation, before, limit = 30) {
+    return this.#ask({ type: "conversation.older", conversation, before, limit });
+  }
+
+  list(before, limit = 40) {
+    return this.#ask({ type: "conversation.list", before, limit });
+  }
+
+  /** Resolves with `message.accepted`, over as many reconnects as it takes. Leave out what does not apply. */
+  sendMessage({ id, text, conversation, parent, model }) {
+    const command = { type: "message.send", id, text, conversation, parent, model };
+    this.#unsent.set(id, { command, attempts: 0 });
+    const accepted = this.#answerTo(id);
+    this.#sendUnsent(id);
+    return accepted;
+  }
+
+  /** Take a prompt back that was never on the wire; false if it was. */
+  cancelMessage(id) {
+    if (this.#unsent.get(id)?.attempts !== 0) return false;
+    this.#unsent.delete(id);
+    this.#settle({ type: "error", id, code: "cancelled", detail: "" });
+    return true;
+  }
+
+  select(conversation, message) {
+    return this.#tell({ type: "message.select", conversation, message });
+  }
+
+  stop(conversation) {
+    return this.#tell({ type: "completion.stop", conversation });
+  }
+
+  regenerate(conversation, message, model) {
+    return this.#tell({ type: "completion.regenerate", conversation, message, model });
+  }
+
+  update(conversation, changes) {
+    return this.#ask({ type: "conversation.update", conversation, ...changes });
+  }
+
+  remove(conversation) {
+    return this.#ask({ type: "conversation.delete", conversation });
+  }
+
+  restore(conversation) {
+    return this.#ask({ type: "conversation.restore", conversation });
+  }
+
+  // Commands
+
+  #ask(command) {
+    const id = newId();
+    if (!this.#socket.send({ ...command, id })) return Promise.reject(new Refused(LOST));
+    return this.#answerTo(id);
+  }
+
+  /** For commands whose only direct answer may be an error: what they bring about comes as an event for all. */
+  #tell(command) {
+    const id = newId();
+    if (!this.#socket.send({ ...command, id })) return this.#emit("refused", LOST);
+    this.#answerTo(id).catch((error) => this.#emit("refused", error));
+  }
+
+  #answerTo(id) {
+    return new Promise((resolve, reject) => this.#asked.set(id, { resolve, reject }));
+  }
+
+  #settle(frame) {
+    const asked = this.#asked.get(frame.id);
+    if (!asked) return false;
+    this.#asked.delete(frame.id);
+    this.#unsent.delete(frame.id);
+    if (frame.type === "error") asked.reject(new Refused({ ...frame, detail: frame.detail || frame.code }));
+    else asked.resolve(frame);
+    return true;
+  }
+
+  #sendUnsent(id) {
+    const unsent = this.#unsent.get(id);
+    if (this.#socket.send(unsent.command)) unsent.attempts += 1;
+  }
+
+  #askPlace(conversation) {
+    const place = this.#places.get(conversation);
+    place.asked = true;
+    this.#socket.send({ type: "conversation.open", id: `open-${conversation}`.slice(0, 64), conversation, after: place.at ?? undefined });
+  }
+
+  #resume() {
+    for (const conversation of this.#places.keys()) this.#askPlace(conversation);
+    for (const id of this.#unsent.keys()) this.#sendUnsent(id);
+    this.#emit("ready", {});
+  }
+
+  #lost() {
+    this.#early.clear();
+    for (const [id, { reject }] of this.#asked) {
+      if (this.#unsent.has(id)) continue;
+      this.#asked.delete(id);
+      reject(new Refused(LOST));
+    }
+  }
+
+  // Facts
+
+  #receive(frame) {
+    if (frame.type === "conversation.snapshot") this.#snapshot(frame);
+    else if (frame.type === "conversation.current") this.#current(frame);
+    else if (frame.type === "message.accepted") this.#accepted(frame);
+    else if (frame.type === "error") this.#error(frame);
+    else if (frame.at) this.#placed(frame);
+    else this.#unplaced(frame);
+  }
+
+  #unplaced(frame) {
+    if (frame.type === "conversation.deleted") this.#places.delete(frame.conversation);
+    this.#settle(frame);
+    this.#emit(frame.type, frame);
+  }
+
+  #snapshot(frame) {
+    this.#settle(frame);
+    if (!this.#places.has(frame.conversation)) return;
+    this.#places.set(frame.conversation, { at: frame.at, asked: false });
+    const running = frame.messages.find((message) => message.id === frame.running);
+    if (running) this.#answers.start(running.id, running.text);
+    this.#emit(frame.type, frame);
+  }
+
+  #current(frame) {
+    this.#settle(frame);
+    const place = this.#places.get(frame.conversation);
+    if (!place) return;
+    place.asked = false;
+    const caughtUp = place.at?.epoch === frame.at.epoch && place.at.offset >= frame.at.offset;
+    if (!caughtUp) this.open(frame.conversation);
+  }
+
+  #accepted(frame) {
+    const again = this.#unsent.get(frame.id)?.attempts > 1;
+    const early = this.#early.get(frame.conversation) ?? [];
+    this.#early.delete(frame.conversation);
+    const known = this.#places.has(frame.conversation);
+    if (!known) this.#places.set(frame.conversation, { at: { ...frame.at, offset: frame.at.offset - 1 }, asked: false });
+    this.#emit(frame.type, frame);
+    this.#settle(frame);
+    if (!known && again) this.#askPlace(frame.conversation);
+    for (const event of early) this.#placed(event);
+  }
+
+  #error(frame) {
+    const conversation = frame.id?.startsWith("open-") && [...this.#places.keys()].find((id) => frame.id === `open-${id}`.slice(0, 64));
+    if (conversation) {
+      if (frame.code === "not_found") this.#places.delete(conversation);
+      this.#emit("unopened", { ...frame, conversation });
+    } else if (!this.#settle(frame)) {
+      this.#emit("refused", new Refused({ ...frame, detail: frame.detail || frame.code }));
+    }
+  }
+
+  #placed(event) {
+    const place = this.#places.get(event.conversation);
+    if (!place) return this.#keepEarly(event);
+    if (!place.at || place.at.epoch !== event.at.epoch) {
+      if (!place.asked) this.open(event.conversation);
+    } else if (event.at.offset > place.at.offset + 1) {
+      if (!place.asked) this.#askPlace(event.conversation);
+    } else if (event.at.offset === place.at.offset + 1) {
+      place.at = event.at;
+      this.#follow(event);
+      this.#emit(event.type, event);
+    }
+  }
+
+  // A new conversation's first events may overtake the `message.accepted` that names it.
+  #keepEarly(event) {
+    const starting = [...this.#unsent.values()].some(({ command }) => !command.conversation);
+    if (!starting) return;
+    this.#early.set(event.conversation, [...(this.#early.get(event.conversation) ?? []), event]);
+  }
+
+  #follow(event) {
+    if (event.type === "completion.started") this.#answers.start(event.message, event.text);
+    else if (event.type === "completion.delta") this.#answers.append(event.message, event.text);
+    else if (event.type === "completion.finished") this.#verify(event);
+    else if (event.type === "conversation.selected") this.open(event.conversation);
+  }
+
+  async #verify({ conversation, message, digest }) {
+    const whole = await this.#answers.finish(message, digest);
+    if (!whole && this.#places.has(conversation)) this.open(conversation);
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

@@ -1,0 +1,36 @@
+"""What a person does on the page, by role and name."""
+
+from __future__ import annotations
+
+from playwright.async_api import Locator, Page
+
+
+def box(page: Page) -> Locator:
+    """The text box."""
+    return page.get_by_role("textbox", name="Message")
+
+
+async def say(page: Page, text: str) -> None:
+    """Write a prompt and send it with Enter."""
+    await box(page).fill(text)
+    await box(page).press("Enter")
+
+
+def messages(page: Page) -> Locator:
+    """All messages of the transcript, of both sides."""
+    return page.get_by_role("log", name="Conversation").get_by_role("article")
+
+
+def answers(page: Page) -> Locator:
+    """The model's messages."""
+    return page.get_by_role("log", name="Conversation").get_by_role("article", name="Answer")
+
+
+def button(page: Page, name: str) -> Locator:
+    """A button of the page by its whole name."""
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def chats(page: Page) -> Locator:
+    """The links of the sidebar, one for each conversation."""
+    return page.get_by_role("navigation", name="Chats").get_by_role("listitem").get_by_role("link")

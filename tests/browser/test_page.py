@@ -1,0 +1,174 @@
+"""The page in Chromium, over two instances: a prompt, its live answer, stop, reload, failure and history."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.watch import Watch
+from tests.conftest import StartInstance
+from tests.fakes import Gate, Model
+from tests.instances import Instance, Store
+
+Instances = tuple[Instance, Instance]
+CODE = "Look:\n\n```python\ndef add(a, b):\n"
+CODE_REST = "    return a + b\n```\n\nThat is **all**."
+
+
+async def test_page_shows_the_answer_as_live_markdown(page: Page, model: Model) -> None:
+    in_code = Gate()
+    model.answer(CODE, in_code, CODE_REST)
+    await say(page, "Write a function")
+    await expect(box(page)).to_have_value("")
+    await expect(box(page)).to_be_focused()
+    code = answers(page).get_by_role("figure").locator("code")
+    await expect(code).to_contain_text("def add(a, b):")
+    await expect(button(page, "Stop")).to_be_visible()
+    in_code.open()
+    await expect(answers(page).locator("strong")).to_have_text("all")
+    await expect(code).to_have_text("def add(a, b):\n    return a + b\n")
+    await expect(code.locator("span").first).to_be_attached()
+    await expect(button(page, "Send")).to_be_visible()
+    await expect(page).to_have_url(re.compile(r"/c/[\w-]+$"))
+    await expect(chats(page)).to_have_text(["Write a function"])
+
+
+async def test_stop_keeps_the_text_and_closes_the_models_connection(page: Page, model: Model) -> None:
+    gate = Gate()
+    model.answer("As far as ", gate, "this")
+    await say(page, "Go on")
+    await expect(answers(page)).to_contain_text("As far as")
+    await button(page, "Stop").click()
+    await (await model.asked()).closed()
+    await expect(answers(page)).to_contain_text("Stopped")
+    await expect(answers(page)).to_contain_text("As far as")
+    await expect(button(page, "Send")).to_be_visible()
+
+
+@pytest.mark.parametrize("reloaded_on", [0, 1], ids=["the same instance", "the other instance"])
+async def test_reload_in_mid_answer_finds_the_rest(
+    open_page: OpenPage, instances: Instances, model: Model, reloaded_on: int
+) -> None:
+    page = await open_page(instances[0])
+    gate = Gate()
+    model.answer("Before the reload, ", gate, "and after it.")
+    await say(page, "Tell me")
+    await expect(answers(page)).to_contain_text("Before the reload,")
+    await expect(page).to_have_url(re.compile(r"/c/"))
+    path = page.url.removeprefix(instances[0].url)
+    await page.goto(instances[reloaded_on].url + path)
+    await expect(answers(page)).to_contain_text("Before the reload,")
+    await expect(button(page, "Stop")).to_be_visible()
+    gate.open()
+    await expect(answers(page)).to_contain_text("Before the reload, and after it.")
+    await expect(button(page, "Send")).to_be_visible()
+    await page.reload()
+    await expect(messages(page)).to_have_count(2)
+    await expect(answers(page)).to_contain_text("Before the reload, and after it.")
+
+
+async def test_two_tabs_on_two_instances_show_the_same_live(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    one = await open_page(instances[0])
+    await say(one, "First")
+    await expect(answers(one)).to_contain_text("You said: First")
+    path = one.url.removeprefix(instances[0].url)
+    two = await open_page(instances[1], path, like=one)
+    await expect(messages(two)).to_have_count(2)
+    gate = Gate()
+    model.answer("Half ", gate, "whole")
+    await say(one, "Second")
+    await expect(messages(two).nth(2)).to_contain_text("Second")
+    await expect(answers(two).last).to_contain_text("Half")
+    await expect(button(two, "Stop")).to_be_visible()
+    gate.open()
+    for page in (one, two):
+        await expect(answers(page).last).to_contain_text("Half whole")
+    await say(two, "Third")
+    await expect(answers(one)).to_have_count(3)
+    await expect(answers(one).last).to_contain_text("You said: Third")
+    await expect(chats(two)).to_have_text(["First"])
+
+
+async def test_failure_is_told_under_the_message_and_retry_mends_it(page: Page, model: Model) -> None:
+    model.refuse(401, message="Incorrect API key provided: sk-secret")
+    model.answer("Now it works")
+    await say(page, "Try")
+    await expect(button(page, "Retry")).to_be_visible()
+    await expect(page.get_by_role("main")).not_to_contain_text("sk-secret")
+    await button(page, "Retry").click()
+    await expect(answers(page).last).to_contain_text("Now it works")
+    await expect(button(page, "Retry")).to_be_hidden()
+
+
+async def test_hostile_answer_runs_nothing_and_calls_nobody(page: Page, model: Model) -> None:
+    model.answer(
+        "<script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">\n\n",
+        "![picture](https://evil.example/pixel.png) [link](javascript:document.title='broken')\n\n",
+        "The end.",
+    )
+    await say(page, "Attack")
+    await expect(answers(page)).to_contain_text("The end.")
+    assert await answers(page).locator("img, script, iframe").count() == 0
+    assert await answers(page).locator("a[href^='javascript']").count() == 0
+    assert await page.title() != "broken"
+
+
+async def test_new_chat_and_the_list_lead_back_and_forth(page: Page) -> None:
+    await say(page, "One")
+    await expect(answers(page)).to_contain_text("You said: One")
+    await button(page, "New chat").first.click()
+    await expect(messages(page)).to_have_count(0)
+    await say(page, "Two")
+    await expect(answers(page)).to_contain_text("You said: Two")
+    await expect(chats(page)).to_have_text(["Two", "One"])
+    await chats(page).filter(has_text="One").click()
+    await expect(answers(page)).to_contain_text("You said: One")
+    await page.go_back()
+    await expect(answers(page)).to_contain_text("You said: Two")
+
+
+async def test_first_response_holds_the_messages(page: Page, instances: Instances) -> None:
+    await say(page, "In the HTML")
+    await expect(answers(page)).to_contain_text("You said: In the HTML")
+    await expect(button(page, "Send")).to_be_visible()
+    response = await page.request.get(page.url)
+    assert response.status == 200
+    assert "<strong>In the HTML</strong>" in await response.text()
+
+
+async def test_page_reconnects_to_its_instance_and_goes_on(
+    open_page: OpenPage, store: Store, start_instance: StartInstance, watch: Watch
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    instance = await start_instance(store)
+    page = await open_page(instance)
+    await say(page, "Before")
+    await expect(answers(page)).to_contain_text("You said: Before")
+    await instance.restart()
+    await say(page, "After")
+    await expect(answers(page)).to_have_count(2)
+    await expect(answers(page).last).to_contain_text("You said: After")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_page_is_whole_on_a_phone(
+    open_page: OpenPage, instances: Instances, model: Model, scheme: str
+) -> None:
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    page = await open_page(instances[0], color_scheme=scheme, **phone)
+    model.answer(
+        "| a | b |\n|---|---|\n| " + "wide" * 60 + " | c |\n\n```\n" + "long " * 60 + "\n```\n\nEnd."
+    )
+    await box(page).fill("A table")
+    await button(page, "Send").click()
+    await expect(answers(page)).to_contain_text("End.")
+    width = await page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 360
+    await expect(box(page)).to_be_in_viewport()

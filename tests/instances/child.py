@@ -1,0 +1,103 @@
+"""A child process whose output is kept line by line; it ends with the tests, whatever happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tests.waiting import Bell, within
+
+PR_SET_PDEATHSIG = 1  # prctl(2), Linux only
+LINE_LIMIT = 1024 * 1024
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Child:
+    """One process: started, signalled, waited for. `lines` holds what it wrote to stdout and stderr."""
+
+    def __init__(self, *command: str, env: dict[str, str], folder: Path) -> None:
+        self.lines: list[str] = []
+        self._command = command
+        self._env = env
+        self._folder = folder
+        self._bell = Bell()
+        self._running: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._running
+        return self._running.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._running is not None and self._running.returncode is None
+
+    async def start(self) -> None:
+        """Start it."""
+        assert not self.alive, "started twice"
+        self._running = await asyncio.create_subprocess_exec(
+            *self._command,
+            env=self._env,
+            cwd=self._folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            limit=LINE_LIMIT,
+        )
+        self._reading = asyncio.create_task(self._read(self._running))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._running
+        self._running.send_signal(number)
+
+    async def line(self, text: str, *, seconds: float = 15) -> str:
+        """Wait for a line with this text in all it ever wrote."""
+        return await self._bell.until(
+            lambda: next((line for line in self.lines if text in line), None),
+            seconds=seconds,
+            what=lambda: (
+                f"a line with {text!r} in the output of {self._command[0]}:\n" + "\n".join(self.lines)
+            ),
+        )
+
+    async def ended(self, *, seconds: float = 10) -> int:
+        """Wait for its end and return its exit code."""
+        assert self._running
+        assert self._reading
+        async with within(seconds, lambda: f"{self._command} ends:\n" + "\n".join(self.lines)):
+            code = await self._running.wait()
+            await self._reading
+        return code
+
+    async def close(self) -> None:
+        """Kill it, where it still lives, and wait for its end."""
+        if self.alive:
+            self.signal(signal.SIGKILL)
+        if self._running:
+            await self.ended()
+
+    async def _read(self, running: asyncio.subprocess.Process) -> None:
+        assert running.stdout
+        async for line in running.stdout:
+            self.lines.append(line.decode(errors="replace").rstrip("\n"))
+            self._bell.ring()

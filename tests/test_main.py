@@ -1,0 +1,222 @@
+"""The command line as real processes: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from llmchat import __version__
+from llmchat.settings import VARIABLES
+from tests.fakes import Model
+from tests.instances import Instance, handshake
+from tests.instances.child import Child, free_port
+from tests.instances.instance import ROOT, SECRET_KEY
+from tests.waiting import eventually
+
+DEPLOYED = {
+    "SECRET_KEY": SECRET_KEY,
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "OPENAI_API_KEY": "sk-of-the-tests",
+    "PORT": "0",
+}
+
+Start = Callable[..., Awaitable[Child]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start `python -m llmchat` in an empty folder, with nothing in the environment but what is given."""
+    async with AsyncExitStack() as leaving:
+
+        async def start(*arguments: str, package: Path = ROOT, **environment: str) -> Child:
+            env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package), "PYTHONUNBUFFERED": "1"}
+            command = (sys.executable, "-m", "llmchat", *arguments)
+            child = Child(*command, env={**env, **environment}, folder=tmp_path)
+            leaving.push_async_callback(child.close)
+            await child.start()
+            return child
+
+        yield start
+
+
+async def refused(child: Child) -> str:
+    """Return the one line that a start which was refused says."""
+    assert await child.ended(seconds=30) == 2, child.lines
+    (line,) = child.lines
+    return line.removeprefix("llmchat: ")
+
+
+async def test_the_help_documents_every_command_and_setting(start: Start) -> None:
+    child = await start("--help")
+    assert await child.ended() == 0
+    text = " ".join(" ".join(child.lines).split())
+    for command in ("run", "serve", "parts"):
+        assert f" {command} " in text
+    for variable in VARIABLES:
+        assert f" {variable.name} {variable.meaning} (default: {variable.default_shown})" in text
+
+
+async def test_the_version_is_told(start: Start) -> None:
+    child = await start("--version")
+    assert await child.ended() == 0
+    assert child.lines == [f"llmchat {__version__}"]
+
+
+async def test_an_unknown_command_is_refused(start: Start) -> None:
+    child = await start("dance")
+    assert await child.ended() == 2
+    assert "dance" in child.lines[-1]
+
+
+async def test_no_parts_are_named_where_all_is_installed_or_configured(start: Start) -> None:
+    for environment in ({}, DEPLOYED):
+        child = await start("parts", **environment)
+        assert await child.ended() == 0
+        assert child.lines == []
+
+
+@pytest.mark.parametrize("command", ["run", "serve", "parts"])
+async def test_a_malformed_variable_is_one_line(start: Start, command: str) -> None:
+    line = await refused(await start(command, PORT="eighty"))
+    assert line == "PORT is 'eighty': it must be a port from 0 to 65535."
+
+
+async def test_a_folder_that_cannot_be_written_is_one_line(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = await refused(await start(DATA_DIR="file/data", PORT="0"))
+    assert line == f"DATA_DIR {tmp_path}/file/data cannot be written: Not a directory."
+
+
+@pytest.mark.parametrize("command", ["run", "serve"])
+async def test_a_taken_port_is_one_line_and_nothing_is_started(
+    start: Start, tmp_path: Path, command: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        given = DEPLOYED if command == "serve" else {}
+        line = await refused(await start(command, **{**given, "PORT": port, "HOST": "127.0.0.1"}))
+    assert line == f"PORT {port} is taken: end what listens there, or set PORT to another."
+    assert not (tmp_path / ".llmchat" / "valkey").exists()
+
+
+async def test_an_address_of_another_machine_is_one_line(start: Start) -> None:
+    line = await refused(await start("serve", **DEPLOYED, HOST="192.0.2.1"))
+    assert line == "HOST '192.0.2.1' is no address of this machine."
+
+
+async def test_a_local_model_that_is_missing_is_one_line(start: Start, tmp_path: Path) -> None:
+    line = await refused(await start(LOCAL_MODEL="no.gguf", REDIS_URL="redis://127.0.0.1:1", PORT="0"))
+    assert line == f"LOCAL_MODEL {tmp_path}/no.gguf cannot be read: No such file or directory."
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"SECRET_KEY": ""}, "SECRET_KEY"),
+        ({"SECRET_KEY": "changeme"}, "SECRET_KEY"),
+        ({"REDIS_URL": ""}, "REDIS_URL"),
+        ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY"),
+        ({"DEBUG": "1"}, "DEBUG"),
+    ],
+)
+async def test_an_unfit_deployment_is_refused_in_one_line(
+    start: Start, change: dict[str, str], named: str
+) -> None:
+    line = await refused(await start("serve", **{**DEPLOYED, **change}))
+    assert line.startswith(named)
+
+
+async def test_a_run_with_nothing_set_says_where_it_is_and_ends_with_its_parts(
+    start: Start, tmp_path: Path
+) -> None:
+    port = free_port()
+    child = await start(PORT=str(port))
+    await child.line("The data lies in", seconds=60)
+    assert child.lines[:3] == [
+        f"llmchat is at http://localhost:{port} (Ctrl-C ends it)",
+        "The model that answers: SmolLM2 135M (on this machine)",
+        f"The data lies in {tmp_path}/.llmchat",
+    ]
+    async with aiohttp.ClientSession() as http, http.get(f"http://localhost:{port}/") as page:
+        assert page.status == 200
+        assert "Server" not in page.headers
+
+    second = await start(PORT="0")
+    where = f"at http://localhost:{port}, process {child.pid}"
+    assert await refused(second) == f"llmchat already runs in {tmp_path}/.llmchat ({where})."
+
+    child.signal(signal.SIGINT)
+    assert await child.ended(seconds=20) == 0, child.lines
+    assert "bye bye" in (tmp_path / ".llmchat" / "valkey.log").read_text()
+    assert not (tmp_path / ".llmchat" / "valkey.sock").exists()
+
+
+async def test_the_env_file_is_read_where_it_runs(start: Start, tmp_path: Path, model: Model) -> None:
+    (tmp_path / ".env").write_text(f"OPENAI_BASE_URL={model.url}\nOPENAI_MODEL=from-the-file\nPORT=0\n")
+    child = await start()
+    line = await child.line("The model that answers", seconds=30)
+    assert line == "The model that answers: from-the-file at 127.0.0.1"
+    child.signal(signal.SIGTERM)
+    assert await child.ended(seconds=20) == 0, child.lines
+
+
+async def test_a_run_ends_with_code_1_where_a_part_ended(start: Start, tmp_path: Path, model: Model) -> None:
+    child = await start(OPENAI_BASE_URL=model.url, PORT="0")
+    await child.line("The data lies in", seconds=30)
+    with socket.socket(socket.AF_UNIX) as valkey:
+        valkey.connect(str(tmp_path / ".llmchat" / "valkey.sock"))
+        valkey.sendall(b"SHUTDOWN NOSAVE\r\n")
+        await child.line("The embedded Valkey ended by itself")
+    assert await child.ended(seconds=20) == 1, child.lines
+
+
+async def test_a_change_starts_the_server_anew_while_debugging(
+    start: Start, tmp_path: Path, model: Model
+) -> None:
+    for folder in ("llmchat", "templates", "static"):
+        shutil.copytree(ROOT / folder, tmp_path / "copy" / folder)
+    port = free_port()
+    child = await start(package=tmp_path / "copy", OPENAI_BASE_URL=model.url, DEBUG="true", PORT=str(port))
+
+    async def serves() -> bool:
+        async with aiohttp.ClientSession() as http, http.get(f"http://localhost:{port}/") as page:
+            return page.status == 200
+
+    await eventually(serves, seconds=30, what="the first server answers")
+    with (tmp_path / "copy" / "llmchat" / "app.py").open("a") as app:
+        app.write('\nprint("a new server", flush=True)\n')
+    await child.line("a new server", seconds=30)
+    await eventually(serves, seconds=30, what="the second server answers")
+    child.signal(signal.SIGINT)
+    assert await child.ended(seconds=20) == 0, child.lines
+
+
+async def test_compression_is_not_negotiated(instances: tuple[Instance, Instance]) -> None:
+    offered = "permessage-deflate; client_max_window_bits"
+    async with handshake(instances[0], sec_websocket_extensions=offered) as answer:
+        assert answer.status == 101
+        assert "sec-websocket-extensions" not in answer.headers
+        assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
+    start_instance: Callable[..., Awaitable[Instance]], store: object, number: signal.Signals
+) -> None:
+    instance = await start_instance(store)
+    async with AsyncExitStack() as sockets:
+        answers = [await sockets.enter_async_context(handshake(instance)) for _ in range(20)]
+        os.kill(instance.pid, number)
+        for answer in answers:
+            said = await answer.reader.read()
+            assert said.endswith((1012).to_bytes(2, "big")) or (1012).to_bytes(2, "big") in said[-64:]
+        assert await instance.ended(seconds=10) == 0, instance.text

@@ -1,0 +1,202 @@
+"""Settings: what is read, what is refused and in which words, what never shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmchat.errors import SettingsError
+from llmchat.settings import VARIABLES, Settings
+
+DEPLOYED = {
+    "SECRET_KEY": "k3Yw0rds-f0r-the-tests-0nly-4711-abcdef",
+    "REDIS_URL": "redis://redis.internal:6379/0",
+    "OPENAI_API_KEY": "sk-of-the-tests",
+}
+
+
+def read(**env: str) -> Settings:
+    return Settings.read(env, local=False)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env of whoever runs the tests
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert read() == Settings(host="::")
+    assert Settings.read({}, local=True) == Settings()
+
+
+def test_every_field_that_a_variable_fills_is_named_like_it() -> None:
+    composed = {"REDISHOST", "REDISPORT", "REDISUSER", "REDISPASSWORD", "RAILWAY_PUBLIC_DOMAIN"}
+    fields = set(Settings.__dataclass_fields__) - {"local_label"}
+    assert fields == {variable.name.lower() for variable in VARIABLES} - {name.lower() for name in composed}
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert read(**{variable.name: " " for variable in VARIABLES}) == read()
+
+
+def test_the_settings_are_read_as_given() -> None:
+    settings = read(
+        OPENAI_API_KEY=" sk-1 ",
+        OPENAI_BASE_URL="http://localhost:11434/v1",
+        OPENAI_MODEL="large",
+        OPENAI_MODELS="small, large,,small",
+        LOCAL_MODEL="models/a.gguf",
+        TEMPERATURE="0.5",
+        SECRET_KEY_FALLBACKS="one,two",
+        DEBUG="on",
+        ALLOWED_HOSTS="chat.example.com,[::1]",
+        CSRF_TRUSTED_ORIGINS="https://chat.example.com,http://[::1]:8000",
+        TRUSTED_PROXY_HOPS="1",
+        HOST="0.0.0.0",
+        PORT="0",
+        DATA_DIR="elsewhere",
+        HISTORY_DAYS="0",
+    )
+    assert settings.openai_api_key == "sk-1"
+    assert settings.openai_base_url == "http://localhost:11434/v1"
+    assert settings.openai_models == ("large", "small")
+    assert settings.local_model == Path("models/a.gguf")
+    assert settings.temperature == 0.5
+    assert settings.secret_key_fallbacks == ("one", "two")
+    assert settings.debug
+    assert settings.allowed_hosts == ("chat.example.com", "[::1]")
+    assert settings.csrf_trusted_origins == ("https://chat.example.com", "http://[::1]:8000")
+    assert (settings.trusted_proxy_hops, settings.host, settings.port) == (1, "0.0.0.0", 0)
+    assert (settings.data_dir, settings.history_days) == (Path("elsewhere"), 0)
+
+
+def test_the_first_model_offered_answers_where_none_is_named() -> None:
+    settings = read(OPENAI_MODELS="one,two")
+    assert settings.openai_model == "one"
+    assert settings.openai_models == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("env", "url"),
+    [
+        ({}, None),
+        ({"REDISHOST": "cache"}, "redis://cache:6379"),
+        ({"REDISHOST": "fd12::1", "REDISPORT": "7000"}, "redis://[fd12::1]:7000"),
+        ({"REDISHOST": "cache", "REDISPASSWORD": "p@:/ss#"}, "redis://:p%40%3A%2Fss%23@cache:6379"),
+        ({"REDISHOST": "cache", "REDISUSER": "u", "REDISPASSWORD": "p"}, "redis://u:p@cache:6379"),
+        ({"REDISHOST": "cache", "REDIS_URL": "rediss://other:1/2"}, "rediss://other:1/2"),
+        ({"REDIS_URL": "unix:///tmp/valkey.sock"}, "unix:///tmp/valkey.sock"),
+    ],
+)
+def test_redis_is_named_by_url_or_by_its_parts(env: dict[str, str], url: str | None) -> None:
+    assert read(**env).redis_url == url
+
+
+def test_the_domain_that_railway_gives_is_an_allowed_host() -> None:
+    domain = "chat.up.railway.app"
+    assert domain in read(RAILWAY_PUBLIC_DOMAIN=domain).allowed_hosts
+    assert domain not in read(RAILWAY_PUBLIC_DOMAIN=domain, ALLOWED_HOSTS="other").allowed_hosts
+
+
+MALFORMED = [
+    ("PORT", "eighty"),
+    ("PORT", "70000"),
+    ("PORT", "-1"),
+    ("REDISPORT", "0"),
+    ("CONTEXT_TOKENS", "1.5"),
+    ("CONTEXT_TOKENS", "12"),
+    ("MAX_PROMPT_CHARS", "0"),
+    ("TEMPERATURE", "warm"),
+    ("TEMPERATURE", "nan"),
+    ("TEMPERATURE", "3"),
+    ("DEBUG", "maybe"),
+    ("TRUSTED_PROXY_HOPS", "-1"),
+    ("HISTORY_DAYS", "-1"),
+    ("REDIS_PREFIX", "{tag}"),
+    ("REDIS_PREFIX", "-"),
+    ("ALLOWED_HOSTS", "chat.example.com,https://other"),
+    ("CSRF_TRUSTED_ORIGINS", "chat.example.com"),
+    ("CSRF_TRUSTED_ORIGINS", "https://chat.example.com/path"),
+    ("HOST", "local host"),
+    ("REDISHOST", "user@host"),
+    ("DATA_DIR", "~nobody-has-this-name/x"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), MALFORMED)
+def test_a_malformed_value_is_one_line_with_name_value_and_form(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read(**{name: value})
+    form = next(variable.form for variable in VARIABLES if variable.name == name)
+    assert str(raised.value) == f"{name} is {value!r}: it must be {form}."
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "OPENAI_BASE_URL"])
+@pytest.mark.parametrize("value", ["cache:hunter2", "ftp://u:hunter2@cache", "http://[hunter2", "redis://"])
+def test_a_malformed_secret_is_not_told(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is malformed: it must be an address like") as raised:
+        read(**{name: value})
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_settings_show_no_secret() -> None:
+    secrets = {
+        "OPENAI_API_KEY": "hunter2",
+        "OPENAI_BASE_URL": "http://u:hunter2@localhost/v1",
+        "REDISHOST": "cache",
+        "REDISPASSWORD": "hunter2",
+        "SECRET_KEY": "hunter2",
+        "SECRET_KEY_FALLBACKS": "hunter2",
+    }
+    assert "hunter2" not in repr(read(**secrets))
+
+
+def test_the_env_file_fills_in_for_the_environment_where_local(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1234\nOPENAI_MODEL='from the file'\n")
+    settings = Settings.read({"PORT": "4321"}, local=True)
+    assert (settings.port, settings.openai_model) == (4321, "from the file")
+    assert Settings.read({}, local=False).port == 8000
+
+
+def test_an_empty_variable_silences_the_env_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-1\n")
+    assert Settings.read({"OPENAI_API_KEY": ""}, local=True).openai_api_key is None
+
+
+def test_an_env_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"^\.env cannot be read"):
+        Settings.read({}, local=True)
+
+
+def test_complete_settings_may_be_deployed() -> None:
+    read(**DEPLOYED).check_deployed()
+    read(**{**DEPLOYED, "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "http://model:8080/v1"}).check_deployed()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"SECRET_KEY": ""}, "SECRET_KEY"),
+        ({"SECRET_KEY": "too-short-a-key"}, "SECRET_KEY"),
+        ({"SECRET_KEY": "a" * 64}, "SECRET_KEY"),
+        ({"SECRET_KEY": "django-insecure-0123456789abcdefghijklmnop"}, "SECRET_KEY"),
+        ({"SECRET_KEY": "ChangeMe-0123456789abcdefghijklmnopqrstuv"}, "SECRET_KEY"),
+        ({"REDIS_URL": ""}, "REDIS_URL"),
+        ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY"),
+        ({"DEBUG": "true"}, "DEBUG"),
+    ],
+)
+def test_unfit_settings_may_not_be_deployed(change: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read(**{**DEPLOYED, **change}).check_deployed()
+    assert str(raised.value).startswith(named)
+    assert change.get("SECRET_KEY") not in str(raised.value).split()
+
+
+def test_the_local_model_is_called_by_its_label() -> None:
+    settings = Settings(openai_model="small", local_label="Small (on this machine)")
+    assert settings.label_of("small") == "Small (on this machine)"
+    assert settings.label_of("other") == "other"
+    assert Settings().label_of("gpt-4o-mini") == "gpt-4o-mini"
