@@ -26,7 +26,7 @@ from urllib import request
 from urllib.parse import quote
 
 from llmchat.errors import StartError
-from llmchat.settings import Settings
+from llmchat.settings import SECRET_KEY_LENGTH, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-local.txt"
@@ -255,9 +255,12 @@ def _kept_secret(path: Path) -> str:
                 file.flush()
                 with contextlib.suppress(FileExistsError):
                     os.link(file.name, path)
-        return path.read_text().strip()
-    except OSError as error:
-        raise StartError(f"{path} cannot be kept: {error.strerror}.") from error
+        kept = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{path} cannot be used: {getattr(error, 'strerror', error)}.") from error
+    if len(kept) < SECRET_KEY_LENGTH:
+        raise StartError(f"{path} holds no key: remove it, and the next start makes one.")
+    return kept
 
 
 def _check_gguf(file: Path) -> None:

@@ -38,9 +38,7 @@ MAX_NESTING = 40  # levels; markdown-it drops what is nested deeper (a list item
 MAX_LINKS = 500  # beginnings of links in one paragraph, which is plain if it has more: they are quadratic
 MAX_HIGHLIGHTED = 50_000  # characters of code; more is shown plain
 MAX_HIGHLIGHTED_LINE = 2_000
-LEXING_SECONDS = (
-    0.3  # of processor time; some lexers are quadratic (Java's in words, Python's in blank lines)
-)
+LEXING_SECONDS = 0.3  # of processor time; some lexers are quadratic, as Java's in words
 PARSED_PER_BYTE = 8  # the allowance for parsing the tail again …
 PARSED_AT_ONCE = 4_096  # … and its start
 SENT_PER_BYTE = 2.85  # HTML bytes per byte of text that an unfinished block may bring us to
@@ -237,7 +235,7 @@ def _settled(blocks: Sequence[_Block], unfinished_line: int) -> int:
 
 
 # What makes a rendering due. A pattern counts where its match ends in the text just appended.
-_NEW_BLOCK = re.compile(r"(?<=\n)[ \t]*\n[ \t]*[-*+#>`~|\d.)=_ ]*[^-*+#>`~|\d.)=_\s]")
+_NEW_BLOCK = re.compile(r"(?<=\n)[ \t]*\n[-*+#>`~|\d.)=_ \t]*[^-*+#>`~|\d.)=_\s]")
 _CODE_OPENS = re.compile(r"(?<=\n) {0,3}(?:```[^`\n]*|~~~[^\n]*)\n")
 _CODE_CLOSES = re.compile(r"(?<=\n) {0,3}(?:```|~~~)[`~]*[ \t]*\n")
 _INTERRUPTS = re.compile(
@@ -285,8 +283,7 @@ def _parse(text: str, env: Env) -> list[_Block]:
 
 def _block(tokens: list[Token], lines: Sequence[str]) -> _Block:
     token = tokens[0]
-    assert token.map is not None
-    first, end = token.map
+    first, end = token.map or (0, 0)  # every block has its lines
     if token.type == "fence":
         token.meta["open"] = not _is_fence_closed(token, lines[first + 1 : end])
         closed = not token.meta["open"] and end < len(lines)
@@ -336,9 +333,9 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": True, "maxNesting": MAX_NESTING})
     parser.enable(["table", "strikethrough", "linkify"])
     parser.disable(["html_block", "html_inline"])
-    assert parser.linkify is not None
     # Bare host names stay text: half of the file names in an answer (main.py, README.md) look like one.
-    parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
+    if parser.linkify:
+        parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
     parser.inline.ruler.at("image", _image)
     parser.core.ruler.at("inline", _inline)
     parser.core.ruler.at("linkify", _linkify)

@@ -40,7 +40,18 @@ HARD_STOP_SECONDS = 1.9  # Railway may send SIGKILL after 3 s, and 2 s are promi
 LOOK_SECONDS = 0.5
 PACKAGE = Path(__file__).resolve().parent
 WATCHED = (PACKAGE, PACKAGE.parent / "templates", PACKAGE.parent / "static")
-QUIET = ("openai", "httpx", "httpcore", "httpx2", "httpcore2", "aiohttp", "asyncio", "hypercorn")
+QUIET = (
+    "openai",
+    "httpx",
+    "httpcore",
+    "httpx2",
+    "httpcore2",
+    "aiohttp",
+    "asyncio",
+    "hypercorn",
+    "markdown_it",
+    "redis",
+)
 
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # `localhost` names ::1 without IPv6, too
 

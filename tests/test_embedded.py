@@ -70,10 +70,12 @@ class Parent:
                 while True:
                     try:
                         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-                    except OSError:
+                        await reader.read()  # the connection ends with the server
+                        writer.close()
+                    except ConnectionResetError:
+                        continue
+                    except ConnectionRefusedError:
                         break
-                    await reader.read()  # the connection ends with the server
-                    writer.close()
 
     def _wait_for_the_guard(self) -> None:
         with (self.folder / "valkey.lock").open() as lock:
@@ -196,6 +198,15 @@ def test_the_secret_key_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> No
     assert keys == {(tmp_path / "secret_key").read_text()}
     assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["secret_key"]
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64])
+def test_a_kept_key_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret_key").write_bytes(content)
+    given = replace(CONFIGURED, data_dir=tmp_path, secret_key=None)
+    with pytest.raises(StartError, match=f"^{tmp_path}/secret_key ") as raised, Embedded(given) as parts:
+        parts.start("http://localhost:1")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_second_start_in_the_same_folder_is_told_of_the_first(tmp_path: Path) -> None:

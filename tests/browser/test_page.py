@@ -147,6 +147,7 @@ async def test_page_reconnects_to_its_instance_and_goes_on(
 ) -> None:
     watch.allow("WebSocket connection to")
     watch.allow("ERR_CONNECTION_REFUSED")
+    watch.allow("/session)")  # 503 while it stops
     instance = await start_instance(store)
     page = await open_page(instance)
     await say(page, "Before")

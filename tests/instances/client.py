@@ -162,7 +162,7 @@ class Client:
     async def send(self, kind: str, **fields: Any) -> Event:
         """Send a command and wait for nothing; returns it, with how many events were seen before (`seen`)."""
         fields.setdefault("id", f"{self._name}-{next(self._numbers)}")
-        if kind == "conversation.close" and fields["conversation"] in self.mirrors:
+        if kind == "conversation.close" and fields.get("conversation") in self.mirrors:
             self.mirrors[fields["conversation"]].forget_place()
         before = len(self.seen)
         await self.raw(json.dumps({"type": kind, **fields}))
@@ -228,9 +228,12 @@ class Client:
         def find() -> Any:
             self._raise_broken()
             try:
-                return check() or None
+                found = check() or None
             except KeyError:
-                return None
+                found = None
+            if found is None:
+                self._raise_closed()
+            return found
 
         return await self._bell.until(find, seconds=seconds, what=lambda: what + self._told())
 
@@ -291,6 +294,7 @@ class Client:
                 if number not in self._handed and meets(self.seen[number]):
                     self._handed.add(number)
                     return self.seen[number]
+            self._raise_closed()
             return None
 
         return find
@@ -307,6 +311,11 @@ class Client:
         if self.broken:
             broken, self.broken = self.broken, None
             raise broken
+
+    def _raise_closed(self) -> None:
+        """What is waited for cannot come any more: do not wait for the deadline."""
+        if self._reading is None or self._reading.done():
+            raise AssertionError(self._told())
 
     def _told(self) -> str:
         kinds: dict[str, int] = defaultdict(int)

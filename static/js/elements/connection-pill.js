@@ -31,8 +31,8 @@ class ConnectionPill extends HTMLElement {
     const { state, failures, cause } = this.#state;
     const patient = ["lost", "connecting"].includes(state) && Date.now() - this.#since < PATIENCE_MILLISECONDS;
     const shown = patient ? "connected" : state;
-    const stuck = failures >= MANY_FAILURES || state === "refused";
-    this.#button.hidden = !stuck || state === "signed-out";
+    const stuck = (failures >= MANY_FAILURES && state !== "signed-out") || state === "refused";
+    this.#button.hidden = !stuck || !navigator.onLine;
     const words = shown === "connected" ? "" : this.#say(state, stuck && cause);
     if (this.#words.textContent !== words) this.#words.textContent = words;
     if (this.dataset.state === shown) return;

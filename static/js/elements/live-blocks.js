@@ -84,7 +84,7 @@ export class LiveBlocks {
     const flow = this.#openCode() ?? (last?.matches(TAKES_TEXT) && !/\n\s*\n/.test(text) ? deepest(last) : null);
     if (!flow) return this.#beginPlain(text.trimStart());
     this.#tail = document.createTextNode(text);
-    flow.append(this.#tail);
+    flow.append(last.matches("ul, ol") ? keepingLines(this.#tail) : this.#tail);
   }
 
   #beginPlain(text) {
@@ -98,6 +98,7 @@ export class LiveBlocks {
   // A rendering covers all text up to it; only an open code block keeps what was appended.
   #clearTail() {
     if (!this.#openCode()) this.#tail?.remove();
+    this.#element.querySelector("span[data-plain]")?.remove();
     this.#plain?.remove();
     this.#tail = this.#plain = null;
   }
@@ -107,6 +108,14 @@ export class LiveBlocks {
       figure.prepend(codeHeader(figure.dataset.language));
     }
   }
+}
+
+// The next items of a list are on lines of their own also before they are rendered.
+function keepingLines(text) {
+  const span = document.createElement("span");
+  span.toggleAttribute("data-plain", true);
+  span.append(text);
+  return span;
 }
 
 function deepest(element) {

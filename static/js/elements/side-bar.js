@@ -40,7 +40,7 @@ class SideBar extends HTMLElement {
 
   #setDrawer(open) {
     this.toggleAttribute("data-drawer", open);
-    document.querySelector("main").inert = open;
+    for (const behind of document.querySelectorAll("main, .skip")) behind.inert = open;
     this.#label();
   }
 

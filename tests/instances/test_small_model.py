@@ -1,0 +1,63 @@
+"""What `make run` runs where nothing is configured: the embedded store and the real small model."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tests.conftest import Connect
+from tests.instances.child import Child
+from tests.instances.client import Client, Event
+from tests.instances.instance import ROOT, Instance
+
+
+class LocalInstance(Instance):
+    """`python -m llmchat` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("", "")
+        self._folder = folder
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "PORT": str(self.port),
+            "DATA_DIR": str(folder / "data"),
+            "TEMPERATURE": "0",
+        }
+
+    async def launch(self) -> None:
+        """Start it as a user does."""
+        self._child = Child(sys.executable, "-m", "llmchat", env=self.environment, folder=self._folder)
+        self._child.lines = self.log
+        await self._child.start()
+
+
+async def ask(client: Client, conversation: str, text: str) -> Event:
+    return await client.command("message.send", conversation=conversation, text=text)
+
+
+async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_everything(
+    tmp_path: Path, connect: Connect
+) -> None:
+    instance = LocalInstance(tmp_path)
+    await instance.start(seconds=60)
+    client = await connect(instance)
+
+    first = await client.command("message.send", text="What is the capital of France?")
+    await client.ending(first["answer"], seconds=60)
+    assert "Paris" in client.text(first["answer"])
+
+    second = await ask(client, first["conversation"], "And which river flows through it?")
+    await client.ending(second["answer"], seconds=60)
+    assert "Seine" in client.text(second["answer"])
+
+    before = client.hash(first["conversation"])
+    assert await instance.stop() == 0
+    await instance.start(seconds=60)
+    await client.reconnect(after=False)
+    assert client.hash(first["conversation"]) == before
+
+    third = await ask(client, first["conversation"], "Thank you.")
+    assert (await client.ending(third["answer"], seconds=60))["type"] == "completion.finished"
+    assert await instance.stop() == 0
