@@ -120,7 +120,6 @@ class Broadcaster:
         ]
         self._expiry = expiry
         self._inboxes: dict[str, _Inbox] = {}  # channel of this process -> what it has not received
-        self._members: dict[str, set[str]] = {}  # group -> its channels of this process
         self._readers: dict[str, set[str]] = {}  # Redis channel -> the channels here that get what it carries
         self._loop: asyncio.AbstractEventLoop | None = None
         self.lapses = 0
@@ -146,9 +145,10 @@ class Broadcaster:
         inbox = self._inboxes.pop(channel, None)
         if inbox is None:
             return
-        for group in list(inbox.groups):
-            await self._leave(group, channel, inbox)
-        await self._unread(redis_channel(self._prefix, "channel", channel), channel)
+        groups = [redis_channel(self._prefix, "group", group) for group in inbox.groups]
+        names = [redis_channel(self._prefix, "channel", channel), *groups]
+        for name in [name for name in names if self._forget_reader(name, channel)]:  # all before the first await
+            await self._subscriber.unsubscribe(name)
 
     async def send(self, channel: str, message: Message) -> None:
         """Send to one channel. Raises ChannelFull for a full one of this process, Unavailable."""
@@ -179,7 +179,6 @@ class Broadcaster:
         _checked(group, GROUP_NAME, "group")
         inbox = self._own(_checked(channel, CHANNEL_NAME, "channel"))
         inbox.groups.add(group)
-        self._members.setdefault(group, set()).add(channel)
         try:
             await self._read(redis_channel(self._prefix, "group", group), channel)
         except BaseException:
@@ -203,7 +202,6 @@ class Broadcaster:
     async def flush(self) -> None:
         """Forget all messages, channels and groups of this process; usable again."""
         self._inboxes.clear()
-        self._members.clear()
         self._readers.clear()
         await self._subscriber.stop()
 
@@ -225,25 +223,24 @@ class Broadcaster:
 
     async def _leave(self, group: str, channel: str, inbox: _Inbox) -> None:
         inbox.groups.discard(group)
-        members = self._members.get(group)
-        if members is not None:
-            members.discard(channel)
-            if not members:
-                del self._members[group]
-        await self._unread(redis_channel(self._prefix, "group", group), channel)
+        name = redis_channel(self._prefix, "group", group)
+        if self._forget_reader(name, channel):
+            await self._subscriber.unsubscribe(name)
+
+    def _forget_reader(self, name: str, channel: str) -> bool:
+        """Tell whether it was the last that read this Redis channel."""
+        readers = self._readers.get(name)
+        if readers is None:
+            return False
+        readers.discard(channel)
+        if readers:
+            return False
+        del self._readers[name]
+        return True
 
     async def _read(self, name: str, channel: str) -> None:
         self._readers.setdefault(name, set()).add(channel)
         await self._subscriber.subscribe(name)
-
-    async def _unread(self, name: str, channel: str) -> None:
-        readers = self._readers.get(name)
-        if readers is None:
-            return
-        readers.discard(channel)
-        if not readers:
-            del self._readers[name]
-            await self._subscriber.unsubscribe(name)
 
     async def _publish(self, name: str, message: Message) -> None:
         if not isinstance(message, dict):
@@ -258,8 +255,7 @@ class Broadcaster:
             return
         message = msgpack.unpackb(envelope)
         flat = all(not isinstance(value, (dict, list)) for value in message.values())
-        for channel in readers:
-            inbox = self._inboxes[channel]
+        for inbox in [self._inboxes[channel] for channel in readers]:
             self.lapses += inbox.full
             inbox.put(dict(message) if flat else copy.deepcopy(message))
 
@@ -367,6 +363,8 @@ class _Subscriber:
                     tasks.create_task(self._read())
             except* (RedisError, OSError, TimeoutError) as lost:
                 log.warning("Lost the subscriber connection to Redis: %s", _cause(lost))
+            except* Exception:
+                log.exception("The subscriber failed; it begins anew.")
             wait = min(longest, wait * 2) if self._gap else shortest
             self._gap = True
             await asyncio.sleep(random.uniform(shortest, wait))  # noqa: S311 - jitter

@@ -211,10 +211,11 @@ class Chat:
         await self._turns.wake_for_stop(conversation)
         await self._listing.deleted(session, conversation)
 
-    async def restore(self, session: str, conversation: str) -> None:
+    async def restore(self, session: str, conversation: str) -> ConversationUpdated:
         """Bring back a conversation deleted a moment ago. Raises NotFound."""
-        await self._history.restore(session, conversation)
+        event = self._listing.updated_event(await self._history.restore(session, conversation))
         await self._listing.updated(session, conversation)
+        return event
 
     async def answer(
         self, session: str, conversation: str, answer: str

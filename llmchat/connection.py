@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from llmchat import events
@@ -295,7 +295,7 @@ class Connection:
     async def _update(self, command: events.ConversationUpdate) -> None:
         updated = await self._chat.update(self._session, command)
         if command.id is not None:
-            self._tell(events.ConversationUpdated(id=command.id, conversation=updated.conversation))
+            self._tell(replace(updated, id=command.id))
 
     async def _delete(self, command: events.ConversationDelete) -> None:
         await self._chat.delete(self._session, command.conversation)
@@ -303,7 +303,9 @@ class Connection:
             self._tell(events.ConversationDeleted(id=command.id, conversation=command.conversation))
 
     async def _restore(self, command: events.ConversationRestore) -> None:
-        await self._chat.restore(self._session, command.conversation)
+        restored = await self._chat.restore(self._session, command.conversation)
+        if command.id is not None:
+            self._tell(replace(restored, id=command.id))
 
     async def _send(self, command: events.MessageSend) -> None:
         conversation = self._chat.conversation_of(self._session, command)

@@ -27,6 +27,8 @@ WORK_ENTRIES = 1000
 SEARCHED = 1000
 """Conversations of a session whose titles are searched."""
 DAY_MS = 86_400_000
+STALE_MS = 3_600_000
+"""An entry of a session's list without a conversation, so old, is taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,10 +344,16 @@ class History:
         newest = "+inf" if before_ms is None else f"({before_ms}"
         count = limit + 1 if query is None else SEARCHED
         async with available():
-            ids: list[Any] = await self._redis.zrange(
-                key, newest, "-inf", desc=True, byscore=True, offset=0, num=count
+            scored: list[Any] = await self._redis.zrange(
+                key, newest, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True
             )
-        found = await self._conversations(session, [each.decode() for each in ids])
+            now_ms = await self._now_ms()
+        ids = [each.decode() for each, _ in scored]
+        found = await self._conversations(session, ids)
+        gone = {each.decode() for each, used_ms in scored if now_ms - used_ms > STALE_MS} - {each.id for each in found}
+        if gone:  # kept for HISTORY_DAYS, and no longer
+            async with available():
+                await self._redis.zrem(key, *gone)
         if query is not None:
             found = [each for each in found if query.casefold() in each.title.casefold()]
             return found[:limit], len(found) > limit

@@ -30,9 +30,10 @@ class Listing:
     async def updated(self, session: str, conversation: str, *, used: bool = False) -> None:
         """Tell that a conversation changed; one that was `used` goes to the head of the list."""
         with suppress(Unavailable, NotFound):
+            known = await self._history.conversation(session, conversation)
             if used:
                 await self._history.touch(session, conversation)
-            await self._tell(session, self.updated_event(await self._history.conversation(session, conversation)))
+            await self._tell(session, self.updated_event(known))
 
     async def deleted(self, session: str, conversation: str) -> None:
         """Tell that a conversation is gone."""

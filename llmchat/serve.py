@@ -35,6 +35,7 @@ FRAME_BYTES = 64 * 1024
 PING_SECONDS = 20
 SILENT_PEER_SECONDS = 60
 APP_STOP_SECONDS = 1.2
+LINGER_SECONDS = 0.3
 SERVER_STOP_SECONDS = 1.6
 HARD_STOP_SECONDS = 1.9  # Railway may send SIGKILL after 3 s, and 2 s are promised
 LOOK_SECONDS = 0.5
@@ -181,6 +182,7 @@ async def _serve(
         announce()
         await stop.asked.wait()
         await _stop_app(app)
+        stop.cut_what_lingers()
 
     refuse_compression()
     config = hypercorn_config(sockets)
@@ -189,7 +191,7 @@ async def _serve(
         with stop.on_signals():
             await stop.serving
     except asyncio.CancelledError:
-        logger.warning("The server did not end in time; what was open is cut.")
+        logger.info("Connections whose peers did not end them are cut.")
     except LifespanFailureError as error:
         raise StartError("The app did not start; the lines above say why.") from error
 
@@ -246,9 +248,15 @@ class _Stop:
     def _begin(self) -> None:
         self.asked.set()
         self._hard_stop.start()
+        asyncio.get_running_loop().call_later(SERVER_STOP_SECONDS, self._cut)
+
+    def cut_what_lingers(self) -> None:
+        """Give connections a moment to end. Python >= 3.12.1 would wait for ever for those of dead peers."""
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._cut)
+
+    def _cut(self) -> None:
         if self.serving:
-            # Python >= 3.12.1 waits for ever for connections that are still open: this ends that wait.
-            asyncio.get_running_loop().call_later(SERVER_STOP_SECONDS, self.serving.cancel)
+            self.serving.cancel()
 
 
 async def _stop_app(app: Any) -> None:

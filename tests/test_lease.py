@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -21,19 +21,17 @@ CONVERSATION = "c1"
 
 
 class Losing(FakeAsyncRedis):
-    """Carries out the next script and loses the reply to it, once."""
+    """Runs a script twice where `lose` is set, as a client does that did not hear the first answer."""
 
-    lose = True
+    lose = False
 
     async def evalsha(self, *args: object, **options: object) -> object:
-        """Run it twice, as a client does that did not hear the first answer."""
-        if self.lose:
-            self.lose = False
-            await self._twice(super().evalsha(*args, **options))
+        """Run it; and run it again."""
+        heard = await super().evalsha(*args, **options)
+        if not self.lose:
+            return heard
+        self.lose = False
         return await super().evalsha(*args, **options)
-
-    async def _twice(self, first: Awaitable[object]) -> None:
-        await first
 
 
 @pytest.fixture(params=["fakeredis", "valkey"])
@@ -145,20 +143,22 @@ async def test_release_by_one_who_only_knows_the_fence_changes_nothing(leases: L
 async def test_taking_again_after_a_lost_reply_gives_the_same_lease(keys: Keys) -> None:
     async with Losing() as redis:
         leases = Leases(redis, keys)
-        lease = await leases.take(CONVERSATION)
+        first = await taken(leases)
+        await leases.release(first)
+        redis.lose = True
+        lease = await taken(leases)
         assert not redis.lose
-        assert lease is not None
-        assert int(lease.fence) == 1
+        assert int(lease.fence) == int(first.fence) + 1
         assert await leases.renew(lease)
 
 
 async def test_release_after_a_lost_reply_is_no_error(keys: Keys) -> None:
     async with Losing() as redis:
-        redis.lose = False
         leases = Leases(redis, keys)
         lease = await taken(leases)
         redis.lose = True
         await leases.release(lease)
+        assert not redis.lose
         assert await leases.held([CONVERSATION]) == [False]
 
 

@@ -220,3 +220,13 @@ async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
             said = await answer.reader.read()
             assert said.endswith((1012).to_bytes(2, "big")) or (1012).to_bytes(2, "big") in said[-64:]
         assert await instance.ended(seconds=10) == 0, instance.text
+
+
+async def test_a_second_signal_ends_an_instance_at_once(
+    start_instance: Callable[..., Awaitable[Instance]], store: object
+) -> None:
+    instance = await start_instance(store)
+    async with handshake(instance):  # a peer that never answers the close keeps an orderly stop waiting
+        os.kill(instance.pid, signal.SIGTERM)
+        os.kill(instance.pid, signal.SIGINT)
+        assert await instance.ended() in {128 + signal.SIGTERM, 128 + signal.SIGINT}, instance.text

@@ -86,7 +86,7 @@ def test_the_first_model_offered_answers_where_none_is_named() -> None:
         ({"REDISHOST": "cache", "REDISPASSWORD": "p@:/ss#"}, "redis://:p%40%3A%2Fss%23@cache:6379"),
         ({"REDISHOST": "cache", "REDISUSER": "u", "REDISPASSWORD": "p"}, "redis://u:p@cache:6379"),
         ({"REDISHOST": "cache", "REDIS_URL": "rediss://other:1/2"}, "rediss://other:1/2"),
-        ({"REDIS_URL": "unix:///tmp/valkey.sock"}, "unix:///tmp/valkey.sock"),
+        ({"REDIS_URL": "unix:///run/valkey.sock"}, "unix:///run/valkey.sock"),
     ],
 )
 def test_redis_is_named_by_url_or_by_its_parts(env: dict[str, str], url: str | None) -> None:

@@ -5,7 +5,7 @@ local session, doom, restore_ms, retention_ms = unpack(ARGV)
 if redis.call('HGET', conversation, 'session') ~= session then return 'not_found' end
 local doomed = redis.call('HEXISTS', conversation, 'deleted') == 1
 if doom == '1' then
-  if doomed then return 'not_found' end
+  if doomed then return 'ok' end
   redis.call('HSET', conversation, 'deleted', '1')
   if redis.call('EXISTS', turn) == 1 then redis.call('HSET', turn, 'stop', '1') end
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, restore_ms) end

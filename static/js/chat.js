@@ -25,7 +25,8 @@ export class Chat {
   /** Show another conversation, or with null a new chat. */
   show(id, { push = true } = {}) {
     this.#parts.sidebar.closeDrawer();
-    if (push && id !== this.#id) history.pushState({}, "", id ? `/c/${id}` : "/");
+    const path = id ? `/c/${id}` : "/";
+    if (push && location.pathname !== path) history.pushState({}, "", path);
     if (id === this.#id && !this.#missing) return this.#parts.composer.focus();
     if (this.#id) this.#wire.close(this.#id);
     this.#enter(id);

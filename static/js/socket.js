@@ -46,6 +46,7 @@ export class Socket extends EventTarget {
     this.#drop();
     const websocket = new WebSocket(this.#address, SUBPROTOCOL);
     this.#websocket = websocket;
+    if (this.#state === "connecting") this.#become("connecting");
     websocket.onopen = () => this.#opened();
     websocket.onmessage = ({ data }) => this.#received(data);
     websocket.onclose = ({ code }) => this.#closed(code);

@@ -17,6 +17,7 @@ export class Refused extends Error {
   }
 }
 
+const ASK_AGAIN_MILLISECONDS = 1500;
 const LOST = { code: "lost", detail: "There is no connection right now." };
 
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
@@ -206,6 +207,7 @@ export class Wire extends EventTarget {
     const conversation = frame.id?.startsWith("open-") && [...this.#places.keys()].find((id) => frame.id === `open-${id}`.slice(0, 64));
     if (conversation) {
       if (frame.code === "not_found") this.#places.delete(conversation);
+      else setTimeout(() => this.#places.has(conversation) && this.#askPlace(conversation), ASK_AGAIN_MILLISECONDS);
       this.#emit("unopened", { ...frame, conversation });
     } else if (!this.#settle(frame)) {
       this.#emit("refused", new Refused({ ...frame, detail: frame.detail || frame.code }));

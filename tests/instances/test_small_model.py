@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tests.conftest import Connect
 from tests.instances.child import Child
-from tests.instances.client import Client, Event
+from tests.instances.client import Client
 from tests.instances.instance import ROOT, Instance
+from tests.instances.mirror import Event
 
 
 class LocalInstance(Instance):

@@ -29,7 +29,7 @@ class ConnectionPill extends HTMLElement {
 
   #update() {
     const { state, failures, cause } = this.#state;
-    const patient = ["lost", "connecting"].includes(state) && Date.now() - this.#since < PATIENCE_MILLISECONDS;
+    const patient = ["lost", "restarting", "connecting"].includes(state) && Date.now() - this.#since < PATIENCE_MILLISECONDS;
     const shown = patient ? "connected" : state;
     const stuck = (failures >= MANY_FAILURES && state !== "signed-out") || state === "refused";
     this.#button.hidden = !stuck || !navigator.onLine;
@@ -46,6 +46,7 @@ class ConnectionPill extends HTMLElement {
     if (!navigator.onLine) return "Offline: messages will be sent later";
     if (state === "restarting") return "The server is restarting…";
     if (cause) return cause;
+    if (state === "connecting") return "Connecting…";
     const seconds = Math.ceil((this.#state.retryAt - Date.now()) / 1000);
     return seconds > 0 ? `Reconnecting… (${seconds} s)` : "Reconnecting…";
   }

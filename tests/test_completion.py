@@ -1,0 +1,453 @@
+"""The model server, asked for answers, in every mood it may have: the table of docs/protocol.md row by row."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from llmchat import completion
+from llmchat.completion import NO_KEY, RETRIES, Completions
+from llmchat.errors import ProviderError
+from llmchat.turn import Delta
+from tests.fakes import CUT, SILENCE, Drip, Failure, Gate, Line, Model, Reasoning
+from tests.steps import Step
+
+KEY = "sk-secret-of-the-tests"
+PROMPT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+SOON = 0.01
+"""Seconds: what the model server asks to wait before a retry."""
+
+
+@pytest.fixture
+async def completions(model: Model) -> AsyncIterator[Completions]:
+    opened = Completions(api_key=KEY, base_url=model.url)
+    yield opened
+    await opened.close()
+
+
+async def ask(completions: Completions, **parameters: Any) -> list[Delta]:
+    async with completions.stream("gpt-4o-mini", PROMPT, parameters) as deltas:
+        return [delta async for delta in deltas]
+
+
+async def ask_until_error(completions: Completions) -> tuple[list[Delta], ProviderError]:
+    got: list[Delta] = []
+    async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+        with pytest.raises(ProviderError) as caught:
+            async for delta in deltas:
+                got.append(delta)  # noqa: PERF401, for what came before the error counts
+    return got, caught.value
+
+
+def text_of(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def piece(**delta: Any) -> Line:
+    return Line("data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
+
+
+# What is asked
+
+
+async def test_model_is_asked_with_key_context_and_parameters(model: Model, completions: Completions) -> None:
+    await ask(completions, temperature=0.2, max_tokens=100)
+    request = await model.asked()
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
+    assert request.body == {
+        "model": "gpt-4o-mini",
+        "messages": PROMPT,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0.2,
+        "max_tokens": 100,
+    }
+
+
+async def test_model_is_asked_without_a_key_when_it_needs_none(model: Model) -> None:
+    keyless = Completions(api_key=None, base_url=model.url)
+    await ask(keyless)
+    await keyless.close()
+    assert (await model.asked()).headers["Authorization"] == f"Bearer {NO_KEY}"
+
+
+async def test_model_is_not_asked_when_nobody_reads(model: Model, completions: Completions) -> None:
+    async with completions.stream("gpt-4o-mini", PROMPT, {}):
+        pass
+    assert model.requests == []
+
+
+# What comes
+
+
+async def test_answer_comes_in_deltas_with_its_reason_and_its_figures(model: Model, completions: Completions) -> None:
+    model.answer("Hello, ", "world", usage={"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11})
+    assert await ask(completions) == [
+        Delta("Hello, "),
+        Delta("world"),
+        Delta(finish_reason="stop"),
+        Delta(usage={"prompt_tokens": 9, "completion_tokens": 2}),
+    ]
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
+async def test_answer_ends_with_the_models_reason(model: Model, completions: Completions, reason: str) -> None:
+    model.answer("Hello", finish_reason=reason, usage={})
+    assert (await ask(completions))[-1] == Delta(finish_reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("usage", "figures"),
+    [
+        ({"prompt_tokens": 9}, {"prompt_tokens": 9}),
+        ({"prompt_tokens": "9", "completion_tokens": 2}, {"completion_tokens": 2}),
+        ({"prompt_tokens": None}, None),
+        ([9, 2], None),
+    ],
+)
+async def test_figures_are_only_those_that_are_numbers(
+    model: Model, completions: Completions, usage: Any, figures: dict[str, int] | None
+) -> None:
+    model.answer("Hello", Line("data: " + json.dumps({"choices": [], "usage": usage})), usage={})
+    assert [delta.usage for delta in await ask(completions) if delta.usage] == ([figures] if figures else [])
+
+
+async def test_figures_may_come_with_every_piece(model: Model, completions: Completions) -> None:
+    frame = {"choices": [{"delta": {"content": "Hi"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+    model.answer(Line("data: " + json.dumps(frame)), usage={})
+    assert (await ask(completions))[0] == Delta("Hi", usage={"prompt_tokens": 9, "completion_tokens": 1})
+
+
+async def test_reasoning_comes_apart_from_the_text(model: Model, completions: Completions) -> None:
+    model.answer(Reasoning("Hm. "), piece(reasoning="So."), "Yes", usage={})
+    assert await ask(completions) == [
+        Delta(reasoning="Hm. "),
+        Delta(reasoning="So."),
+        Delta("Yes"),
+        Delta(finish_reason="stop"),
+    ]
+
+
+async def test_what_says_nothing_is_passed_over(model: Model, completions: Completions) -> None:
+    said_nothing = [
+        Line(": keepalive"),
+        Line("event: ping"),
+        Line("data: {}"),
+        Line("data: null"),
+        Line('data: {"choices": []}'),
+        Line('data: {"choices": null}'),
+        Line('data: {"choices": [{}]}'),
+        Line('data: {"choices": [{"delta": null}]}'),
+        piece(role="assistant", content=""),
+        piece(role="assistant", content=None),
+        piece(later={"unknown": 1}),
+    ]
+    model.answer(*said_nothing, "Hello", usage={})
+    assert await ask(completions) == [Delta("Hello"), Delta(finish_reason="stop")]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"a\ud800b", "a\ufffdb"),
+        (r"\udc00", "\ufffd"),
+        (r"end\ud83d", "end\ufffd"),
+        (r"\ud83d\ude00", "😀"),
+        (r"\ufeff\ud800", "\ufeff\ufffd"),
+    ],
+)
+async def test_lone_surrogates_are_replaced(
+    model: Model, completions: Completions, written: str, read: str
+) -> None:
+    model.answer(Line(f'data: {{"choices": [{{"delta": {{"content": "{written}", "reasoning": "{written}"}}}}]}}'))
+    assert (await ask(completions))[0] == Delta(read, reasoning=read)
+
+
+async def test_answer_without_any_text_ends_with_its_reason_only(model: Model, completions: Completions) -> None:
+    model.answer(usage={})
+    assert await ask(completions) == [Delta(finish_reason="stop")]
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_answer_ends_without_a_reason_when_the_model_gives_none(
+    model: Model, completions: Completions, done: bool
+) -> None:
+    model.answer("Hel", finish_reason=None, usage={}, done=done)
+    assert await ask(completions) == [Delta("Hel")]
+
+
+async def test_nothing_comes_when_the_stream_is_empty(model: Model, completions: Completions) -> None:
+    model.answer(Line(": hello"), finish_reason=None, usage={}, done=False)
+    assert await ask(completions) == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable", "requests"),
+    [
+        (401, "provider_auth", False, 1),
+        (403, "provider_auth", False, 1),
+        (429, "provider_rate_limited", True, RETRIES + 1),
+        (500, "provider_unavailable", True, RETRIES + 1),
+        (502, "provider_unavailable", True, RETRIES + 1),
+        (503, "provider_unavailable", True, RETRIES + 1),
+        (400, "provider_refused", True, 1),
+        (404, "provider_refused", True, 1),
+        (422, "provider_refused", True, 1),
+    ],
+)
+async def test_refusal_becomes_an_error_after_the_retries_it_is_worth(
+    model: Model, completions: Completions, status: int, code: str, retryable: bool, requests: int
+) -> None:
+    model.refuse(status, retry_after=SOON, times=RETRIES + 1)
+    deltas, error = await ask_until_error(completions)
+    assert deltas == []
+    assert (error.code, error.retryable) == (code, retryable)
+    assert error.detail
+    assert len(model.requests) == requests
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_answer_comes_when_a_retry_succeeds(model: Model, completions: Completions, status: int) -> None:
+    model.refuse(status, retry_after=SOON, times=RETRIES)
+    model.answer("Hello")
+    assert text_of(await ask(completions)) == "Hello"
+    assert len(model.requests) == RETRIES + 1
+
+
+async def test_rate_limit_tells_how_long_to_wait(model: Model, completions: Completions) -> None:
+    model.refuse(429, retry_after=SOON, times=RETRIES + 1)
+    _, error = await ask_until_error(completions)
+    assert error.retry_after == SOON
+
+
+async def test_rate_limit_is_told_as_such_when_its_wait_is_longer_than_our_patience(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "FIRST_DELTA_SECONDS", 0.3)
+    model.refuse(429, retry_after=30, times=RETRIES + 1)
+    _, error = await ask_until_error(completions)
+    assert (error.code, error.retry_after) == ("provider_rate_limited", 30)
+
+
+@pytest.mark.parametrize("wait", [float("inf"), float("nan"), -1.0])
+async def test_rate_limit_tells_only_a_wait_that_json_has(
+    model: Model, monkeypatch: pytest.MonkeyPatch, wait: float
+) -> None:
+    monkeypatch.setattr(completion, "RETRIES", 0)
+    completions = Completions(api_key=KEY, base_url=model.url)
+    model.refuse(429, retry_after=wait)
+    _, error = await ask_until_error(completions)
+    await completions.close()
+    assert error.code == "provider_rate_limited"
+    assert error.retry_after in (None, 0)
+
+
+@pytest.mark.parametrize("code", ["context_length_exceeded", "exceed_context_size_error"])
+async def test_context_that_is_too_long_is_told_apart(model: Model, completions: Completions, code: str) -> None:
+    model.refuse(400, code=code, message="This model's maximum context length is 8192 tokens.")
+    _, error = await ask_until_error(completions)
+    assert (error.code, error.retryable) == ("context_too_long", False)
+    assert len(model.requests) == 1
+
+
+async def test_model_server_that_is_down_is_unavailable(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion, "RETRIES", 1)
+    completions = Completions(api_key=KEY, base_url=model.url)
+    await model.close_door()
+    _, error = await ask_until_error(completions)
+    assert (error.code, error.retryable) == ("provider_unavailable", True)
+    await model.open_door()
+    assert text_of(await ask(completions)) == "You said: **Hi**"
+    await completions.close()
+
+
+# What breaks off
+
+BROKEN: list[tuple[Step, str]] = [
+    (CUT, "provider_unavailable"),
+    (Failure(), "provider_refused"),
+    (Line("data: {broken"), "provider_refused"),
+    (Line('data: {"choices": {"delta": 7}}'), "provider_refused"),
+    (Line('data: {"choices": ["Hello"]}'), "provider_refused"),
+    (piece(content=["Hello"]), "provider_refused"),
+    (piece(content=7), "provider_refused"),
+]
+
+
+@pytest.mark.parametrize(("step", "code"), BROKEN)
+async def test_answer_breaks_off_in_an_error_after_some_text(
+    model: Model, completions: Completions, step: Step, code: str
+) -> None:
+    model.answer("Hel", step, "lo")
+    deltas, error = await ask_until_error(completions)
+    assert deltas == [Delta("Hel")]
+    assert (error.code, error.retryable) == (code, True)
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize(("step", "code"), BROKEN)
+async def test_answer_breaks_off_in_an_error_before_any_text(
+    model: Model, completions: Completions, step: Step, code: str
+) -> None:
+    model.answer(piece(role="assistant", content=""), step, "lo")
+    deltas, error = await ask_until_error(completions)
+    assert deltas == []
+    assert (error.code, error.retryable) == (code, True)
+    assert len(model.requests) == 1
+
+
+async def test_reason_that_is_no_text_is_no_reason(model: Model, completions: Completions) -> None:
+    odd = {"choices": [{"delta": {"content": "Hi"}, "finish_reason": {"type": "stop"}}]}
+    model.answer(Line("data: " + json.dumps(odd)), Failure())
+    deltas, _ = await ask_until_error(completions)
+    assert all(delta.finish_reason is None for delta in deltas)
+
+
+@pytest.mark.parametrize("step", [SILENCE, Drip(0.02)])
+@pytest.mark.parametrize("before", [[], [piece(role="assistant", content="")]])
+async def test_answer_times_out_before_its_first_delta(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, before: list[Step], step: Step
+) -> None:
+    monkeypatch.setattr(completion, "FIRST_DELTA_SECONDS", 0.2)
+    model.answer(*before, step)
+    deltas, error = await ask_until_error(completions)
+    assert deltas == []
+    assert (error.code, error.retryable) == ("provider_timeout", True)
+    await (await model.asked()).closed()
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize("step", [SILENCE, Drip(0.02)])
+@pytest.mark.parametrize("constant", ["BETWEEN_DELTAS_SECONDS", "ANSWER_SECONDS"])
+async def test_answer_times_out_after_some_text(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, constant: str, step: Step
+) -> None:
+    monkeypatch.setattr(completion, constant, 0.2)
+    model.answer("Hel", step, "lo")
+    deltas, error = await ask_until_error(completions)
+    assert deltas == [Delta("Hel")]
+    assert error.code == "provider_timeout"
+    await (await model.asked()).closed()
+
+
+async def test_answer_times_out_when_it_never_ends(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "ANSWER_SECONDS", 0.3)
+    gate = Gate()
+    model.answer(*["on and "] * 100, gate)
+    deltas, error = await ask_until_error(completions)
+    assert text_of(deltas) == "on and " * 100
+    assert error.code == "provider_timeout"
+
+
+async def test_figures_are_not_waited_for_long(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "USAGE_SECONDS", 0.1)
+    model.answer("Hello", Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'), Drip(0.02))
+    deltas, _ = await ask_until_error(completions)
+    assert deltas == [Delta("Hello"), Delta(finish_reason="stop")]
+    await (await model.asked()).closed()
+
+
+async def test_slow_reader_is_not_struck_by_the_models_deadlines(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for constant in ("FIRST_DELTA_SECONDS", "BETWEEN_DELTAS_SECONDS"):
+        monkeypatch.setattr(completion, constant, 0.3)
+    model.answer("Hello, ", "world")
+    got = []
+    passed = asyncio.Event()
+    async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+        async for delta in deltas:
+            if not got:
+                asyncio.get_running_loop().call_later(0.5, passed.set)
+                await passed.wait()
+            got.append(delta)
+    assert text_of(got) == "Hello, world"
+
+
+# Leaving
+
+
+async def test_model_is_left_when_its_reader_leaves(model: Model, completions: Completions) -> None:
+    model.answer("Hel", SILENCE)
+    async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+        assert await anext(deltas) == Delta("Hel")
+    await (await model.asked()).closed()
+
+
+@pytest.mark.parametrize("before", [[], ["Hel"]])
+async def test_model_is_left_when_its_reader_is_cancelled(
+    model: Model, completions: Completions, before: list[str]
+) -> None:
+    gate = Gate()
+    model.answer(*before, gate, "lo")
+    reading = asyncio.create_task(ask(completions))
+    await gate.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await (await model.asked()).closed()
+
+
+async def test_model_is_left_when_its_reader_fails(model: Model, completions: Completions) -> None:
+    model.answer("Hel", SILENCE)
+    with pytest.raises(ZeroDivisionError):
+        async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+            async for _ in deltas:
+                raise ZeroDivisionError
+    await (await model.asked()).closed()
+
+
+async def test_model_is_asked_again_after_many_left(model: Model, completions: Completions) -> None:
+    model.answer("Hel", SILENCE, times=20)
+    for _ in range(20):
+        async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+            await anext(deltas)
+    assert text_of(await ask(completions)) == "You said: **Hi**"
+
+
+async def test_reading_leaves_no_tasks_behind(model: Model, completions: Completions) -> None:
+    model.answer(*["word "] * 50)
+    async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+        await anext(deltas)
+        before = len(asyncio.all_tasks())
+        most = before
+        async for _ in deltas:
+            most = max(most, len(asyncio.all_tasks()))
+    assert most <= before
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+async def test_error_has_no_word_of_the_providers_and_no_key(
+    model: Model, completions: Completions, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    model.refuse(status, message=f"Incorrect API key provided: {KEY}.", retry_after=SOON, times=RETRIES + 1)
+    _, error = await ask_until_error(completions)
+    told = f"{error} {error!r} {error.detail} {error.code} {caplog.text}"
+    assert KEY not in told
+    assert "Incorrect" not in told
+
+
+@pytest.mark.parametrize("step", [Failure(message=f"The key {KEY} did it."), Line(f"data: {{{KEY}")])
+async def test_error_in_the_stream_has_no_word_of_the_providers(
+    model: Model, completions: Completions, caplog: pytest.LogCaptureFixture, step: Step
+) -> None:
+    caplog.set_level(logging.INFO)
+    model.answer("Hel", step)
+    _, error = await ask_until_error(completions)
+    assert KEY not in f"{error} {error!r} {error.detail} {caplog.text}"
