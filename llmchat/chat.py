@@ -6,12 +6,11 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from llmchat import events
-from llmchat.conversation import Branch, Conversation, derived_id, first_words
+from llmchat.conversation import Branch, Conversation, derived_id, first_words, milliseconds
 from llmchat.errors import BadField, NotFound, TooLong
 from llmchat.events import (
     ConversationListed,
@@ -104,7 +103,7 @@ class Chat:
         before_ms = None
         if command.before is not None:
             try:
-                before_ms = int(datetime.fromisoformat(command.before).timestamp() * 1000)
+                before_ms = milliseconds(command.before)
             except (ValueError, OverflowError):
                 raise BadField("The field before is wrong: it must be an RFC 3339 time.") from None
         found, more = await self._history.listed(
@@ -178,7 +177,7 @@ class Chat:
             model=self._checked_model(command.model) or self._model_of(known),
         )
         self._turns.begin(known.id)
-        await self._listing.updated(session, known.id)
+        await self._listing.updated(session, known.id, used=True)
 
     async def select(self, session: str, command: events.MessageSelect) -> None:
         """Make the branch through a message the current one, for all. Raises NotFound."""

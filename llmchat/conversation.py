@@ -24,6 +24,11 @@ def timestamp(now: datetime | None = None) -> str:
     return (now or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def milliseconds(time: str) -> int:
+    """Give an RFC 3339 time as milliseconds since 1970. Raises ValueError."""
+    return round(datetime.fromisoformat(time).timestamp() * 1000)
+
+
 def derived_id(*parts: str) -> str:
     """Make an id that the same parts always give, and that tells nothing of them."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.conversation import Branch, Conversation, Turn, digest, timestamp
+from llmchat.conversation import Branch, Conversation, Turn, digest, milliseconds, timestamp
 from llmchat.errors import BadField, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded
 from llmchat.keys import Keys
@@ -100,7 +100,7 @@ class History:
         """
         keys = self._keys.of_conversation(conversation)
         if new:
-            await self.touch(session, conversation)
+            await self.touch(session, conversation, timestamp())
         await self._note_work(conversation)
         sent = digest(text)[:32]
         while True:
@@ -139,6 +139,8 @@ class History:
             pipe.hmget(keys.conversation, "session", "revision", "tip")
             pipe.hmget(keys.tree, f"sent:{message}", parent, f"children:{parent}")
             (owner, revision, tip), (sent, node, children) = await pipe.execute()
+        if owner is None and parent not in ("", TIP):
+            raise NotFound(NO_MESSAGE)
         if owner is None or owner.decode() != session or sent is not None:
             return (revision or b"0").decode(), "", []  # the script knows what to say
         if parent == TIP:
@@ -316,12 +318,12 @@ class History:
 
     # The session's conversations
 
-    async def touch(self, session: str, conversation: str) -> None:
-        """Put a conversation at the head of its session's list."""
+    async def touch(self, session: str, conversation: str, updated: str) -> None:
+        """Put a conversation where its last use belongs in its session's list."""
         key = self._keys.conversations(session)
         async with available():
             pipe = self._redis.pipeline(transaction=False)
-            pipe.zadd(key, {conversation: await self._now_ms()})
+            pipe.zadd(key, {conversation: milliseconds(updated)})
             if self._retention_ms:
                 pipe.pexpire(key, self._retention_ms)
             await pipe.execute()
@@ -376,8 +378,9 @@ class History:
     async def restore(self, session: str, conversation: str) -> Conversation:
         """Bring back a conversation deleted a moment ago. Raises NotFound."""
         await self._doom(session, conversation, doom=False)
-        await self.touch(session, conversation)
-        return await self.conversation(session, conversation)
+        restored = await self.conversation(session, conversation)
+        await self.touch(session, conversation, restored.updated)
+        return restored
 
     async def _doom(self, session: str, conversation: str, *, doom: bool) -> None:
         keys = self._keys.of_conversation(conversation)

@@ -32,7 +32,7 @@ class Listing:
         with suppress(Unavailable, NotFound):
             known = await self._history.conversation(session, conversation)
             if used:
-                await self._history.touch(session, conversation)
+                await self._history.touch(session, conversation, known.updated)
             await self._tell(session, self.updated_event(known))
 
     async def deleted(self, session: str, conversation: str) -> None:

@@ -194,7 +194,9 @@ class Turns:
         conversation = lease.conversation
         began = time.monotonic()
         branch = await self._branch(session, conversation, turn.prompt)
-        if turn.attempt >= MAX_ATTEMPTS or branch is None:
+        if branch is None:
+            return  # deleted: gone in a moment, or restored and found again
+        if turn.attempt >= MAX_ATTEMPTS:
             await self._settle(lease, session, turn)
             return
         answer = Answer(

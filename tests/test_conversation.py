@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -239,7 +239,9 @@ def test_context_is_smaller_when_the_provider_counts_more_tokens() -> None:
         (0, 100, 1.2),
     ],
 )
-def test_calibration_follows_the_figures_within_bounds(estimate: int, counted: int, calibration: float) -> None:
+def test_calibration_follows_the_figures_within_bounds(
+    estimate: int, counted: int, calibration: float
+) -> None:
     assert calibrated(1.2, estimate, counted) == calibration
 
 
@@ -275,8 +277,3 @@ def test_context_fits_and_is_the_end_of_the_branch(
         assert beginning
         assert newest.startswith(beginning)
         assert newest.endswith(end)
-
-
-def test_timestamp_of_another_zone_is_told_in_utc() -> None:
-    eastern = datetime(2026, 1, 1, 7, tzinfo=timezone(timedelta(hours=-5)))
-    assert timestamp(eastern) == "2026-01-01T12:00:00.000Z"

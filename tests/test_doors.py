@@ -22,7 +22,9 @@ class App:
         """Serve one scope."""
         self.scopes.append(scope)
         if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]}
+            )
             await send({"type": "http.response.body", "body": b"Hi"})
         elif scope["type"] == "websocket":
             await send({"type": "websocket.accept"})
@@ -133,7 +135,7 @@ async def test_host_is_let_in_when_it_is_allowed(kind: str, host: str) -> None:
         "[::1].evil.example",
         "localhost:port",
         "localhost:80:80",
-        "localhost:99999",
+        "localhost:999999",
         "localhost:-1",
         "localhost@evil.example",
         "evil@localhost",
@@ -158,6 +160,11 @@ async def test_host_is_refused_when_it_is_foreign_or_garbage(kind: str, host: st
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 async def test_host_is_refused_when_it_is_missing(kind: str) -> None:
     assert (await visit([], kind=kind)).status == 400
+
+
+@pytest.mark.parametrize("hosts", [["chat.example", "evil.example"], ["evil.example", "chat.example"]])
+async def test_host_is_refused_when_there_are_two(hosts: list[str]) -> None:
+    assert (await visit([("Host", host) for host in hosts])).status == 400
 
 
 @pytest.mark.parametrize("host", ["anything.example", "10.0.0.7:8000", "[2001:db8::1]"])
@@ -222,6 +229,11 @@ async def test_page_elsewhere_may_link_here(method: str) -> None:
     assert (await visit([*HOST, ("Origin", "http://evil.example")], method=method)).status == 200
 
 
+async def test_origin_is_refused_when_there_are_two() -> None:
+    origins = [("Origin", "http://evil.example"), ("Origin", "http://chat.example")]
+    assert (await visit([*HOST, *origins], kind="websocket")).status == 403
+
+
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 async def test_program_is_let_in_without_an_origin(kind: str) -> None:
     assert (await visit(HOST, kind=kind, method="POST")).status in (101, 200)
@@ -239,7 +251,9 @@ async def test_program_is_let_in_without_an_origin(kind: str) -> None:
     ],
 )
 async def test_origin_must_have_the_port_of_the_host(host: str, origin: str, status: int) -> None:
-    made = await visit([("Host", host), ("Origin", origin)], kind="websocket", hosts=("localhost", "[::1]", "127.0.0.1"))
+    made = await visit(
+        [("Host", host), ("Origin", origin)], kind="websocket", hosts=("localhost", "[::1]", "127.0.0.1")
+    )
     assert made.status == status
 
 
@@ -350,7 +364,9 @@ async def test_scope_of_the_server_stays_as_it_was() -> None:
     }
     app = App()
     made = Visit(app)
-    await Doors(app, allowed_hosts=["chat.example"], trusted_origins=[], proxy_hops=1)(scope, receive, made.send)
+    await Doors(app, allowed_hosts=["chat.example"], trusted_origins=[], proxy_hops=1)(
+        scope, receive, made.send
+    )
     assert made.scheme == "https"
     assert scope["scheme"] == "http"
 

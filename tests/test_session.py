@@ -55,7 +55,9 @@ def test_session_is_not_read_from_the_cookie_of_the_other_scheme(secure: bool) -
     assert SESSIONS.read(cookies, secure=secure) is None
 
 
-@pytest.mark.parametrize("cookies", [None, "", ";", "llmchat", "llmchat=", "llmchat=s1", "llmchat=s1.x.y", "=;=;"])
+@pytest.mark.parametrize(
+    "cookies", [None, "", ";", "llmchat", "llmchat=", "llmchat=s1", "llmchat=s1.x.y", "=;=;"]
+)
 def test_nobody_is_read_from_a_header_without_a_valid_cookie(cookies: str | None) -> None:
     assert SESSIONS.read(cookies, secure=False) is None
 
@@ -108,12 +110,12 @@ def test_session_is_read_by_an_instance_whose_clock_is_behind(monkeypatch: pytes
         assert SESSIONS.read(cookies, secure=False) == "s1"
 
 
-@given(st.text(LATIN_1), st.booleans())
+@given(st.text(LATIN_1) | st.text('ab/=;, "\\@{}[]é'), st.booleans())
 def test_nothing_is_raised_whatever_the_header(cookies: str, secure: bool) -> None:
     assert SESSIONS.read(cookies, secure=secure) is None
 
 
-@given(st.text(LATIN_1.filter(lambda character: character not in ";"), max_size=60))
+@given(st.text(LATIN_1.filter(lambda character: character != ";"), max_size=60))
 def test_nothing_is_raised_whatever_the_value(value: str) -> None:
     assert SESSIONS.read(f"llmchat={value}", secure=False) is None
 

@@ -145,7 +145,12 @@ def test_answer_finishes_for_the_providers_reason(given_reason: str, reason: str
 
 def test_answer_finishes_with_its_digest_its_usage_and_its_seconds() -> None:
     answer = new_answer()
-    says(answer, "Größe", Delta(finish_reason="stop"), Delta(usage={"prompt_tokens": 9, "completion_tokens": 2}))
+    says(
+        answer,
+        "Größe",
+        Delta(finish_reason="stop"),
+        Delta(usage={"prompt_tokens": 9, "completion_tokens": 2}),
+    )
     ended = finished(answer, seconds=1.26)
     assert ended.digest == hashlib.sha256("Größe".encode()).hexdigest()
     assert ended.usage == {"prompt_tokens": 9, "completion_tokens": 2}
@@ -165,7 +170,9 @@ def test_answer_is_complete_when_an_error_comes_after_its_finish_reason() -> Non
 
 
 @pytest.mark.parametrize("error", [None, CUT])
-def test_answer_is_interrupted_when_it_ends_without_a_reason_after_some_text(error: ProviderError | None) -> None:
+def test_answer_is_interrupted_when_it_ends_without_a_reason_after_some_text(
+    error: ProviderError | None,
+) -> None:
     answer = new_answer()
     says(answer, "Hel")
     ended = finished(answer, error=error)
@@ -190,7 +197,9 @@ def test_answer_fails_for_the_providers_error_when_there_is_no_text() -> None:
     }
 
 
-@pytest.mark.parametrize("deltas", [[], [Delta(finish_reason="stop")], [Delta(reasoning="Hm."), Delta(finish_reason="length")]])
+@pytest.mark.parametrize(
+    "deltas", [[], [Delta(finish_reason="stop")], [Delta(reasoning="Hm."), Delta(finish_reason="length")]]
+)
 def test_answer_fails_as_refused_when_it_is_empty(deltas: list[Delta]) -> None:
     answer = new_answer()
     says(answer, *deltas)
@@ -240,7 +249,9 @@ def test_answer_is_cut_when_text_waits_to_be_said(monkeypatch: pytest.MonkeyPatc
     assert answer.text == "1234567890"
 
 
-def test_answer_that_is_just_as_long_as_it_may_be_ends_for_its_own_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_that_is_just_as_long_as_it_may_be_ends_for_its_own_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(turn, "MAX_ANSWER_CHARACTERS", 5)
     answer = new_answer()
     says(answer, "Hello", Delta(finish_reason="stop"))
@@ -250,7 +261,13 @@ def test_answer_that_is_just_as_long_as_it_may_be_ends_for_its_own_reason(monkey
 def test_reasoning_is_cut_when_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turn, "MAX_ANSWER_CHARACTERS", 5)
     answer = new_answer()
-    said = says(answer, Delta(reasoning="123"), Delta(reasoning="4567"), Delta(reasoning="89"), Delta("Hi", finish_reason="stop"))
+    said = says(
+        answer,
+        Delta(reasoning="123"),
+        Delta(reasoning="4567"),
+        Delta(reasoning="89"),
+        Delta("Hi", finish_reason="stop"),
+    )
     assert [event.reasoning for event in said] == ["123", "45", None]
     assert answer.record(finished(answer))["reasoning"] == "12345"
 
@@ -303,7 +320,11 @@ PIECES = st.one_of(
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(PIECES, st.booleans()), max_size=40), PIECES, st.sampled_from(["stop", "cut", "stopped"]))
+@given(
+    st.lists(st.tuples(PIECES, st.booleans()), max_size=40),
+    PIECES,
+    st.sampled_from(["stop", "cut", "stopped"]),
+)
 def test_events_add_up_to_the_whole_answer_however_it_comes(
     pieces: list[tuple[str, bool]], kept: str, how: str
 ) -> None:

@@ -16,6 +16,12 @@ local function envelope(channel, epoch, offset, frame)
     .. '\165frame\198' .. uint32(#frame) .. frame
 end
 
+-- How long a key of the conversation lives: what is doomed stays doomed.
+local function lifetime(conversation, ms)
+  if redis.call('HEXISTS', conversation, 'deleted') == 1 then return redis.call('PTTL', conversation) end
+  return ms
+end
+
 -- Assign the next place, append to the log, publish: one step. Returns the offset.
 local function place(conversation, log, channel, body, log_ms, log_entries)
   local offset = redis.call('HINCRBY', conversation, 'offset', 1)
@@ -23,19 +29,15 @@ local function place(conversation, log, channel, body, log_ms, log_entries)
   local place = string.format('%d', offset)
   local frame = body .. ',"at":{"epoch":"' .. epoch .. '","offset":' .. place .. '}}'
   redis.call('XADD', log, 'MAXLEN', '~', log_entries, place .. '-0', 'frame', frame)
-  redis.call('PEXPIRE', log, log_ms)
+  redis.call('PEXPIRE', log, lifetime(conversation, log_ms))
   redis.call('PUBLISH', channel, envelope(channel, epoch, offset, frame))
   return offset
 end
 
--- Keep what a conversation owns for as long as its history is kept ('0' is for ever); what is doomed stays doomed.
+-- Keep what a conversation owns for as long as its history is kept ('0' is for ever).
 local function keep(retention_ms, conversation, ...)
-  local ms = retention_ms
-  if redis.call('HEXISTS', conversation, 'deleted') == 1 then
-    ms = redis.call('PTTL', conversation)
-  elseif ms == '0' then
-    return
-  end
+  local ms = lifetime(conversation, retention_ms)
+  if ms == '0' then return end
   for _, key in ipairs({conversation, ...}) do redis.call('PEXPIRE', key, ms) end
 end
 

@@ -17,7 +17,6 @@ while chosen do
   tip = chosen
   chosen = redis.call('HGET', tree, 'chosen:' .. tip)
 end
-if redis.call('HGET', conversation, 'tip') == tip then return {'ok', tip} end
 redis.call('HSET', conversation, 'tip', tip)
 redis.call('HINCRBY', conversation, 'revision', 1)
 place(conversation, log, channel, body .. tip .. '"', log_ms, log_entries)

@@ -49,7 +49,7 @@ class ChatMessage extends HTMLElement {
   }
 
   get #live() {
-    return (this.#blocks ??= new LiveBlocks(this.querySelector(".blocks")));
+    return (this.#blocks ??= new LiveBlocks(this.querySelector(".blocks"), this.text));
   }
 
   /** Take over a message's shape; what did not change is left alone. */
@@ -125,7 +125,7 @@ class ChatMessage extends HTMLElement {
 
   #showWords(text, html) {
     if (this.dataset.role === "user") this.querySelector(".words").textContent = text;
-    else if (html) this.#live.show(html);
+    else if (html) this.#live.show(html, text);
     else this.#live.showPlain(text);
   }
 

@@ -9,27 +9,33 @@ const policy = globalThis.trustedTypes?.createPolicy("llmchat", { createHTML: (h
 
 const FLOW = "ul, ol, li, blockquote, dl, dd";
 const TAKES_TEXT = "p, ul, ol, blockquote, dl";
+const BLANK_LINE = /\n[ \t]*\n/;
 
 export class LiveBlocks {
   #element;
-  #tail = null; // the text node that holds what came after the last rendering
-  #plain = null; // a paragraph of our own for text that has no block yet
+  #tail = null; // the text node that text is appended to: one of the next two
+  #inline = null; // the text node that stands inside the last block
+  #plain = null; // a paragraph of our own, for text that has no block yet
+  #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
-  constructor(element) {
+  /** `text` is what the element's HTML was rendered from. */
+  constructor(element, text) {
     this.#element = element;
+    this.#gap = gapAfter(text);
     this.#furnish();
   }
 
-  /** Show finished HTML in place of everything. */
-  show(html) {
-    this.#tail = this.#plain = null;
+  /** Show HTML, rendered from `text`, in place of everything. */
+  show(html, text) {
+    this.#gap = gapAfter(text);
+    this.#tail = this.#inline = this.#plain = null;
     this.#element.replaceChildren(this.#place(html));
     this.#furnish();
   }
 
   /** Show text that has no rendering yet in place of everything. */
   showPlain(text) {
-    this.#tail = this.#plain = null;
+    this.#tail = this.#inline = this.#plain = null;
     this.#element.replaceChildren();
     if (text) this.#append(text);
   }
@@ -38,6 +44,7 @@ export class LiveBlocks {
   grow({ text = "", blocks, count }) {
     if (blocks.length === 0) return text && this.#append(text);
     const open = this.#openCode();
+    this.#gap = gapAfter(text);
     const untouched = open && !blocks.some(([index]) => index === this.#element.children.length - 1);
     this.mend(blocks, count);
     if (untouched && open.isConnected && text) this.#append(text);
@@ -70,21 +77,28 @@ export class LiveBlocks {
   }
 
   #append(text) {
-    if (!this.#tail?.isConnected) this.#begin(text);
-    else if (this.#startsBlock(text)) this.#beginPlain(text.trimStart());
-    else this.#tail.appendData(text);
+    const code = this.#openCode();
+    if (this.#plain) this.#tail.appendData(text);
+    else if (code) this.#tailIn(code).appendData(text);
+    else this.#flow((this.#tail?.data ?? this.#gap) + text);
   }
 
-  #startsBlock(text) {
-    return !this.#plain && !this.#openCode() && /\n\s*\n/.test(this.#tail.data.slice(-3) + text);
-  }
-
-  #begin(text) {
+  /** Show what came since the last rendering: in the last block, and from a blank line on in one of its own. */
+  #flow(text) {
     const last = this.#element.lastElementChild;
-    const flow = this.#openCode() ?? (last?.matches(TAKES_TEXT) && !/\n\s*\n/.test(text) ? deepest(last) : null);
-    if (!flow) return this.#beginPlain(text.trimStart());
-    this.#tail = document.createTextNode(text);
-    flow.append(last.matches("ul, ol") ? keepingLines(this.#tail) : this.#tail);
+    if (!last?.matches(TAKES_TEXT)) return this.#beginPlain(text.trimStart());
+    const end = text.search(BLANK_LINE);
+    const next = end < 0 ? "" : text.slice(end).trimStart();
+    this.#tail ??= this.#tailIn(last.matches("ul, ol") ? linesIn(deepest(last)) : deepest(last));
+    this.#tail.data = next ? text.slice(0, end) : text;
+    if (next) this.#beginPlain(next);
+  }
+
+  #tailIn(element) {
+    if (this.#tail) return this.#tail;
+    this.#tail = this.#inline = document.createTextNode("");
+    element.append(this.#tail);
+    return this.#tail;
   }
 
   #beginPlain(text) {
@@ -97,9 +111,10 @@ export class LiveBlocks {
 
   // A rendering covers all text up to it; only an open code block keeps what was appended.
   #clearTail() {
-    if (!this.#openCode()) this.#tail?.remove();
+    if (!this.#openCode()) this.#inline?.remove();
     this.#element.querySelector("span[data-plain]")?.remove();
     this.#plain?.remove();
+    this.#inline = null;
     this.#tail = this.#plain = null;
   }
 
@@ -111,11 +126,15 @@ export class LiveBlocks {
 }
 
 // The next items of a list are on lines of their own also before they are rendered.
-function keepingLines(text) {
+function linesIn(item) {
   const span = document.createElement("span");
   span.toggleAttribute("data-plain", true);
-  span.append(text);
+  item.append(span);
   return span;
+}
+
+function gapAfter(text) {
+  return text.slice(text.trimEnd().length);
 }
 
 function deepest(element) {

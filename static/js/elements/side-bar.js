@@ -7,7 +7,7 @@ class SideBar extends HTMLElement {
     document.querySelector(".open-chats").addEventListener("click", () => this.open());
     this.querySelector(".close-chats").addEventListener("click", () => this.close());
     this.querySelector(".scrim").addEventListener("click", () => this.close());
-    this.addEventListener("keydown", ({ key }) => key === "Escape" && this.closeDrawer());
+    document.addEventListener("keydown", ({ key }) => key === "Escape" && this.#escaped());
     narrow.addEventListener("change", () => this.#setDrawer(false));
     this.#label();
   }
@@ -32,6 +32,11 @@ class SideBar extends HTMLElement {
   /** On a narrow screen, get out of the way of what was chosen. */
   closeDrawer() {
     if (this.hasAttribute("data-drawer")) this.close();
+  }
+
+  // Escape closes what lies on top first.
+  #escaped() {
+    if (!document.querySelector(":popover-open")) this.closeDrawer();
   }
 
   get #open() {
