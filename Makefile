@@ -9,10 +9,10 @@ PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
 NEEDS := Python 3.11, 3.12 or 3.13 is needed; none was found. Install one, or name it: make PYTHON=/path/to/python3.11
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
+	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format requirements browser
+.PHONY: help run install test check format requirements screenshot browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -46,6 +46,9 @@ requirements: $(STAMPS)/dev ## pin the newest of everything, with hashes
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) --no-deps requirements-local.in -o requirements-local.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+screenshot: browser ## make the README's picture anew
+	SCREENSHOT=docs/screenshot.png $(BIN)/python -m pytest -q tests/browser/test_screenshot.py
 
 browser: $(STAMPS)/dev
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \

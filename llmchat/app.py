@@ -67,7 +67,10 @@ def create_app(settings: Settings | None = None) -> Quart:
 
     root = Path(__file__).resolve().parent.parent
     app = Quart(
-        "llmchat", static_folder=str(root / "static"), template_folder=str(root / "templates"), root_path=str(root)
+        "llmchat",
+        static_folder=str(root / "static"),
+        template_folder=str(root / "templates"),
+        root_path=str(root),
     )
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[EXTENSION] = rooms

@@ -110,7 +110,9 @@ class Broadcaster:
     ) -> None:
         url = _url(hosts)
         self._commands = connect(url)
-        self._subscriber = _Subscriber(connect_subscriber(url), self._commands, prefix, self._deliver, self._lapse_all)
+        self._subscriber = _Subscriber(
+            connect_subscriber(url), self._commands, prefix, self._deliver, self._lapse_all
+        )
         self._prefix = prefix
         self._capacity = capacity
         self._channel_capacity = [
@@ -146,7 +148,9 @@ class Broadcaster:
             return
         groups = [redis_channel(self._prefix, "group", group) for group in inbox.groups]
         names = [redis_channel(self._prefix, "channel", channel), *groups]
-        for name in [name for name in names if self._forget_reader(name, channel)]:  # all before the first await
+        for name in [
+            name for name in names if self._forget_reader(name, channel)
+        ]:  # all before the first await
             await self._subscriber.unsubscribe(name)
 
     async def send(self, channel: str, message: Message) -> None:
@@ -300,8 +304,12 @@ class _Subscriber:
         self._lapse = lapse
         self._heartbeat = redis_channel(prefix, "heartbeat", secrets.token_hex(8))
         self._wanted: set[str] = set()  # Redis channels to be subscribed to, now and after a reconnect
-        self._unconfirmed: Counter[str] = Counter()  # Redis channel -> SUBSCRIBEs written and not confirmed yet
-        self._confirmed: dict[str, asyncio.Future[None]] = {}  # Redis channel -> done when its last one is confirmed
+        self._unconfirmed: Counter[str] = (
+            Counter()
+        )  # Redis channel -> SUBSCRIBEs written and not confirmed yet
+        self._confirmed: dict[
+            str, asyncio.Future[None]
+        ] = {}  # Redis channel -> done when its last one is confirmed
         self._pubsub: PubSub | None = None  # while connected
         self._gap = False  # a connection was lost, and the next one is not complete yet
         self._writing = asyncio.Lock()

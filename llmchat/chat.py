@@ -50,14 +50,19 @@ class Chat:
     @property
     def models(self) -> list[dict[str, Any]]:
         """The models on offer, the default first."""
-        return [{"id": model, "label": self._settings.label_of(model), "images": False} for model in self._settings.openai_models]
+        return [
+            {"id": model, "label": self._settings.label_of(model), "images": False}
+            for model in self._settings.openai_models
+        ]
 
     @property
     def limits(self) -> dict[str, int]:
         """What a client should know before it sends: characters of a text, bytes of an attachment."""
         return {"text": self._settings.max_prompt_chars, "attachment": 0}
 
-    async def snapshot(self, session: str, conversation: str, *, command: str | None = None) -> ConversationSnapshot:
+    async def snapshot(
+        self, session: str, conversation: str, *, command: str | None = None
+    ) -> ConversationSnapshot:
         """Read the current branch's newest messages and where the conversation stands. Raises NotFound."""
         branch = await self._history.read(
             session, conversation, limit=events.MAX_MESSAGES, max_bytes=SNAPSHOT_TEXT_BYTES
@@ -76,7 +81,9 @@ class Chat:
             at=known.at,
         )
 
-    async def after(self, session: str, conversation: str, place: events.Place) -> tuple[list[str], dict[str, Any]]:
+    async def after(
+        self, session: str, conversation: str, place: events.Place
+    ) -> tuple[list[str], dict[str, Any]]:
         """Read the frames after a place and the place they lead to.
 
         Raises NotFound, and LookupError where only a snapshot helps.
@@ -200,7 +207,9 @@ class Chat:
             changes["model"] = self._checked_model(command.model)
         if command.parameters is not None:
             changes["parameters"] = command.parameters.model_dump_json(exclude_none=True)
-        event = self._listing.updated_event(await self._history.update(session, command.conversation, changes))
+        event = self._listing.updated_event(
+            await self._history.update(session, command.conversation, changes)
+        )
         await self._listing.updated(session, command.conversation)
         return event
 

@@ -141,7 +141,9 @@ def _sound(text: str) -> str:
 def _provider_error(error: Exception) -> ProviderError:
     match error:
         case openai.AuthenticationError() | openai.PermissionDeniedError():
-            return ProviderError("provider_auth", "The model server did not accept this chat's key.", retryable=False)
+            return ProviderError(
+                "provider_auth", "The model server did not accept this chat's key.", retryable=False
+            )
         case openai.RateLimitError():
             return ProviderError(
                 "provider_rate_limited",
@@ -160,7 +162,9 @@ def _provider_error(error: Exception) -> ProviderError:
         case openai.APIStatusError():
             return ProviderError("provider_refused", "The model server refused the request.", retryable=True)
         case openai.APIConnectionError() | OSError():
-            return ProviderError("provider_unavailable", "The model server cannot be reached.", retryable=True)
+            return ProviderError(
+                "provider_unavailable", "The model server cannot be reached.", retryable=True
+            )
     return ProviderError("provider_refused", "The model server's answer cannot be read.", retryable=True)
 
 
@@ -173,4 +177,7 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
 
 def _context_exceeded(error: openai.APIStatusError) -> bool:
     body = error.body if isinstance(error.body, dict) else {}
-    return {body.get("code"), body.get("type")} & {"context_length_exceeded", "exceed_context_size_error"} != set()
+    return {body.get("code"), body.get("type")} & {
+        "context_length_exceeded",
+        "exceed_context_size_error",
+    } != set()

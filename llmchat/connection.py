@@ -76,7 +76,9 @@ async def close(socket: Socket, closing: BaseException) -> None:
 class Connection:
     """Serves one websocket until either side ends it."""
 
-    def __init__(self, socket: Socket, session: str, chat: Chat, broadcaster: Broadcaster, ready: Event) -> None:
+    def __init__(
+        self, socket: Socket, session: str, chat: Chat, broadcaster: Broadcaster, ready: Event
+    ) -> None:
         self._socket = socket
         self._session = session
         self._chat = chat
@@ -146,7 +148,10 @@ class Connection:
             if not isinstance(frame, str):
                 self._tell(Error(code="bad_frame", detail="The frame is not text."))
                 continue
-            if len(frame) > events.MAX_FRAME_BYTES or len(frame.encode("utf-8", "surrogatepass")) > events.MAX_FRAME_BYTES:
+            if (
+                len(frame) > events.MAX_FRAME_BYTES
+                or len(frame.encode("utf-8", "surrogatepass")) > events.MAX_FRAME_BYTES
+            ):
                 raise Closing(TOO_LARGE, "The frame is too large.")
             try:
                 self._commands.put_nowait(frame)
@@ -245,7 +250,9 @@ class Connection:
             for listed in (await self._chat.listed(self._session, newest)).conversations:
                 self._tell(events.ConversationUpdated(conversation=listed))
 
-    async def _resume(self, conversation: str, place: events.Place | None, command: str | None = None) -> None:
+    async def _resume(
+        self, conversation: str, place: events.Place | None, command: str | None = None
+    ) -> None:
         """Tell what came after a place, or all there is. The caller holds `_telling`."""
         if place is not None:
             try:

@@ -44,7 +44,11 @@ def first_words(text: str) -> str:
     words = " ".join(text.split())
     if len(words) <= TITLE_CHARACTERS:
         return words or UNTITLED
-    cut = words[:TITLE_CHARACTERS].rsplit(" ", 1)[0] if " " in words[:TITLE_CHARACTERS] else words[:TITLE_CHARACTERS]
+    cut = (
+        words[:TITLE_CHARACTERS].rsplit(" ", 1)[0]
+        if " " in words[:TITLE_CHARACTERS]
+        else words[:TITLE_CHARACTERS]
+    )
     return cut.rstrip(" ,;:.-–—") + "…"
 
 

@@ -113,7 +113,17 @@ class History:
             outcome, *rest = _decoded(
                 await self._send(
                     [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn],
-                    *(session, int(new), _new_epoch(), created, title, message, sent, _json(record), revision),
+                    *(
+                        session,
+                        int(new),
+                        _new_epoch(),
+                        created,
+                        title,
+                        message,
+                        sent,
+                        _json(record),
+                        revision,
+                    ),
                     *(above, answer, model, *self._placing(added, keys.channel)),
                 )
             )
@@ -151,7 +161,9 @@ class History:
             raise BadField("The field parent is wrong: it must be an answer's id, or null.")
         return revision.decode(), parent, children.decode().split() if children else []
 
-    async def regenerate(self, *, session: str, conversation: str, prompt: str, answer: str, model: str) -> None:
+    async def regenerate(
+        self, *, session: str, conversation: str, prompt: str, answer: str, model: str
+    ) -> None:
         """Make a turn for a prompt that is there. Raises NotFound, Busy."""
         keys = self._keys.of_conversation(conversation)
         await self._note_work(conversation)
@@ -269,7 +281,14 @@ class History:
     # Reading
 
     async def read(
-        self, session: str, conversation: str, *, start: str = "", above: bool = False, limit: int, max_bytes: int
+        self,
+        session: str,
+        conversation: str,
+        *,
+        start: str = "",
+        above: bool = False,
+        limit: int,
+        max_bytes: int,
     ) -> Branch:
         """Read a branch upwards from `start` (the tip if ""; from its parent with `above`), in one step.
 
@@ -299,7 +318,9 @@ class History:
         branch = await self.read(session, conversation, start=message, limit=1, max_bytes=0)
         return branch.messages[0]
 
-    async def after(self, session: str, conversation: str, epoch: str, offset: int) -> tuple[list[str], dict[str, Any]]:
+    async def after(
+        self, session: str, conversation: str, epoch: str, offset: int
+    ) -> tuple[list[str], dict[str, Any]]:
         """Read the frames after a place, and the place they lead to.
 
         Raises NotFound, and LookupError where the log does not have them all: another epoch, the future, too long ago.
@@ -352,7 +373,9 @@ class History:
             now_ms = await self._now_ms()
         ids = [each.decode() for each, _ in scored]
         found = await self._conversations(session, ids)
-        gone = {each.decode() for each, used_ms in scored if now_ms - used_ms > STALE_MS} - {each.id for each in found}
+        gone = {each.decode() for each, used_ms in scored if now_ms - used_ms > STALE_MS} - {
+            each.id for each in found
+        }
         if gone:  # kept for HISTORY_DAYS, and no longer
             async with available():
                 await self._redis.zrem(key, *gone)

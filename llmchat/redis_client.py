@@ -19,8 +19,19 @@ SOCKET_SECONDS = 2.0
 """For one answer of Redis, and for a connection."""
 REQUEST_SECONDS = 2.0
 """For one use of Redis, retries included."""
-REFUSALS = ("OOM", "command not allowed when used memory", "READONLY", "You can't write", "MISCONF", "NOREPLICAS",
-            "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "max number of clients")
+REFUSALS = (
+    "OOM",
+    "command not allowed when used memory",
+    "READONLY",
+    "You can't write",
+    "MISCONF",
+    "NOREPLICAS",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "max number of clients",
+)
 """How the answers begin that are the store's state; any other error answer is a bug of ours."""
 
 
@@ -63,7 +74,9 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
     except (RedisError, OSError, TimeoutError) as error:
         if isinstance(error, ResponseError) and not str(error).startswith(REFUSALS):
             raise
-        raise Unavailable("The store cannot be reached now; nothing was kept. Try again in a moment.") from error
+        raise Unavailable(
+            "The store cannot be reached now; nothing was kept. Try again in a moment."
+        ) from error
 
 
 class Script:

@@ -35,7 +35,15 @@ class Answer:
     """The answer to one prompt, in one attempt."""
 
     def __init__(
-        self, *, conversation: str, message: str, prompt: str, model: str, created: str, attempt: int, kept: str = ""
+        self,
+        *,
+        conversation: str,
+        message: str,
+        prompt: str,
+        model: str,
+        created: str,
+        attempt: int,
+        kept: str = "",
     ) -> None:
         self._conversation = conversation
         self._message = message

@@ -111,7 +111,7 @@ class Turns:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 async with self._broadcaster.channel("turns.") as channel:
                     await self._broadcaster.group_add(TURNS, channel)
@@ -291,7 +291,9 @@ class Turns:
             if not answer.complete:
                 raise
 
-    def _place(self, lease: Lease, answer: str, count: int, delta: CompletionDelta) -> Callable[[], Awaitable[bool]]:
+    def _place(
+        self, lease: Lease, answer: str, count: int, delta: CompletionDelta
+    ) -> Callable[[], Awaitable[bool]]:
         return lambda: self._history.append(
             lease.conversation, lease.fence, answer, count, delta.text, delta.reasoning or "", delta
         )
@@ -309,7 +311,9 @@ class Turns:
             attempt=turn.attempt,
             kept=text,
         )
-        error = ProviderError("provider_unavailable", "The answer was begun several times in vain.", retryable=True)
+        error = ProviderError(
+            "provider_unavailable", "The answer was begun several times in vain.", retryable=True
+        )
         ended = answer.end(seconds=0.0, error=error, stopped=turn.stop)
         await self._persist(
             lambda: self._history.finish(lease.conversation, lease.fence, answer.record(ended), None, ended)

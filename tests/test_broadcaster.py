@@ -37,9 +37,13 @@ async def make(store: Store, prefix: str) -> AsyncIterator[Make]:
     """Make broadcasters of one service, as one process each would have; they are closed at the end."""
     async with AsyncExitStack() as leaving:
 
+        async def close(broadcaster: Broadcaster) -> None:
+            async with within(20, "a broadcaster closes"):
+                await broadcaster.close()
+
         def new(url: str = store.url, **options: Any) -> Broadcaster:
             broadcaster = Broadcaster([url], **({"prefix": prefix} | options))
-            leaving.push_async_callback(broadcaster.close)
+            leaving.push_async_callback(close, broadcaster)
             return broadcaster
 
         yield new
@@ -139,7 +143,7 @@ async def test_new_channels_have_their_prefix_and_are_never_the_same(make: Make)
 
 
 async def test_group_gets_every_message_once_and_in_order_the_sender_too(make: Make) -> None:
-    one, two = make(), make()
+    one, two = make(capacity=200), make(capacity=200)
     channels = [(one, await joined(one, "g")), (one, await joined(one, "g")), (two, await joined(two, "g"))]
     await two.group_add("g", channels[2][1])  # twice is once
     for number in range(100):
@@ -411,6 +415,11 @@ async def test_expired_message_is_never_received(make: Make) -> None:
     channel = await joined(broadcaster, "g")
     await broadcaster.group_send("g", {"n": 1})
     await broadcaster.group_send("g", {"n": 2})
+
+    async def has_lapsed() -> bool:
+        return broadcaster.lapses == 1
+
+    await eventually(has_lapsed, seconds=10, what="the second message found the inbox full")
     with pytest.raises(ChannelLapsed):  # the first is not received, the second found the inbox full
         await received(broadcaster, channel)
 

@@ -17,6 +17,7 @@ from llmchat.errors import ProviderError
 from llmchat.turn import Delta
 from tests.fakes import CUT, SILENCE, Answering, Drip, Failure, Gate, Line, Model, Reasoning
 from tests.steps import Step
+from tests.waiting import within
 
 KEY = "sk-secret-of-the-tests"
 PROMPT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
@@ -386,8 +387,10 @@ async def test_figures_are_not_waited_for_long(
     model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "USAGE_SECONDS", 0.1)
+    monkeypatch.setattr(completion, "BETWEEN_DELTAS_SECONDS", 300)
     model.answer("Hello", Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'), Drip(0.02))
-    deltas, _ = await ask_until_error(completions)
+    async with within(10, "the stream is given up"):
+        deltas, _ = await ask_until_error(completions)
     assert deltas == [Delta("Hello"), Delta(finish_reason="stop")]
     await (await model.asked()).closed()
 

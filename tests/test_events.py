@@ -115,6 +115,30 @@ def test_update_is_refused_when_its_parameters_are_wrong(wrong: Any) -> None:
     assert isinstance(error, BadField)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("conversation.list", {"limit": "5"}),
+        ("conversation.list", {"limit": True}),
+        ("conversation.list", {"limit": 0}),
+        ("conversation.list", {"limit": 51}),
+        ("conversation.list", {"query": "x" * 201}),
+        ("conversation.open", {"after": {"epoch": "e", "offset": "7"}}),
+        ("conversation.open", {"after": {"epoch": "e", "offset": -1}}),
+        ("conversation.open", {"after": {"epoch": 7, "offset": 7}}),
+        ("conversation.open", {"after": {"offset": 7}}),
+        ("conversation.update", {"pinned": 1}),
+        ("conversation.update", {"pinned": "yes"}),
+        ("conversation.update", {"title": 7}),
+        ("conversation.update", {"title": "x" * 201}),
+        ("message.send", {"text": 7}),
+        ("message.send", {"text": None}),
+    ],
+)
+def test_command_is_refused_when_a_field_is_nearly_right(kind: str, fields: dict[str, Any]) -> None:
+    assert isinstance(refused(frame(kind, **{**FIELDS[kind][0], **fields})), BadField)
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_update_is_refused_when_a_parameter_is_no_number_of_json(number: str) -> None:
     text = (

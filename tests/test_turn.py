@@ -121,6 +121,15 @@ def test_reasoning_is_said_apart_from_the_text() -> None:
     assert answer.record(finished(answer))["reasoning"] == "Hm. So."
 
 
+def test_reasoning_is_said_at_once_as_it_came_since_the_last_time() -> None:
+    answer = new_answer()
+    for piece in ("So ", "I ", "think."):
+        answer.take(Delta(reasoning=piece))
+    said = answer.delta()
+    assert said
+    assert said.reasoning == "So I think."
+
+
 # Ending
 
 

@@ -33,7 +33,11 @@ async def session() -> ResponseReturnValue:
     """Tell a page why its websocket is refused: by the same status, which a page cannot see there."""
     draining = rooms().draining
     headers = {"Cache-Control": "no-store"} | ({"Retry-After": "1"} if draining else {})
-    return {"protocol": PROTOCOL, "version": __version__, "draining": draining}, 503 if draining else 200, headers
+    return (
+        {"protocol": PROTOCOL, "version": __version__, "draining": draining},
+        503 if draining else 200,
+        headers,
+    )
 
 
 @blueprint.app_errorhandler(Unavailable)

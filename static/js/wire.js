@@ -9,6 +9,11 @@ export function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The id of the command that opens a conversation, so that its error is known again. */
+function openId(conversation) {
+  return `open-${conversation}`.slice(0, 64);
+}
+
 export class Refused extends Error {
   constructor({ code, detail, retry_after }) {
     super(detail);
@@ -138,7 +143,7 @@ export class Wire extends EventTarget {
   #askPlace(conversation) {
     const place = this.#places.get(conversation);
     place.asked = true;
-    this.#socket.send({ type: "conversation.open", id: `open-${conversation}`.slice(0, 64), conversation, after: place.at ?? undefined });
+    this.#socket.send({ type: "conversation.open", id: openId(conversation), conversation, after: place.at ?? undefined });
   }
 
   #resume() {
@@ -204,7 +209,7 @@ export class Wire extends EventTarget {
   }
 
   #error(frame) {
-    const conversation = frame.id?.startsWith("open-") && [...this.#places.keys()].find((id) => frame.id === `open-${id}`.slice(0, 64));
+    const conversation = [...this.#places.keys()].find((id) => frame.id === openId(id));
     if (conversation) {
       if (frame.code === "not_found") this.#places.delete(conversation);
       else setTimeout(() => this.#places.has(conversation) && this.#askPlace(conversation), ASK_AGAIN_MILLISECONDS);

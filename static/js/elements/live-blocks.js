@@ -50,10 +50,11 @@ export class LiveBlocks {
     if (untouched && open.isConnected && text) this.#append(text);
   }
 
+  /** The last rendering: it covers all text, also text that brings no block of its own, as a link's definition. */
   mend(blocks, count) {
-    if (blocks.length > 0) this.#clearTail();
+    this.#clearTail();
     for (const [index, html] of blocks) this.#replace(index, html);
-    while (blocks.length > 0 && this.#element.children.length > count) this.#element.lastElementChild.remove();
+    while (this.#element.children.length > count) this.#element.lastElementChild.remove();
     this.#furnish();
   }
 
