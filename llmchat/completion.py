@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import openai
@@ -21,7 +22,9 @@ ANSWER_SECONDS = 300.0
 USAGE_SECONDS = 2.0
 """For what may follow a finish_reason: the usage figures."""
 RETRIES = 2
-"""Before the first delta; the SDK honours Retry-After."""
+"""Before the first delta, after what Retry-After says, as long as the first delta may still come in time."""
+RETRY_SECONDS = 0.5
+"""Before the first retry, where the model server does not say; then twice as long."""
 NO_KEY = "none"
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ class Completions:
         self._client = AsyncOpenAI(
             api_key=api_key or NO_KEY,
             base_url=base_url,
-            max_retries=RETRIES,
+            max_retries=0,
             timeout=openai.Timeout(
                 FIRST_DELTA_SECONDS, connect=CONNECT_SECONDS, read=FIRST_DELTA_SECONDS, write=CONNECT_SECONDS
             ),
@@ -69,11 +72,12 @@ class Completions:
     async def _deltas(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta]:
         loop = asyncio.get_running_loop()
         last = loop.time() + ANSWER_SECONDS
+        ended = False
         # A timeout must not span a yield: it would strike whoever reads us.
         try:
             first = loop.time() + FIRST_DELTA_SECONDS
             async with asyncio.timeout_at(first):
-                chunks = await self._open(body)
+                chunks = await self._open(body, first)
             try:
                 deadline = first
                 while True:
@@ -82,17 +86,31 @@ class Completions:
                     if delta is None:
                         return
                     yield delta
-                    patience = USAGE_SECONDS if delta.finish_reason else BETWEEN_DELTAS_SECONDS
-                    deadline = loop.time() + patience
+                    ended = ended or delta.finish_reason is not None
+                    deadline = loop.time() + (USAGE_SECONDS if ended else BETWEEN_DELTAS_SECONDS)
             finally:
                 await chunks.close()
         except (GeneratorExit, asyncio.CancelledError):
             raise
         except Exception as error:  # the SDK lets json's and the transport's own errors through
+            if ended:
+                return  # whole already: only the usage figures are missing
             log.warning("The model server failed: %s", type(error).__name__)
             raise _provider_error(error) from error
 
-    async def _open(self, body: Mapping[str, Any]) -> AsyncStream[object]:
+    async def _open(self, body: Mapping[str, Any], deadline: float) -> AsyncStream[object]:
+        """Ask, and ask again where that may help; the last refusal is raised before a wait beyond the deadline."""
+        for attempt in range(RETRIES):
+            try:
+                return await self._post(body)
+            except (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError) as error:
+                wait = _retry_after(error) or RETRY_SECONDS * 2**attempt
+                if asyncio.get_running_loop().time() + wait >= deadline:
+                    raise
+            await asyncio.sleep(wait)
+        return await self._post(body)
+
+    async def _post(self, body: Mapping[str, Any]) -> AsyncStream[object]:
         # As plain dicts: half the SDK's cost per delta goes into building its typed ones.
         return await self._client.post(
             "/chat/completions", body=body, cast_to=object, stream=True, stream_cls=AsyncStream[object]
@@ -101,10 +119,12 @@ class Completions:
 
 async def _next(chunks: AsyncStream[object]) -> Delta | None:
     """Wait for a chunk that says something; None at the end."""
-    async for chunk in chunks:
-        delta = _delta(chunk)
-        if delta is not None:
-            return delta
+    # Not `async for`: AsyncStream makes a new generator for each, and leaving that costs a task per delta.
+    with suppress(StopAsyncIteration):
+        while True:
+            delta = _delta(await anext(chunks))
+            if delta is not None:
+                return delta
     return None
 
 
@@ -119,7 +139,8 @@ def _delta(chunk: Any) -> Delta | None:
     usage = chunk.get("usage")
     if not (text or reasoning or finish_reason or usage):
         return None
-    return Delta(_sound(text), _sound(reasoning), finish_reason, _counts(usage))
+    reason = finish_reason if isinstance(finish_reason, str) else None
+    return Delta(_sound(text), _sound(reasoning), reason, _counts(usage))
 
 
 def _counts(usage: Any) -> dict[str, int] | None:
@@ -151,6 +172,11 @@ def _provider_error(error: Exception) -> ProviderError:
                 retryable=True,
                 retry_after=_retry_after(error),
             )
+        case openai.APITimeoutError() if type(error.__cause__).__name__ == "ConnectTimeout":
+            # What the SDK's aiohttp transport makes of a refused connection and of an unknown host, too.
+            return ProviderError(
+                "provider_unavailable", "The model server cannot be reached.", retryable=True
+            )
         case openai.APITimeoutError() | TimeoutError():
             return ProviderError("provider_timeout", "The model server took too long.", retryable=True)
         case openai.InternalServerError():
@@ -168,11 +194,15 @@ def _provider_error(error: Exception) -> ProviderError:
     return ProviderError("provider_refused", "The model server's answer cannot be read.", retryable=True)
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
+def _retry_after(error: openai.APIError) -> float | None:
+    """Read how many seconds to wait; None where it is not said, or not as a number."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
     try:
-        return max(0.0, float(error.response.headers["retry-after"]))
+        seconds = float(error.response.headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _context_exceeded(error: openai.APIStatusError) -> bool:

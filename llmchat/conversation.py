@@ -21,7 +21,9 @@ CALIBRATION_BOUNDS = (0.5, 4.0)
 
 def timestamp(now: datetime | None = None) -> str:
     """Give a time as RFC 3339 in UTC with milliseconds; the present one by default."""
-    return (now or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 def milliseconds(time: str) -> int:
@@ -44,12 +46,8 @@ def first_words(text: str) -> str:
     words = " ".join(text.split())
     if len(words) <= TITLE_CHARACTERS:
         return words or UNTITLED
-    cut = (
-        words[:TITLE_CHARACTERS].rsplit(" ", 1)[0]
-        if " " in words[:TITLE_CHARACTERS]
-        else words[:TITLE_CHARACTERS]
-    )
-    return cut.rstrip(" ,;:.-–—") + "…"
+    cut = words[:TITLE_CHARACTERS].rpartition(" ")[0] or words[:TITLE_CHARACTERS]
+    return (cut.rstrip(" ,;:.-–—") or cut) + "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +144,15 @@ def context(
         if not text:
             continue
         cost = estimated_tokens(text) + MESSAGE_TOKENS
-        if used + cost > budget:
-            if chosen:
-                break
+        fits = used + cost <= budget
+        if not fits and chosen:
+            break
+        if not fits:
             text = _shortened(text, budget - used - MESSAGE_TOKENS)
             cost = estimated_tokens(text) + MESSAGE_TOKENS
         chosen.append({"role": message["role"], "content": text})
         used += cost
-        if used >= budget:
+        if not fits:
             break
     while len(chosen) > 1 and chosen[-1]["role"] != "user":  # a model wants a prompt first
         used -= estimated_tokens(chosen.pop()["content"]) + MESSAGE_TOKENS

@@ -5,9 +5,9 @@ An ASGI middleware that knows nothing of the app behind it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; "
@@ -34,6 +34,8 @@ HEADERS = [
 ]
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HEALTH_PATHS = {"/healthz", "/readyz"}
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_-][0-9a-z_.-]*)(:[0-9]{1,5})?", re.ASCII)
+SECURE = {"http": "https", "ws": "wss"}
 
 
 class Doors:
@@ -52,7 +54,10 @@ class Doors:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[bytes, str] = {}
+        for name, value in scope["headers"]:  # several lines of one name are one list
+            before = headers.get(name.lower())
+            headers[name.lower()] = (f"{before}, " if before is not None else "") + value.decode("latin-1")
         scope = scope | {"scheme": self._scheme(scope, headers)}
         refusal = self._refusal(scope, headers)
         if refusal is not None:
@@ -91,17 +96,12 @@ class Doors:
         if self._proxy_hops == 0 or forwarded == [""]:
             return given
         outermost = forwarded[max(0, len(forwarded) - self._proxy_hops)]
-        secure = {"http": "https", "ws": "wss"}[given.removesuffix("s")]
-        return {"https": secure, "wss": secure}.get(outermost, given)
+        return SECURE.get(given, given) if outermost in SECURE.values() else given
 
 
 def _host_name(host: str) -> str:
-    try:
-        parts = urlsplit(f"//{host}")
-        name, _ = parts.hostname, parts.port
-    except ValueError:
-        return ""
-    return f"[{name}]" if name and ":" in name else name or ""
+    match = HOST.fullmatch(host.lower())
+    return match["name"] if match else ""
 
 
 async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:

@@ -150,7 +150,7 @@ def parse_frame(text: str) -> Command:
     Raises BadFrame, UnknownType or BadField; each carries the frame's `id`, if it has a sound one, in `.id`.
     """
     try:
-        frame = json.loads(text)
+        frame = json.loads(text, parse_constant=_refuse_constant)
         text.encode()
         json.dumps(frame, ensure_ascii=False).encode()  # an escaped lone surrogate parses and fails only here
     except (ValueError, RecursionError):
@@ -162,6 +162,10 @@ def parse_frame(text: str) -> Command:
     except CommandError as error:
         error.id = _sound_id(frame)
         raise
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
 
 
 def _command(frame: dict[str, Any]) -> Command:

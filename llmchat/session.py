@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from http.cookies import SimpleCookie
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from itsdangerous import BadSignature, TimestampSigner
 
@@ -23,12 +23,10 @@ class Sessions:
 
     def read(self, cookies: str | None, *, secure: bool) -> str | None:
         """Find the session in a Cookie header; None without a valid one."""
-        jar: SimpleCookie = SimpleCookie()
-        try:
-            jar.load(cookies or "")
-            return self._signer.unsign(jar[cookie_name(secure)].value, max_age=COOKIE_SECONDS).decode()
-        except (KeyError, BadSignature, ValueError):
-            return None
+        for value in _values(cookies or "", cookie_name(secure)):
+            with suppress(BadSignature, ValueError):
+                return self._signer.unsign(value).decode()  # its age is the browser's to count: clocks differ
+        return None
 
     def cookie(self, session: str, *, secure: bool) -> str:
         """Give the Set-Cookie header's value."""
@@ -40,3 +38,11 @@ class Sessions:
 def cookie_name(secure: bool) -> str:
     """Name the cookie: over https with the prefix that browsers guard."""
     return "__Host-llmchat" if secure else "llmchat"
+
+
+def _values(cookies: str, name: str) -> Iterator[str]:
+    """Find all values of a cookie, whatever the other cookies look like: ports of one host share them."""
+    for part in cookies.split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            yield value

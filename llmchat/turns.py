@@ -279,17 +279,13 @@ class Turns:
         answer: Answer,
         news: asyncio.Event,
     ) -> None:
-        """Take what the model says. Raises ProviderError, unless the answer is complete already."""
-        try:
-            async with self._completions.stream(model, messages, parameters) as deltas:
-                async for delta in deltas:
-                    answer.take(delta)
-                    news.set()
-                    if answer.complete and not (delta.finish_reason or delta.usage):
-                        return  # longer than an answer may be
-        except ProviderError:
-            if not answer.complete:
-                raise
+        """Take what the model says. Raises ProviderError."""
+        async with self._completions.stream(model, messages, parameters) as deltas:
+            async for delta in deltas:
+                answer.take(delta)
+                news.set()
+                if answer.complete and not (delta.finish_reason or delta.usage):
+                    return  # longer than an answer may be
 
     def _place(
         self, lease: Lease, answer: str, count: int, delta: CompletionDelta

@@ -67,7 +67,9 @@ class Story:
         delta = answer.delta()
         assert delta
         name = answer.record()["id"]
-        return await self.history.append(self.id, fence, name, count, delta.text, delta.reasoning or "", delta)
+        return await self.history.append(
+            self.id, fence, name, count, delta.text, delta.reasoning or "", delta
+        )
 
     async def finish(self, fence: str, answer: Answer) -> None:
         """Place the end."""
@@ -120,7 +122,9 @@ class Story:
 
 
 @pytest.fixture(params=["fakeredis", "valkey"])
-async def redis(request: pytest.FixtureRequest, fake_redis: FakeAsyncRedis, store: Store) -> AsyncIterator[Redis]:
+async def redis(
+    request: pytest.FixtureRequest, fake_redis: FakeAsyncRedis, store: Store
+) -> AsyncIterator[Redis]:
     if request.param == "fakeredis":
         yield fake_redis
         return
@@ -294,7 +298,10 @@ async def test_first_prompt_is_at_the_root_and_the_next_one_under_the_answer(sto
     await story.exchange("m1")
     await story.send("m2")
     frames = await story.frames()
-    assert [frame["message"]["parent"] for frame in frames if "role" in str(frame.get("message"))] == [None, "m1.a"]
+    assert [frame["message"]["parent"] for frame in frames if "role" in str(frame.get("message"))] == [
+        None,
+        "m1.a",
+    ]
 
 
 async def test_prompt_may_name_root_or_an_answer_as_its_parent(story: Story) -> None:
@@ -324,7 +331,12 @@ async def test_siblings_are_told_oldest_first_with_the_message_itself(story: Sto
     await story.exchange("m3", parent="m1.a")
     await story.send("m4", parent="m1.a")
     added = [frame for frame in await story.frames() if frame["type"] == "message.added"]
-    assert [frame["message"].get("siblings") for frame in added] == [None, None, ["m2", "m3"], ["m2", "m3", "m4"]]
+    assert [frame["message"].get("siblings") for frame in added] == [
+        None,
+        None,
+        ["m2", "m3"],
+        ["m2", "m3", "m4"],
+    ]
     read = await story.history.read(SESSION, story.id, limit=10, max_bytes=10_000)
     assert [message["siblings"] for message in read.messages] == [["m1"], ["m1.a"], ["m2", "m3", "m4"]]
 
@@ -364,7 +376,9 @@ async def test_select_leads_down_to_the_last_chosen_descendant(story: Story) -> 
     }  # fmt: skip
 
 
-async def test_select_of_what_is_current_places_nothing_and_of_an_unknown_one_is_not_found(story: Story) -> None:
+async def test_select_of_what_is_current_places_nothing_and_of_an_unknown_one_is_not_found(
+    story: Story,
+) -> None:
     await story.exchange("m1")
     before = await story.offset()
     await story.history.select(SESSION, story.id, "m1")
@@ -417,7 +431,9 @@ class Tree:
 
 
 Steps = st.lists(
-    st.tuples(st.sampled_from(["tip", "send", "send", "regenerate", "select", "select"]), st.integers(0, 1000)),
+    st.tuples(
+        st.sampled_from(["tip", "send", "send", "regenerate", "select", "select"]), st.integers(0, 1000)
+    ),
     max_size=12,
 )
 
@@ -496,7 +512,11 @@ async def test_repeats_after_lost_replies_place_nothing(story: Story) -> None:
     ended = answer.end(seconds=1)
     for _ in range(2):
         await story.history.finish(story.id, fence, answer.record(ended), None, ended)
-    assert (await story.types())[1:] == ["completion.started", *["completion.delta"] * 2, "completion.finished"]
+    assert (await story.types())[1:] == [
+        "completion.started",
+        *["completion.delta"] * 2,
+        "completion.finished",
+    ]
     assert (await story.history.message(SESSION, story.id, "m1.a"))["text"] == "one two"
 
 
@@ -549,7 +569,9 @@ async def test_further_attempt_begins_with_the_text_that_is_kept(story: Story) -
     await story.redis.delete(story.of.lease)
     lease = await story.leases.take(story.id)
     assert lease
-    again = Answer(conversation=story.id, message="m1.a", prompt="m1", model="m", created="t", attempt=2, kept="Ke")
+    again = Answer(
+        conversation=story.id, message="m1.a", prompt="m1", model="m", created="t", attempt=2, kept="Ke"
+    )
     await story.history.begin(story.id, lease.fence, 2, again.record(), "Ke", again.started())
     await story.say(lease.fence, again, 1, "pt")  # counted anew
     read = await story.history.message(SESSION, story.id, "m1.a")
@@ -751,7 +773,9 @@ class Sidebar:
             seconds, micros = await self.story.redis.time()
             now = seconds * 1000 + micros // 1000
 
-    async def page(self, before: str | None = None, limit: int = 50, query: str | None = None) -> tuple[list[str], bool]:
+    async def page(
+        self, before: str | None = None, limit: int = 50, query: str | None = None
+    ) -> tuple[list[str], bool]:
         """A page of the list, as a client asks for it: `before` is the `updated` of the last one it has."""
         before_ms = None if before is None else round(datetime.fromisoformat(before).timestamp() * 1000)
         found, more = await self.history.listed(SESSION, before_ms=before_ms, limit=limit, query=query)
@@ -793,7 +817,9 @@ async def test_list_comes_in_pages_without_gap_or_repeat(sidebar: Sidebar) -> No
 
 
 @pytest.mark.parametrize("act", ["restored", "sent again", "answered once more"])
-async def test_list_comes_in_pages_without_gap_or_repeat_when_an_old_one_was(sidebar: Sidebar, act: str) -> None:
+async def test_list_comes_in_pages_without_gap_or_repeat_when_an_old_one_was(
+    sidebar: Sidebar, act: str
+) -> None:
     for name in ("c1", "c2", "c3", "c4"):
         await sidebar.begin(name)
     history = sidebar.history

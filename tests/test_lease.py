@@ -35,7 +35,9 @@ class Losing(FakeAsyncRedis):
 
 
 @pytest.fixture(params=["fakeredis", "valkey"])
-async def redis(request: pytest.FixtureRequest, fake_redis: FakeAsyncRedis, store: Store) -> AsyncIterator[Redis]:
+async def redis(
+    request: pytest.FixtureRequest, fake_redis: FakeAsyncRedis, store: Store
+) -> AsyncIterator[Redis]:
     if request.param == "fakeredis":
         yield fake_redis
         return
@@ -120,7 +122,9 @@ async def test_holder_is_refused_once_another_took_it(leases: Leases, redis: Red
     assert await leases.renew(new)
 
 
-async def test_holder_is_refused_although_the_other_let_go_again(leases: Leases, redis: Redis, keys: Keys) -> None:
+async def test_holder_is_refused_although_the_other_let_go_again(
+    leases: Leases, redis: Redis, keys: Keys
+) -> None:
     old = await taken(leases)
     await run_out(redis, keys)
     await leases.release(await taken(leases))
@@ -174,6 +178,11 @@ async def test_leases_are_unavailable_while_the_store_is_down(fresh_store: Store
         leases = Leases(client, keys)
         lease = await taken(leases)
         await fresh_store.stop()
-        for use in (leases.take(CONVERSATION), leases.renew(lease), leases.release(lease), leases.held(["c"])):
+        for use in (
+            leases.take(CONVERSATION),
+            leases.renew(lease),
+            leases.release(lease),
+            leases.held(["c"]),
+        ):
             with pytest.raises(Unavailable):
                 await use

@@ -1,0 +1,467 @@
+"""Answers are made once, whatever happens: over a real store and the tests' model server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from llmchat import turns as turns_room
+from llmchat.broadcaster import Broadcaster
+from llmchat.completion import Completions
+from llmchat.conversation import digest
+from llmchat.history import TIP, History
+from llmchat.keys import Keys
+from llmchat.lease import Leases
+from llmchat.listing import Listing
+from llmchat.redis_client import connect
+from llmchat.settings import Settings
+from llmchat.turn import Answer, Delta
+from llmchat.turns import MAX_ATTEMPTS, Turns
+from tests.fakes import CUT, Gate, Model
+from tests.instances import Store
+from tests.waiting import eventually, within
+
+SESSION = "alice"
+ENDINGS = ("completion.finished", "completion.failed")
+
+
+class Instance:
+    """The rooms of one instance that make answers, as the app puts them together."""
+
+    def __init__(self, url: str, prefix: str, settings: Settings) -> None:
+        self.redis = connect(url)
+        self.keys = Keys(prefix)
+        self.history = History(self.redis, self.keys, history_days=1)
+        self.leases = Leases(self.redis, self.keys)
+        self.broadcaster = Broadcaster([url], prefix=prefix, capacity=1000)
+        self.completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
+        listing = Listing(self.history, self.broadcaster, "m")
+        self.turns = Turns(settings, self.history, self.leases, self.broadcaster, self.completions, listing)
+
+    async def __aenter__(self) -> Instance:
+        await self.turns.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.turns.stop()
+        await self.completions.close()
+        await self.broadcaster.close()
+        await self.redis.aclose()
+
+    async def send(
+        self, message: str, text: str = "Hi", conversation: str = "c1", *, begin: bool = True
+    ) -> str:
+        """Store a prompt and have it answered; gives the answer's id."""
+        sent = await self.history.send(
+            session=SESSION, conversation=conversation, new=True, title="t", message=message, text=text,
+            parent=TIP, answer=f"{message}.a", model="m",
+        )  # fmt: skip
+        if begin:
+            self.turns.begin(conversation)
+        return sent.answer
+
+    async def stop(self, conversation: str = "c1", *, wake: bool = True) -> None:
+        """Stop the running answer, as chat does; without `wake` as if the wake-up were lost."""
+        assert await self.history.request_stop(SESSION, conversation)
+        if wake:
+            await self.turns.wake_for_stop(conversation)
+
+    async def frames(self, conversation: str = "c1") -> list[dict[str, Any]]:
+        """What the log has."""
+        log = self.keys.of_conversation(conversation).log
+        return [json.loads(fields[b"frame"]) for _, fields in await self.redis.xrange(log)]
+
+    async def until(self, find: Callable[[list[dict[str, Any]]], Any], conversation: str = "c1") -> Any:
+        """Wait until something is found in the log."""
+
+        async def look() -> Any:
+            return find(await self.frames(conversation))
+
+        return await eventually(look, seconds=20, what="the log has it")
+
+    async def end(self, answer: str, conversation: str = "c1") -> dict[str, Any]:
+        """Wait for an answer's last event."""
+        return await self.until(  # type: ignore[no-any-return]
+            lambda frames: next((f for f in frames if f["type"] in ENDINGS and f["message"] == answer), None),
+            conversation,
+        )
+
+    async def text_so_far(self, text: str) -> None:
+        """Wait until so much of the last answer is placed."""
+        await self.until(lambda frames: text_of(frames) == text)
+
+    async def stored(self, message: str, conversation: str = "c1") -> dict[str, Any]:
+        """The message as it is stored."""
+        return await self.history.message(SESSION, conversation, message)
+
+
+Start = Callable[..., Awaitable[Instance]]
+
+
+def text_of(frames: list[dict[str, Any]]) -> str:
+    """The last answer's text, by the protocol's rule."""
+    text = ""
+    for frame in frames:
+        if frame["type"] == "completion.started":
+            text = frame["text"]
+        elif frame["type"] == "completion.delta":
+            text += frame["text"]
+    return text
+
+
+def types(frames: list[dict[str, Any]]) -> list[str]:
+    return [frame["type"] for frame in frames]
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"turns-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def start(store: Store, prefix: str, settings: Settings) -> AsyncIterator[Start]:
+    """Start instances of one service."""
+    async with AsyncExitStack() as leaving:
+
+        async def begin(url: str = store.url) -> Instance:
+            return await leaving.enter_async_context(Instance(url, prefix, settings))
+
+        yield begin
+
+
+@pytest.fixture
+async def instance(start: Start) -> Instance:
+    return await start()
+
+
+async def test_answer_is_placed_whole(instance: Instance, model: Model) -> None:
+    model.answer("Hel", "lo *wor", "ld*\n\nBye 👋")
+    ended = await instance.end(await instance.send("m1"))
+    frames = await instance.frames()
+    assert types(frames)[:2] == ["message.added", "completion.started"]
+    assert set(types(frames)[2:-1]) == {"completion.delta"}
+    assert [frame["at"]["offset"] for frame in frames] == list(range(1, len(frames) + 1))
+    text = "Hello *world*\n\nBye 👋"
+    assert text_of(frames) == text
+    assert (ended["finish_reason"], ended["digest"]) == ("stop", digest(text))
+    assert ended["usage"]["completion_tokens"] == 4
+    stored = await instance.stored("m1.a")
+    assert (stored["text"], stored["state"], stored["model"]) == (text, "done", "m")
+    assert await instance.history.turn("c1") is None
+
+
+async def test_context_holds_the_branch_and_the_system_prompt(
+    instance: Instance, model: Model, settings: Settings
+) -> None:
+    model.answer("One.", times=2)
+    await instance.end(await instance.send("m1", "First"))
+    await instance.end(await instance.send("m2", "Second"))
+    await model.asked()
+    asked = await model.asked()
+    assert [(each["role"], each["content"]) for each in asked.messages] == [
+        ("system", settings.system_prompt), ("user", "First"), ("assistant", "One."), ("user", "Second")
+    ]  # fmt: skip
+    assert asked.body["model"] == "m"
+
+
+async def test_deltas_are_fewer_than_the_models_pieces(instance: Instance, model: Model) -> None:
+    said = [f"{number} " for number in range(500)]
+    model.answer(*said)
+    await instance.end(await instance.send("m1"))
+    frames = await instance.frames()
+    assert text_of(frames) == "".join(said)
+    assert types(frames).count("completion.delta") < 250
+
+
+async def test_next_prompt_is_answered_when_it_is_sent_the_moment_the_answer_ends(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns_room, "GRACE_SECONDS", 3600)  # nobody takes over what was not begun
+    channel = await instance.broadcaster.new_channel()
+    await instance.broadcaster.group_add("conversation.c1", channel)
+    for number in range(5):
+        answer = await instance.send(f"m{number}")
+        async with within(10, f"answer {number} ends"):
+            while True:
+                event = await instance.broadcaster.receive(channel)
+                frame = json.loads(event["frame"])
+                if frame["type"] in ENDINGS and frame["message"] == answer:
+                    break
+
+
+# Stops
+
+
+@pytest.mark.parametrize("wake", [True, False], ids=["woken", "by the flag alone"])
+async def test_stop_in_mid_answer_closes_the_model_and_keeps_the_text(
+    start: Start, model: Model, wake: bool
+) -> None:
+    maker, other = await start(), await start()
+    model.answer("Half ", Gate(), "never said")
+    answer = await maker.send("m1")
+    await maker.text_so_far("Half ")
+    await other.stop(wake=wake)
+    ended = await maker.end(answer)
+    await (await model.asked()).closed()
+    assert (ended["type"], ended["finish_reason"]) == ("completion.finished", "stopped")
+    assert text_of(await maker.frames()) == "Half "
+    assert (await maker.stored(answer))["text"] == "Half "
+
+
+async def test_stop_before_the_answer_began_asks_no_model(instance: Instance, model: Model) -> None:
+    answer = await instance.send("m1", begin=False)
+    await instance.stop()
+    instance.turns.begin("c1")
+    ended = await instance.end(answer)
+    assert (ended["finish_reason"], ended["digest"]) == ("stopped", digest(""))
+    assert types(await instance.frames()) == ["message.added", "completion.started", "completion.finished"]
+    assert model.requests == []
+
+
+async def test_stop_before_the_first_token_closes_the_model(instance: Instance, model: Model) -> None:
+    gate = Gate()
+    model.answer(gate, "never said")
+    answer = await instance.send("m1")
+    await gate.wait()
+    await instance.stop()
+    ended = await instance.end(answer)
+    await (await model.asked()).closed()
+    assert ended["finish_reason"] == "stopped"
+    assert "completion.delta" not in types(await instance.frames())
+
+
+# What the model's server does
+
+
+async def test_refusal_fails_the_turn_in_words_and_the_next_one_works(
+    instance: Instance, model: Model
+) -> None:
+    model.refuse(401)
+    answer = await instance.send("m1")
+    failed = await instance.end(answer)
+    assert (failed["type"], failed["code"], failed["retryable"]) == (
+        "completion.failed",
+        "provider_auth",
+        False,
+    )
+    stored = await instance.stored(answer)
+    assert (stored["state"], stored["error"]["code"]) == ("failed", "provider_auth")
+    await instance.history.regenerate(
+        session=SESSION, conversation="c1", prompt="m1", answer="again", model="m"
+    )
+    instance.turns.begin("c1")
+    assert (await instance.end("again"))["type"] == "completion.finished"
+
+
+@pytest.mark.parametrize("step", [CUT, None], ids=["cut", "no reason"])
+async def test_answer_that_breaks_off_is_kept_as_interrupted(
+    instance: Instance, model: Model, step: Any
+) -> None:
+    model.answer("Some text", *([step] if step else []), finish_reason=None, usage={}, done=False)
+    answer = await instance.send("m1")
+    ended = await instance.end(answer)
+    assert (ended["type"], ended["finish_reason"]) == ("completion.finished", "interrupted")
+    assert (await instance.stored(answer))["text"] == "Some text"
+
+
+async def test_empty_answer_fails(instance: Instance, model: Model) -> None:
+    model.answer(usage={})
+    failed = await instance.end(await instance.send("m1"))
+    assert (failed["type"], failed["code"]) == ("completion.failed", "provider_refused")
+
+
+# Several instances
+
+
+async def test_two_instances_make_one_answer(start: Start, model: Model) -> None:
+    one, two = await start(), await start()
+    answer = await one.send("m1")
+    for _ in range(3):
+        for each in (one, two):
+            each.turns.begin("c1")
+    await one.end(answer)
+    assert types(await one.frames()).count("completion.started") == 1
+    assert len(model.requests) == 1
+
+
+async def test_holder_that_lost_its_lease_writes_nothing_more(start: Start, model: Model) -> None:
+    maker = await start()
+    gate = Gate()
+    model.answer("Half ", gate, "never placed")
+    await maker.send("m1")
+    await maker.text_so_far("Half ")
+    await maker.redis.delete(maker.keys.of_conversation("c1").lease)
+    lease = await maker.leases.take("c1")
+    assert lease
+    before = await maker.frames()
+    gate.open()
+    await (await model.asked()).over()
+
+    async def given_up() -> bool:
+        return "c1" not in maker.turns._running
+
+    await eventually(given_up, seconds=10, what="the maker gives the turn up")
+    assert await maker.frames() == before
+    assert await maker.leases.renew(lease)
+
+
+async def test_stopped_instances_turn_is_taken_over_by_another(start: Start, model: Model) -> None:
+    one = await start()
+    model.answer("Half ", Gate())
+    answer = await one.send("m1")
+    await one.text_so_far("Half ")
+    two = await start()
+    model.answer("Whole")
+    await one.turns.stop()
+    await (await model.asked()).closed()
+    assert not (await two.leases.held(["c1"]))[0] or len(model.requests) > 1
+    ended = await two.end(answer)
+    assert ended["finish_reason"] == "stop"
+    frames = await two.frames()
+    assert [frame["attempt"] for frame in frames if frame["type"] == "completion.started"] == [1, 2]
+    assert text_of(frames) == "Whole"
+    assert (await two.stored(answer))["text"] == "Whole"
+
+
+async def test_instance_that_stopped_begins_nothing(start: Start, model: Model) -> None:
+    one = await start()
+    await one.turns.stop()
+    await one.send("m1")
+    await asyncio.sleep(0)
+    assert one.turns._tasks == set()
+    assert model.requests == []
+
+
+async def test_prompt_that_nobody_began_is_taken_up(instance: Instance) -> None:
+    assert (await instance.end(await instance.send("m1", begin=False)))["finish_reason"] == "stop"
+
+
+async def leave(instance: Instance, attempts: int, text: str) -> str:
+    """Leave a turn as instances do that died in their attempts."""
+    answer = await instance.send("m1", begin=False)
+    for attempt in range(1, attempts + 1):
+        lease = await instance.leases.take("c1")
+        assert lease
+        found = await instance.history.turn("c1")
+        assert found
+        made = Answer(conversation="c1", message=answer, prompt="m1", model="m", created="t", attempt=attempt)
+        await instance.history.begin("c1", lease.fence, attempt, made.record(), "", made.started())
+        if text:
+            made.take(Delta(text))
+            delta = made.delta()
+            assert delta
+            await instance.history.append("c1", lease.fence, answer, 1, text, "", delta)
+        await instance.leases.release(lease)
+    return answer
+
+
+@pytest.mark.parametrize(("text", "kind"), [("Seen", "completion.finished"), ("", "completion.failed")])
+async def test_turn_begun_too_often_ends_with_the_text_there_is(
+    instance: Instance, model: Model, text: str, kind: str
+) -> None:
+    answer = await leave(instance, MAX_ATTEMPTS, text)
+    instance.turns.begin("c1")
+    ended = await instance.end(answer)
+    assert ended["type"] == kind
+    assert ended.get("finish_reason", ended.get("code")) == (
+        "interrupted" if text else "provider_unavailable"
+    )
+    assert (await instance.stored(answer))["text"] == text
+    assert types(await instance.frames()).count("completion.started") == MAX_ATTEMPTS
+    assert model.requests == []
+
+
+async def test_turn_stopped_while_its_instance_is_dead_ends_with_the_text_there_is(
+    instance: Instance, model: Model
+) -> None:
+    answer = await leave(instance, 1, "Seen")
+    await instance.stop(wake=False)
+    instance.turns.begin("c1")
+    ended = await instance.end(answer)
+    assert ended["finish_reason"] == "stopped"
+    assert (await instance.stored(answer))["text"] == "Seen"
+    assert ended["digest"] == digest("Seen")
+    assert model.requests == []
+
+
+async def test_deleted_conversations_answer_is_stopped_and_all_goes_on(
+    instance: Instance, model: Model
+) -> None:
+    model.answer("Half ", Gate(), to="Delete")
+    await instance.send("m1", "Delete me")
+    await instance.text_so_far("Half ")
+    await instance.history.delete(SESSION, "c1")
+    await instance.turns.wake_for_stop("c1")
+    await (await model.asked()).closed()
+
+    async def ended() -> bool:
+        return not (await instance.history.with_turn(["c1"]))[0]
+
+    await eventually(ended, seconds=10, what="its turn ends")
+    assert (await instance.end(await instance.send("n1", conversation="c2"), "c2"))["finish_reason"] == "stop"
+
+
+async def test_conversation_deleted_before_its_answer_began_is_whole_once_restored(
+    instance: Instance, model: Model
+) -> None:
+    await instance.send("m1", begin=False)
+    await instance.history.delete(SESSION, "c1")
+    instance.turns.begin("c1")
+
+    async def ended() -> bool:
+        return not (await instance.history.with_turn(["c1"]))[0]
+
+    await eventually(ended, seconds=10, what="its turn ends")
+    await instance.history.restore(SESSION, "c1")
+    branch = await instance.history.read(SESSION, "c1", limit=9, max_bytes=9999)
+    assert [message["id"] for message in branch.messages] == ["m1", "m1.a"]
+    assert types(await instance.frames()) == ["message.added", "completion.started", "completion.finished"]
+    assert model.requests == []
+
+
+# The store goes away
+
+
+@pytest.mark.parametrize("way", ["restarted", "frozen", "cut off"])
+async def test_nothing_of_an_answer_is_lost_while_the_store_is_away(
+    start: Start, fresh_store: Store, model: Model, way: str
+) -> None:
+    instance = await start(fresh_store.url)
+    first, rest = Gate(), Gate()
+    model.answer("one ", first, "two ", rest, "three")
+    answer = await instance.send("m1")
+    await instance.text_so_far("one ")
+    if way == "restarted":
+        await fresh_store.stop()
+        first.open()
+        await rest.wait()
+        await fresh_store.start()
+    elif way == "frozen":
+        fresh_store.freeze()
+        first.open()
+        await rest.wait()
+        fresh_store.thaw()
+    else:
+        first.open()
+        async with fresh_store.client() as redis:
+            await cut_off(redis)
+    rest.open()
+    ended = await instance.end(answer)
+    frames = await instance.frames()
+    assert text_of(frames) == "one two three"
+    assert ended["digest"] == digest("one two three")
+    assert [frame["at"]["offset"] for frame in frames] == list(range(1, len(frames) + 1))
+    assert len(model.requests) == 1
+
+
+async def cut_off(redis: Redis) -> None:
+    """Close everybody's connection but one's own."""
+    for kind in ("normal", "pubsub"):
+        await redis.client_kill_filter(_type=kind, skipme=True)
