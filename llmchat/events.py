@@ -151,8 +151,6 @@ def parse_frame(text: str) -> Command:
     """
     try:
         frame = json.loads(text, parse_constant=_refuse_constant)
-        text.encode()
-        json.dumps(frame, ensure_ascii=False).encode()  # an escaped lone surrogate parses and fails only here
     except (ValueError, RecursionError):
         raise BadFrame("The frame is not JSON.") from None
     if not isinstance(frame, dict):
@@ -169,6 +167,10 @@ def _refuse_constant(name: str) -> None:
 
 
 def _command(frame: dict[str, Any]) -> Command:
+    try:
+        json.dumps(frame, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # an escaped lone surrogate parses, and fails only here
+        raise BadFrame("The frame has half of a surrogate pair.") from None
     kind = frame.get("type")
     if not isinstance(kind, str) or kind not in COMMANDS:
         raise UnknownType("The type is not a command that this server knows.")

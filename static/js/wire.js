@@ -14,6 +14,10 @@ function openId(conversation) {
   return `open-${conversation}`.slice(0, 64);
 }
 
+function byteLength(command) {
+  return new TextEncoder().encode(JSON.stringify(command)).length;
+}
+
 export class Refused extends Error {
   constructor({ code, detail, retry_after }) {
     super(detail);
@@ -23,6 +27,8 @@ export class Refused extends Error {
 }
 
 const ASK_AGAIN_MILLISECONDS = 1500;
+const FRAME_BYTES = 64 * 1024;
+const TOO_LONG = { code: "too_long", detail: "This is too long to be sent. Make it shorter." };
 const LOST = { code: "lost", detail: "There is no connection right now." };
 
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
@@ -67,7 +73,8 @@ export class Wire extends EventTarget {
 
   /** Resolves with `message.accepted`, over as many reconnects as it takes. Leave out what does not apply. */
   sendMessage({ id, text, conversation, parent, model }) {
-    const command = { type: "message.send", id, text, conversation, parent, model };
+    const command = { type: "message.send", id, text: text.toWellFormed?.() ?? text, conversation, parent, model };
+    if (byteLength(command) > FRAME_BYTES) return Promise.reject(new Refused(TOO_LONG));
     this.#unsent.set(id, { command, attempts: 0 });
     const accepted = this.#answerTo(id);
     this.#sendUnsent(id);
