@@ -65,7 +65,7 @@ class _Inbox:
         return len(self._messages) >= self.capacity
 
     def put(self, message: Message) -> None:
-        if self.full:
+        if self.full or self._lapsed:  # a lapse is told before anything newer
             self.lapse()
             return
         self._messages.append((asyncio.get_running_loop().time() + self._expiry, message))
@@ -248,7 +248,7 @@ class Broadcaster:
     async def _publish(self, name: str, message: Message) -> None:
         if not isinstance(message, dict):
             raise TypeError("A message must be a dict.")
-        envelope = msgpack.packb(message)
+        envelope = _packed(message)
         async with available():
             await self._commands.publish(name, envelope)
 
@@ -256,7 +256,16 @@ class Broadcaster:
         readers = self._readers.get(name)
         if not readers:
             return
-        message = msgpack.unpackb(envelope)
+        try:
+            message = msgpack.unpackb(envelope)
+            if not isinstance(message, dict):
+                raise TypeError(type(message).__name__)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            log.warning("A message that cannot be read came on %s: %s", name, type(error).__name__)
+            for channel in readers:
+                self._inboxes[channel].lapse()
+            self.lapses += len(readers)
+            return
         flat = all(not isinstance(value, (dict, list)) for value in message.values())
         for inbox in [self._inboxes[channel] for channel in readers]:
             self.lapses += inbox.full
@@ -343,8 +352,7 @@ class _Subscriber:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})
         self._gap = False
 
     async def close(self) -> None:
@@ -363,7 +371,8 @@ class _Subscriber:
     async def _supervise(self) -> None:
         shortest, longest = BACKOFF_SECONDS
         wait = shortest
-        while True:
+        # On Python 3.11 a TaskGroup that unwinds an error may swallow a cancel: look whether we are wanted still.
+        while self._task is asyncio.current_task():
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._watch_heartbeat())
@@ -374,7 +383,8 @@ class _Subscriber:
                 log.exception("The subscriber failed; it begins anew.")
             wait = min(longest, wait * 2) if self._gap else shortest
             self._gap = True
-            await asyncio.sleep(random.uniform(shortest, wait))  # noqa: S311 - jitter
+            if self._task is asyncio.current_task():
+                await asyncio.sleep(random.uniform(shortest, wait))  # noqa: S311 - jitter
 
     async def _read(self) -> None:
         pubsub = self._redis.pubsub()
@@ -429,6 +439,15 @@ def _checked(name: str, pattern: re.Pattern[str], kind: str) -> str:
             f"periods{', with at most one !' if kind == 'channel' else ''}; not {name!r:.120}."
         )
     return name
+
+
+def _packed(message: Message) -> bytes:
+    envelope: bytes = msgpack.packb(message)
+    try:
+        msgpack.unpackb(envelope)
+    except ValueError:  # it packs what it refuses to unpack
+        raise TypeError("The keys of a message's dicts must be str.") from None
+    return envelope
 
 
 def _url(hosts: str | Iterable[Any] | None) -> str:

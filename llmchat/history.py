@@ -22,6 +22,7 @@ from llmchat.redis_client import Script, available
 LOG_SECONDS = 600
 """The log goes so long after its last event: it bridges reconnects."""
 LOG_ENTRIES = 5000
+RESUME_ENTRIES = 500
 RESTORE_SECONDS = 30
 WORK_ENTRIES = 1000
 SEARCHED = 1000
@@ -41,6 +42,17 @@ class Sent:
     now: dict[str, Any]
     """The conversation's place after it."""
     repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """Where a message would be added: under which parent, beside which others, at which revision of the tree."""
+
+    revision: str
+    parent: str
+    siblings: list[str]
+    free: bool
+    """Nothing known speaks against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,36 +111,30 @@ class History:
         Raises NotFound, BadField, Conflict, Busy.
         """
         keys = self._keys.of_conversation(conversation)
-        if new:
-            await self.touch(session, conversation, timestamp())
-        await self._note_work(conversation)
-        sent = digest(text)[:32]
-        while True:
-            revision, above, siblings = await self._where_to_grow(session, conversation, message, parent)
+        outcome, rest = "moved", [""]
+        while outcome == "moved":  # the tree changed between reading and writing
+            spot = await self._where_to_grow(session, conversation, message, parent)
+            if spot.free:
+                await self._announce(session, conversation, new=new)
             created = timestamp()
-            record = {"id": message, "role": "user", "parent": above or None, "text": text, "created": created,
-                      "state": "done"}  # fmt: skip
-            shown = record | ({"siblings": [*siblings, message]} if siblings else {})
-            added = MessageAdded(conversation=conversation, message=shown, answer=answer)
+            record = {
+                "id": message,
+                "role": "user",
+                "parent": spot.parent or None,
+                "text": text,
+                "created": created,
+                "state": "done",
+            }
+            siblings = {"siblings": [*spot.siblings, message]} if spot.siblings else {}
+            added = MessageAdded(conversation=conversation, message=record | siblings, answer=answer)
             outcome, *rest = _decoded(
                 await self._send(
                     [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn],
-                    *(
-                        session,
-                        int(new),
-                        _new_epoch(),
-                        created,
-                        title,
-                        message,
-                        sent,
-                        _json(record),
-                        revision,
-                    ),
-                    *(above, answer, model, *self._placing(added, keys.channel)),
+                    *(session, int(new), _new_epoch(), created, title, message, digest(text)[:32]),
+                    *(_json(record), spot.revision, spot.parent, answer, model),
+                    *self._placing(added, keys.channel),
                 )
             )
-            if outcome != "moved":
-                break
         match outcome:
             case "not_found":
                 raise NotFound(NO_CONVERSATION)
@@ -139,27 +145,33 @@ class History:
         answer, epoch, offset = rest[0].split(" ")
         return Sent(answer, _at(epoch, offset), _at(rest[1], rest[2]), repeated=outcome == "repeated")
 
-    async def _where_to_grow(
-        self, session: str, conversation: str, message: str, parent: str
-    ) -> tuple[str, str, list[str]]:
-        """Find the tree's revision, the parent's id and the parent's children."""
+    async def _where_to_grow(self, session: str, conversation: str, message: str, parent: str) -> _Spot:
+        """Find where a prompt's message would go. Raises NotFound, BadField."""
         keys = self._keys.of_conversation(conversation)
         async with available():
             pipe = self._redis.pipeline(transaction=True)
             pipe.hmget(keys.conversation, "session", "revision", "tip")
             pipe.hmget(keys.tree, f"sent:{message}", parent, f"children:{parent}")
             (owner, revision, tip), (sent, node, children) = await pipe.execute()
-        if owner is None and parent not in ("", TIP):
-            raise NotFound(NO_MESSAGE)
-        if owner is None or owner.decode() != session or sent is not None:
-            return (revision or b"0").decode(), "", []  # the script knows what to say
+        if owner is None:
+            if parent not in ("", TIP):
+                raise NotFound(NO_CONVERSATION)
+            return _Spot("0", "", [], free=True)
+        if owner.decode() != session or sent is not None:
+            return _Spot("", "", [], free=False)  # the script knows what to say
         if parent == TIP:
-            return revision.decode(), tip.decode(), []
+            return _Spot(revision.decode(), tip.decode(), [], free=True)
         if parent and node is None:
             raise NotFound(NO_MESSAGE)
         if parent and not node.startswith(b"assistant"):
             raise BadField("The field parent is wrong: it must be an answer's id, or null.")
-        return revision.decode(), parent, children.decode().split() if children else []
+        return _Spot(revision.decode(), parent, children.decode().split() if children else [], free=True)
+
+    async def _announce(self, session: str, conversation: str, *, new: bool) -> None:
+        """Write the indexes that lie in other slots, before what they lead to: they may hold stale entries."""
+        if new:
+            await self.touch(session, conversation, timestamp(), new=True)
+        await self._note_work(conversation)
 
     async def regenerate(
         self, *, session: str, conversation: str, prompt: str, answer: str, model: str
@@ -323,28 +335,30 @@ class History:
     ) -> tuple[list[str], dict[str, Any]]:
         """Read the frames after a place, and the place they lead to.
 
-        Raises NotFound, and LookupError where the log does not have them all: another epoch, the future, too long ago.
+        Raises NotFound, and LookupError where the log does not have them all: another epoch, the future, too long ago,
+        or more than RESUME_ENTRIES, where a snapshot is shorter.
         """
         keys = self._keys.of_conversation(conversation)
         async with available():
             pipe = self._redis.pipeline(transaction=True)
             pipe.hmget(keys.conversation, "session", "deleted", "epoch", "offset")
-            pipe.xrange(keys.log, min=f"{offset + 1}-0")
+            pipe.xrange(keys.log, min=f"{offset + 1}-0", count=RESUME_ENTRIES + 1)
             (owner, deleted, now_epoch, now_offset), entries = await pipe.execute()
         if owner is None or owner.decode() != session or deleted is not None:
             raise NotFound(NO_CONVERSATION)
-        if now_epoch.decode() != epoch or len(entries) != int(now_offset) - offset:
+        complete = len(entries) == int(now_offset) - offset and len(entries) <= RESUME_ENTRIES
+        if now_epoch.decode() != epoch or not complete:
             raise LookupError(conversation)
         return [fields[b"frame"].decode() for _, fields in entries], _at(epoch, now_offset)
 
     # The session's conversations
 
-    async def touch(self, session: str, conversation: str, updated: str) -> None:
-        """Put a conversation where its last use belongs in its session's list."""
+    async def touch(self, session: str, conversation: str, updated: str, *, new: bool = False) -> None:
+        """Put a conversation where its last use belongs in its session's list; a `new` one only if it is not there."""
         key = self._keys.conversations(session)
         async with available():
             pipe = self._redis.pipeline(transaction=False)
-            pipe.zadd(key, {conversation: milliseconds(updated)})
+            pipe.zadd(key, {conversation: milliseconds(updated)}, nx=new)
             if self._retention_ms:
                 pipe.pexpire(key, self._retention_ms)
             await pipe.execute()

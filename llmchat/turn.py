@@ -44,6 +44,7 @@ class Answer:
         created: str,
         attempt: int,
         kept: str = "",
+        reasoning: str = "",
     ) -> None:
         self._conversation = conversation
         self._message = message
@@ -55,7 +56,7 @@ class Answer:
         self._markdown = LiveMarkdown(kept)
         self._text = ""  # taken and not placed yet
         self._reasoning = ""
-        self._all_reasoning = ""
+        self._all_reasoning = reasoning
         self._finish_reason: str | None = None
         self.usage: dict[str, int] | None = None
 

@@ -45,6 +45,7 @@ class _Running:
 
     def __init__(self) -> None:
         self.stopped = False
+        self.again = False  # a turn was accepted while this one ended
         self.reading: asyncio.Task[None] | None = None  # while the model is asked
 
     def stop(self) -> None:
@@ -96,7 +97,9 @@ class Turns:
 
     def begin(self, conversation: str) -> None:
         """Make the open turn of a conversation, unless somebody does already."""
-        if not self._stopping and conversation not in self._running:
+        if conversation in self._running:
+            self._running[conversation].again = True
+        elif not self._stopping:
             self._running[conversation] = _Running()
             self._spawn(self._take(conversation), f"turn {conversation}")
 
@@ -167,11 +170,13 @@ class Turns:
         except* Exception:
             log.exception("A turn failed.")
         finally:
-            del self._running[conversation]
             if lease is not None:
                 with suppress(Unavailable, TimeoutError):
                     async with asyncio.timeout(RELEASE_SECONDS):
                         await self._leases.release(lease)
+            del self._running[conversation]
+            if running.again:
+                self.begin(conversation)
 
     async def _hold(self, lease: Lease, running: _Running, session: str, turn: Turn) -> None:
         """Make the turn for as long as the lease is ours."""
@@ -196,7 +201,7 @@ class Turns:
         branch = await self._branch(session, conversation, turn.prompt)
         if branch is None:
             return  # deleted: gone in a moment, or restored and found again
-        if turn.attempt >= MAX_ATTEMPTS:
+        if turn.attempt >= MAX_ATTEMPTS or (turn.attempt and turn.stop):
             await self._settle(lease, session, turn)
             return
         answer = Answer(
@@ -297,15 +302,18 @@ class Turns:
     async def _settle(self, lease: Lease, session: str, turn: Turn) -> None:
         """End a turn that cannot be made any more, with the text there is."""
         branch = await self._branch(session, lease.conversation, turn.answer)
-        text = branch.messages[-1]["text"] if branch is not None else ""
+        if branch is None:
+            return  # deleted meanwhile
+        told = branch.messages[-1]
         answer = Answer(
             conversation=lease.conversation,
             message=turn.answer,
             prompt=turn.prompt,
             model=turn.model,
-            created=timestamp(),
+            created=told["created"],
             attempt=turn.attempt,
-            kept=text,
+            kept=told["text"],
+            reasoning=told.get("reasoning", ""),
         )
         error = ProviderError(
             "provider_unavailable", "The answer was begun several times in vain.", retryable=True
@@ -314,7 +322,7 @@ class Turns:
         await self._persist(
             lambda: self._history.finish(lease.conversation, lease.fence, answer.record(ended), None, ended)
         )
-        await self._listing.updated(session, lease.conversation)
+        await self._listing.updated(session, lease.conversation, used=True)
 
     async def _branch(self, session: str, conversation: str, message: str) -> Branch | None:
         """Read what leads to a message; None where the conversation was deleted."""

@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from llmchat.conversation import timestamp
 from llmchat.errors import BadField, Busy, Conflict, Fenced, NotFound, Unavailable
 from llmchat.history import LOG_SECONDS, RESTORE_SECONDS, TIP, History, Sent
 from llmchat.keys import Keys
@@ -247,7 +248,6 @@ async def test_places_rise_by_one_and_what_is_published_is_what_is_in_the_log(st
         await pubsub.subscribe(story.of.channel)
         await story.exchange("m1")
         await story.exchange("m2")
-        await story.history.select(SESSION, story.id, "m1")  # where it is already: places nothing
         await story.exchange("m3", parent="")
         await story.history.select(SESSION, story.id, "m1")
         entries = await story.redis.xrange(story.of.log)
@@ -376,12 +376,9 @@ async def test_select_leads_down_to_the_last_chosen_descendant(story: Story) -> 
     }  # fmt: skip
 
 
-async def test_select_of_what_is_current_places_nothing_and_of_an_unknown_one_is_not_found(
-    story: Story,
-) -> None:
+async def test_select_of_an_unknown_message_is_not_found_and_places_nothing(story: Story) -> None:
     await story.exchange("m1")
     before = await story.offset()
-    await story.history.select(SESSION, story.id, "m1")
     with pytest.raises(NotFound):
         await story.history.select(SESSION, story.id, "nobody")
     assert await story.offset() == before
@@ -484,8 +481,8 @@ async def test_answer_is_begun_said_and_finished_by_the_holder_of_the_fence(stor
     assert (running.conversation.turn.attempt, running.messages[0]["state"]) == (1, "running")
     await story.say(fence, answer, 1, "Hel", "hm, ")
     await story.say(fence, answer, 2, "lo 👋", "well")
-    soFar = await story.history.message(SESSION, story.id, "m1.a")
-    assert (soFar["text"], soFar["reasoning"]) == ("Hello 👋", "hm, well")
+    so_far = await story.history.message(SESSION, story.id, "m1.a")
+    assert (so_far["text"], so_far["reasoning"]) == ("Hello 👋", "hm, well")
     await story.finish(fence, answer)
     assert await story.types() == ["message.added", "completion.started", *["completion.delta"] * 2,
                                    "completion.finished"]  # fmt: skip
@@ -766,7 +763,10 @@ class Sidebar:
 
     async def begin(self, conversation: str, title: str = "Greeting") -> None:
         """Begin a conversation, and wait until the store's clock shows another millisecond."""
-        await self.story.send(f"{conversation}.1", conversation=conversation, title=title)
+        sent = await self.story.send(f"{conversation}.1", conversation=conversation, title=title)
+        if not sent.repeated:  # as chat does
+            updated = (await self.history.conversation(SESSION, conversation)).updated
+            await self.history.touch(SESSION, conversation, updated)
         seconds, micros = await self.story.redis.time()
         then = now = seconds * 1000 + micros // 1000
         while now == then:
@@ -802,7 +802,7 @@ async def test_conversations_are_listed_last_used_first(sidebar: Sidebar) -> Non
     for name in ("c1", "c2", "c3"):
         await sidebar.begin(name)
     assert await sidebar.page() == (["c3", "c2", "c1"], False)
-    await sidebar.history.touch(SESSION, "c1")
+    await sidebar.history.touch(SESSION, "c1", timestamp())
     assert await sidebar.page() == (["c1", "c3", "c2"], False)
 
 
@@ -1039,7 +1039,7 @@ async def test_history_is_unavailable_while_the_store_is_down_and_loses_nothing(
             history.listed(SESSION, before_ms=None, limit=9, query=None),
             history.turn(story.id),
             history.work(),
-            history.touch(SESSION, story.id),
+            history.touch(SESSION, story.id, timestamp()),
             history.delete(SESSION, story.id),
         ):
             with pytest.raises(Unavailable):

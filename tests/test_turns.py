@@ -26,7 +26,7 @@ from llmchat.turn import Answer, Delta
 from llmchat.turns import MAX_ATTEMPTS, Turns
 from tests.fakes import CUT, Gate, Model
 from tests.instances import Store
-from tests.waiting import eventually, within
+from tests.waiting import eventually
 
 SESSION = "alice"
 ENDINGS = ("completion.finished", "completion.failed")
@@ -84,7 +84,7 @@ class Instance:
         async def look() -> Any:
             return find(await self.frames(conversation))
 
-        return await eventually(look, seconds=20, what="the log has it")
+        return await eventually(look, seconds=10, what="the log has it")
 
     async def end(self, answer: str, conversation: str = "c1") -> dict[str, Any]:
         """Wait for an answer's last event."""
@@ -181,19 +181,24 @@ async def test_deltas_are_fewer_than_the_models_pieces(instance: Instance, model
 
 
 async def test_next_prompt_is_answered_when_it_is_sent_the_moment_the_answer_ends(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns_room, "GRACE_SECONDS", 3600)  # nobody takes over what was not begun
-    channel = await instance.broadcaster.new_channel()
-    await instance.broadcaster.group_add("conversation.c1", channel)
-    for number in range(5):
-        answer = await instance.send(f"m{number}")
-        async with within(10, f"answer {number} ends"):
-            while True:
-                event = await instance.broadcaster.receive(channel)
-                frame = json.loads(event["frame"])
-                if frame["type"] in ENDINGS and frame["message"] == answer:
-                    break
+    instance = await start()
+
+    class Quick(Listing):
+        """Somebody sends the next prompt as soon as the answer is placed."""
+
+        asked = False
+
+        async def updated(self, session: str, conversation: str, *, used: bool = False) -> None:
+            if used and not self.asked:
+                self.asked = True
+                await instance.send("m2")
+
+    instance.turns._listing = Quick(instance.history, instance.broadcaster, "m")
+    await instance.end(await instance.send("m1"))
+    await instance.end("m2.a")
 
 
 # Stops
@@ -414,12 +419,8 @@ async def test_conversation_deleted_before_its_answer_began_is_whole_once_restor
     await instance.send("m1", begin=False)
     await instance.history.delete(SESSION, "c1")
     instance.turns.begin("c1")
-
-    async def ended() -> bool:
-        return not (await instance.history.with_turn(["c1"]))[0]
-
-    await eventually(ended, seconds=10, what="its turn ends")
     await instance.history.restore(SESSION, "c1")
+    assert (await instance.end("m1.a"))["finish_reason"] == "stopped"
     branch = await instance.history.read(SESSION, "c1", limit=9, max_bytes=9999)
     assert [message["id"] for message in branch.messages] == ["m1", "m1.a"]
     assert types(await instance.frames()) == ["message.added", "completion.started", "completion.finished"]

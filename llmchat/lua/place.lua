@@ -41,12 +41,22 @@ local function keep(retention_ms, conversation, ...)
   for _, key in ipairs({conversation, ...}) do redis.call('PEXPIRE', key, ms) end
 end
 
+-- Let every ancestor's choice lead to a message, up to and including the choice of `last`.
+local function choose(tree, id, last)
+  while id ~= '' do
+    local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
+    redis.call('HSET', tree, 'chosen:' .. parent, id)
+    if id == last then return end
+    id = parent
+  end
+end
+
 -- Add a message to the tree and make its branch the current one.
 local function grow(conversation, tree, id, role, parent)
   redis.call('HSET', tree, id, role .. ' ' .. parent)
   local siblings = redis.call('HGET', tree, 'children:' .. parent)
   redis.call('HSET', tree, 'children:' .. parent, siblings and (siblings .. ' ' .. id) or id)
-  redis.call('HSET', tree, 'chosen:' .. parent, id)
+  choose(tree, id, redis.call('HGET', conversation, 'tip') == parent and id or '')  -- one step, on the current branch
   redis.call('HSET', conversation, 'tip', id)
   redis.call('HINCRBY', conversation, 'revision', 1)
 end

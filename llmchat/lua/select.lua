@@ -4,13 +4,7 @@ local session, message, body, channel, log_ms, log_entries = unpack(ARGV)
 
 if not owned(conversation, session) or redis.call('HEXISTS', tree, message) == 0 then return {'not_found'} end
 
-local id = message
-while id ~= '' do  -- every ancestor's choice leads here, up to where it already does
-  local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
-  if id ~= message and redis.call('HGET', tree, 'chosen:' .. parent) == id then break end
-  redis.call('HSET', tree, 'chosen:' .. parent, id)
-  id = parent
-end
+choose(tree, message, '')
 local tip = message
 local chosen = redis.call('HGET', tree, 'chosen:' .. tip)
 while chosen do
