@@ -14,9 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, MutableMapping, Sequence
 from enum import IntEnum
-from functools import cache, lru_cache
-from itertools import accumulate
-from time import thread_time
+from functools import cache
 from typing import Any, NamedTuple
 
 import nh3
@@ -27,42 +25,19 @@ from markdown_it.rules_core import StateCore, linkify
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.link import link
 from markdown_it.token import Token
-from pygments.lexer import Lexer
-from pygments.lexers import get_lexer_by_name
-from pygments.token import _TokenType
-from pygments.util import ClassNotFound
+
+from llmchat.highlight import SPAN_CLASSES, highlighted
 
 Env = MutableMapping[str, Any]
 
 MAX_NESTING = 40  # levels; markdown-it drops what is nested deeper (a list item takes two)
 MAX_LINKS = 500  # beginnings of links in one paragraph, which is plain if it has more: they are quadratic
-MAX_HIGHLIGHTED = 50_000  # characters of code; more is shown plain
-MAX_HIGHLIGHTED_LINE = 2_000
-LEXING_SECONDS = 0.3  # of processor time; some lexers are quadratic, as Java's in words
 PARSED_PER_BYTE = 8  # the allowance for parsing the tail again …
 PARSED_AT_ONCE = 4_096  # … and its start
 SENT_PER_BYTE = 2.85  # HTML bytes per byte of text that an unfinished block may bring us to
 SENT_AT_ONCE = 150
 EVENT_BYTES = 8  # what index and brackets of one block cost on the wire
 NEAR = 120  # characters before an append that are looked at again for what makes a rendering due
-
-# Pygments' short names for the token types that get a colour; a subtype takes its nearest ancestor's.
-TOKEN_CLASSES = {
-    "Comment": "c", "Comment.Preproc": "cp",
-    "Keyword": "k", "Keyword.Constant": "kc", "Keyword.Type": "kt",
-    "Literal.Number": "m", "Literal.String": "s", "Name.Attribute": "na", "Name.Builtin": "nb",
-    "Name.Builtin.Pseudo": "", "Name.Class": "nc", "Name.Decorator": "nd", "Name.Function": "nf",
-    "Name.Tag": "nt", "Operator.Word": "k",
-    "Generic.Deleted": "gd", "Generic.Heading": "gh", "Generic.Inserted": "gi", "Generic.Prompt": "gp",
-    "Generic.Subheading": "gu",
-}  # fmt: skip
-SPAN_CLASSES = frozenset(TOKEN_CLASSES.values()) - {""}
-PALETTES = (  # the first that keeps the HTML within bounds; dense code gets fewer colours
-    SPAN_CLASSES,
-    frozenset({"c", "cp", "k", "kc", "nt", "s", "gd", "gh", "gi", "gp", "gu"}),
-    frozenset({"c", "cp", "k", "nt", "gd", "gh", "gi"}),
-)
-COLOURED_PER_CHARACTER = 2.7  # characters of HTML
 
 ALLOWED = {
     "p", "br", "hr", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "li", "em", "strong", "s", "a",
@@ -430,73 +405,8 @@ def _code(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: 
     words = token.info.split(maxsplit=1)
     language = words[0].lower() if words and LANGUAGE.fullmatch(words[0]) else "text"
     is_open = env["unfinished"] and token.level == 0 and token.meta.get("open")
-    code = escapeHtml(token.content) if env["unfinished"] else _highlighted(token.content, language)
+    code = escapeHtml(token.content) if env["unfinished"] else highlighted(token.content, language)
     return (
         f'<figure class="code" data-language="{language}"{" data-open" if is_open else ""}>'
         f'<pre tabindex="0" translate="no"><code>{code}</code></pre></figure>'
     )
-
-
-# Colours: as few spans as a quiet palette needs, since every one of them goes over the wire.
-
-
-@lru_cache(maxsize=32)  # an answer's code is rendered again whenever its conversation is opened
-def _highlighted(code: str, language: str) -> str:
-    if tokens := _lexed(code, language):
-        for palette in PALETTES:
-            html = _coloured(tokens, palette)
-            if len(html) <= COLOURED_PER_CHARACTER * len(code):
-                return html
-    return escapeHtml(code)
-
-
-def _coloured(tokens: Iterable[tuple[_TokenType, str]], palette: frozenset[str]) -> str:
-    parts: list[str] = []
-    current, run = "", ""
-    for kind, value in tokens:
-        name = _token_class(kind)
-        name = name if name in palette else ""
-        if name != current and not value.isspace():
-            parts.append(_span(current, run))
-            current, run = name, ""
-        run += value
-    return "".join([*parts, _span(current, run)])
-
-
-def _span(name: str, text: str) -> str:
-    body = text.rstrip()
-    escaped = escapeHtml(body)
-    return (f'<span class="{name}">{escaped}</span>' if name and body else escaped) + text[len(body) :]
-
-
-@cache
-def _token_class(kind: _TokenType) -> str:
-    names = list(accumulate(kind, "{}.{}".format))
-    return next((TOKEN_CLASSES[name] for name in reversed(names) if name in TOKEN_CLASSES), "")
-
-
-@lru_cache(maxsize=128)
-def _lexer(language: str) -> Lexer | None:
-    if language == "text":
-        return None
-    try:
-        return get_lexer_by_name(language, stripnl=False, ensurenl=False)
-    except ClassNotFound:
-        return None
-
-
-def _lexed(code: str, language: str) -> list[tuple[_TokenType, str]]:
-    """Split code into tokens; into none where its lexer is slow, fails, or loses a character."""
-    lexer = _lexer(language) if len(code) <= MAX_HIGHLIGHTED else None
-    if lexer is None or max(map(len, code.split("\n"))) > MAX_HIGHLIGHTED_LINE:
-        return []
-    tokens = []
-    stop = thread_time() + LEXING_SECONDS
-    try:
-        for token in lexer.get_tokens(code):
-            tokens.append(token)
-            if thread_time() > stop:
-                return []
-    except Exception:  # any of Pygments' hundreds of lexers may have its bug
-        return []
-    return tokens if "".join(value for _, value in tokens) == code else []

@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from llmchat.markdown import SPAN_CLASSES, LiveMarkdown, render
+from llmchat.highlight import SPAN_CLASSES
+from llmchat.markdown import LiveMarkdown, render
 
 PROSE = (
     "A hash map stores pairs of **keys and values**. To find a value it computes a *hash* of the key, "
