@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from pathlib import Path
 
 from quart import Quart
@@ -34,7 +32,6 @@ CHANNEL_CAPACITY = 1000
 """Messages of one connection's inbox: a few seconds of an answer."""
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 5
-HANDLERS_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +85,6 @@ def create_app(settings: Settings | None = None) -> Quart:
         async with turns:
             yield
             await rooms.stop()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HANDLERS_SECONDS):
-                    await rooms.handlers_ended()
         await completions.close()
         await broadcaster.close()
         await redis.aclose()

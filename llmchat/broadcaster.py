@@ -101,7 +101,7 @@ class Broadcaster:
         group_expiry: float = 86400,
     ) -> None:
         url = _url(hosts)
-        self._commands = connect(url)
+        self._commands = connect(url, retries=0)  # a PUBLISH repeated after a lost reply would arrive twice
         self._subscriber = Subscriber(
             connect_subscriber(url), self._commands, prefix, self._deliver, self._lapse_all
         )
@@ -116,7 +116,7 @@ class Broadcaster:
         self._readers: dict[str, set[str]] = {}  # Redis channel -> the channels here that get what it carries
         self._loop: asyncio.AbstractEventLoop | None = None
         self.lapses = 0
-        """How often messages may have been missed, counted once per channel."""
+        """How often a channel may have missed messages."""
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """Make a channel of this process. What is sent to it from now on arrives. Raises Unavailable."""
@@ -140,10 +140,7 @@ class Broadcaster:
             return
         groups = [redis_channel(self._prefix, "group", group) for group in inbox.groups]
         names = [redis_channel(self._prefix, "channel", channel), *groups]
-        for name in [
-            name for name in names if self._forget_reader(name, channel)
-        ]:  # all before the first await
-            await self._subscriber.unsubscribe(name)
+        await self._subscriber.unsubscribe([name for name in names if self._forget_reader(name, channel)])
 
     async def send(self, channel: str, message: Message) -> None:
         """Send to one channel. Raises ChannelFull for a full one of this process, Unavailable."""
@@ -220,7 +217,7 @@ class Broadcaster:
         inbox.groups.discard(group)
         name = redis_channel(self._prefix, "group", group)
         if self._forget_reader(name, channel):
-            await self._subscriber.unsubscribe(name)
+            await self._subscriber.unsubscribe([name])
 
     def _forget_reader(self, name: str, channel: str) -> bool:
         """Tell whether it was the last that read this Redis channel."""

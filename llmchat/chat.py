@@ -6,12 +6,11 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from llmchat import events
 from llmchat.conversation import Branch, Conversation, derived_id, first_words, milliseconds
-from llmchat.errors import BadField, NotFound, TooLong
+from llmchat.errors import BadField, Busy, NotFound, TooLong
 from llmchat.events import (
     ConversationListed,
     ConversationOlderEvent,
@@ -27,6 +26,10 @@ from llmchat.turns import Turns
 
 SNAPSHOT_TEXT_BYTES = 300 * 1024
 """Of stored text in one frame: with its HTML it stays below what a frame may have, nearly always."""
+
+
+SHED = {"html", "reasoning"}
+"""What a message goes without where it would not fit in a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,30 +143,38 @@ class Chat:
         if command.conversation and not model:
             model = self._model_of(await self._history.conversation(session, conversation))
         message = derived_id("message", conversation, command.id)
-        sent = await self._history.send(
-            session=session,
-            conversation=conversation,
-            new=command.conversation is None,
-            title=first_words(command.text),
-            message=message,
-            text=command.text,
-            parent=(command.parent or "") if command.names_parent else TIP,
-            answer=derived_id("answer", conversation, command.id),
-            model=model or self._default_model,
-        )
+        try:
+            sent = await self._history.send(
+                session=session,
+                conversation=conversation,
+                new=command.conversation is None,
+                title=first_words(command.text),
+                message=message,
+                text=command.text,
+                parent=(command.parent or "") if command.names_parent else TIP,
+                answer=derived_id("answer", conversation, command.id),
+                model=model or self._default_model,
+            )
+        except Busy:
+            self._turns.begin(conversation)  # should nobody make the answer that is in the way
+            raise
         self._turns.begin(conversation)
-        if not sent.repeated:
-            await self._listing.updated(session, conversation, used=True)
         accepted = MessageAccepted(
             id=command.id, conversation=conversation, message=message, answer=sent.answer, at=sent.at
         )
         return Accepted(accepted, sent.now, sent.repeated)
 
+    async def tell_list(self, session: str, conversation: str) -> None:
+        """Tell all the session's connections that a conversation was used. For after `send`, when nobody waits."""
+        await self._listing.updated(session, conversation, used=True)
+
     async def stop(self, session: str, conversation: str) -> bool:
         """Stop the running answer. Tells whether there was one. Raises NotFound."""
-        if await self._history.request_stop(session, conversation) is None:
+        answer = await self._history.request_stop(session, conversation)
+        if answer is None:
             return False
-        await self._turns.wake_for_stop(conversation)
+        await self._turns.wake_for_stop(conversation, answer)
+        self._turns.begin(conversation)  # should nobody make it any more: then it ends here
         return True
 
     async def regenerate(self, session: str, command: events.CompletionRegenerate) -> None:
@@ -215,8 +226,10 @@ class Chat:
 
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. Raises NotFound."""
+        turn = (await self._history.conversation(session, conversation)).turn
         await self._history.delete(session, conversation)
-        await self._turns.wake_for_stop(conversation)
+        if turn is not None:
+            await self._turns.wake_for_stop(conversation, turn.answer)
         await self._listing.deleted(session, conversation)
 
     async def restore(self, session: str, conversation: str) -> ConversationUpdated:
@@ -266,17 +279,11 @@ class Chat:
         return await asyncio.to_thread(_with_html, branch.messages)
 
 
-@lru_cache(maxsize=512)
-def _html(text: str) -> str:
-    return "".join(render(text))
-
-
 def _with_html(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     shaped = []
     for message in messages:
         if message["role"] == "assistant":
-            running = message["state"] == "running"
-            html = "".join(render(message["text"], running=True)) if running else _html(message["text"])
+            html = "".join(render(message["text"], running=message["state"] == "running"))
             message = message | {"html": html}
         shaped.append(message)
     return shaped
@@ -284,11 +291,11 @@ def _with_html(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _fitting(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
     """Keep the newest messages that a frame has room for; a single one too large goes without its HTML."""
-    room = events.MAX_SNAPSHOT_BYTES
+    left = events.MAX_SNAPSHOT_BYTES
     for index in range(len(messages) - 1, -1, -1):
-        room -= len(json.dumps(messages[index], ensure_ascii=False).encode())
-        if room < 0 and index == len(messages) - 1:
-            return [{name: value for name, value in messages[index].items() if name != "html"}], index > 0
-        if room < 0:
+        left -= len(json.dumps(messages[index], ensure_ascii=False).encode())
+        if left < 0 and index == len(messages) - 1:
+            return [{name: value for name, value in messages[index].items() if name not in SHED}], index > 0
+        if left < 0:
             return messages[index + 1 :], True
     return messages, False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -26,6 +27,7 @@ RETRIES = 2
 RETRY_SECONDS = 0.5
 """Before the first retry, where the model server does not say; then twice as long."""
 NO_KEY = "none"
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 log = logging.getLogger(__name__)
 
@@ -77,19 +79,19 @@ class Completions:
         try:
             first = loop.time() + FIRST_DELTA_SECONDS
             async with asyncio.timeout_at(first):
-                chunks = await self._open(body, first)
+                stream = await self._open(body, first)
             try:
                 deadline = first
                 while True:
                     async with asyncio.timeout_at(min(deadline, last)):
-                        delta = await _next(chunks)
+                        delta = await _next(stream)
                     if delta is None:
                         return
                     yield delta
                     ended = ended or delta.finish_reason is not None
                     deadline = loop.time() + (USAGE_SECONDS if ended else BETWEEN_DELTAS_SECONDS)
             finally:
-                await chunks.close()
+                await stream.close()
         except (GeneratorExit, asyncio.CancelledError):
             raise
         except Exception as error:  # the SDK lets json's and the transport's own errors through
@@ -117,26 +119,26 @@ class Completions:
         )
 
 
-async def _next(chunks: AsyncStream[object]) -> Delta | None:
-    """Wait for a chunk that says something; None at the end."""
+async def _next(stream: AsyncStream[object]) -> Delta | None:
+    """Wait for something said; None at the end."""
     # Not `async for`: AsyncStream makes a new generator for each, and leaving that costs a task per delta.
     with suppress(StopAsyncIteration):
         while True:
-            delta = _delta(await anext(chunks))
+            delta = _delta(await anext(stream))
             if delta is not None:
                 return delta
     return None
 
 
-def _delta(chunk: Any) -> Delta | None:
-    if not isinstance(chunk, dict):
+def _delta(event: Any) -> Delta | None:
+    if not isinstance(event, dict):
         return None
-    choice = (chunk.get("choices") or [{}])[0]
+    choice = (event.get("choices") or [{}])[0]
     said = choice.get("delta") or {}
     text = said.get("content") or ""
     reasoning = said.get("reasoning_content") or said.get("reasoning") or ""
     finish_reason = choice.get("finish_reason")
-    usage = chunk.get("usage")
+    usage = event.get("usage")
     if not (text or reasoning or finish_reason or usage):
         return None
     reason = finish_reason if isinstance(finish_reason, str) else None
@@ -151,7 +153,8 @@ def _counts(usage: Any) -> dict[str, int] | None:
 
 
 def _sound(text: str) -> str:
-    """Replace lone surrogates, which JSON may carry and UTF-8 may not."""
+    """Drop control characters, which nobody reads, and replace lone surrogates, which UTF-8 cannot carry."""
+    text = CONTROLS.sub("", text)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -42,7 +41,7 @@ class Socket(Protocol):
     """What a connection needs of a websocket."""
 
     async def receive(self) -> str | bytes | None: ...
-    async def send(self, data: str) -> None: ...
+    async def send(self, frame: str) -> None: ...
     async def close(self, code: int, reason: str = "") -> None: ...
 
 
@@ -61,6 +60,34 @@ class _Told:
 
     epoch: str
     offset: int
+
+
+async def frames(socket: Socket) -> AsyncIterator[str | None]:
+    """Read text frames, None for one of another kind. Raises Closing for one too large, and for a flood."""
+    loop = asyncio.get_running_loop()
+    tokens, last = float(FRAMES_AT_ONCE), loop.time()
+    while True:
+        frame = await socket.receive()
+        now = loop.time()
+        tokens, last = min(FRAMES_AT_ONCE, tokens + (now - last) * FRAMES_PER_SECOND) - 1, now
+        if tokens < 0:
+            raise Closing(FLOOD, "Too many frames.")
+        if not isinstance(frame, str):
+            yield None
+            continue
+        most = events.MAX_FRAME_BYTES
+        if len(frame) > most or len(frame.encode("utf-8", "surrogatepass")) > most:
+            raise Closing(TOO_LARGE, "The frame is too large.")
+        yield frame
+
+
+async def send(socket: Socket, frame: str) -> None:
+    """Write a frame. Raises Closing where the peer does not read it in time."""
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await socket.send(frame)
+    except TimeoutError:
+        raise Closing(TOO_SLOW, "You read too slowly.") from None
 
 
 async def close(socket: Socket, closing: BaseException) -> None:
@@ -136,23 +163,10 @@ class Connection:
 
     async def _read(self) -> None:
         """Only read, check and count: what waits here is memory."""
-        loop = asyncio.get_running_loop()
-        tokens, last = float(FRAMES_AT_ONCE), loop.time()
-        while True:
-            frame = await self._socket.receive()
-            now = loop.time()
-            tokens, last = min(FRAMES_AT_ONCE, tokens + (now - last) * FRAMES_PER_SECOND), now
-            tokens -= 1
-            if tokens < 0:
-                raise Closing(FLOOD, "Too many frames.")
-            if not isinstance(frame, str):
+        async for frame in frames(self._socket):
+            if frame is None:
                 self._tell(Error(code="bad_frame", detail="The frame is not text."))
                 continue
-            if (
-                len(frame) > events.MAX_FRAME_BYTES
-                or len(frame.encode("utf-8", "surrogatepass")) > events.MAX_FRAME_BYTES
-            ):
-                raise Closing(TOO_LARGE, "The frame is too large.")
             try:
                 self._commands.put_nowait(frame)
             except asyncio.QueueFull:
@@ -194,11 +208,7 @@ class Connection:
         while True:
             frame = await self._frames.get()
             self._waiting -= len(frame)
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await self._socket.send(frame)
-            except TimeoutError:
-                raise Closing(TOO_SLOW, "You read too slowly.") from None
+            await send(self._socket, frame)
 
     def _tell(self, event: Event) -> None:
         self._put(event.encode())
@@ -237,6 +247,7 @@ class Connection:
                 return
             except NotFound:
                 await self._leave(conversation)
+                self._tell(events.ConversationDeleted(conversation=conversation))
                 return
             except Unavailable:
                 await asyncio.sleep(REPEAT_SECONDS)
@@ -246,9 +257,15 @@ class Connection:
         for conversation in list(self._told):
             await self._bring_up(conversation)
         newest = events.ConversationList(type="conversation.list", limit=RECENT_AFTER_LAPSE)
-        with suppress(Unavailable):
-            for listed in (await self._chat.listed(self._session, newest)).conversations:
-                self._tell(events.ConversationUpdated(conversation=listed))
+        while True:
+            try:
+                listed = await self._chat.listed(self._session, newest)
+            except Unavailable:
+                await asyncio.sleep(REPEAT_SECONDS)
+                continue
+            for recent in listed.conversations:
+                self._tell(events.ConversationUpdated(conversation=recent))
+            return
 
     async def _resume(
         self, conversation: str, place: events.Place | None, command: str | None = None
@@ -282,12 +299,15 @@ class Connection:
     # Commands
 
     async def _open(self, command: events.ConversationOpen) -> None:
-        await self._join(command.conversation)
+        conversation = command.conversation
+        await self._chat.place(self._session, conversation)  # nobody joins another session's group
+        await self._join(conversation)
         try:
             async with self._telling:
-                await self._resume(command.conversation, command.after, command.id)
-        except NotFound:
-            await self._leave(command.conversation)
+                await self._resume(conversation, command.after, command.id)
+        except CommandError:
+            if conversation not in self._told:
+                await self._leave(conversation)
             raise
 
     async def _close_conversation(self, command: events.ConversationClose) -> None:
@@ -316,7 +336,8 @@ class Connection:
 
     async def _send(self, command: events.MessageSend) -> None:
         conversation = self._chat.conversation_of(self._session, command)
-        known = conversation in self._told
+        if command.conversation is not None and conversation not in self._told:
+            await self._chat.place(self._session, conversation)
         await self._join(conversation)
         try:
             async with self._telling:
@@ -327,9 +348,11 @@ class Connection:
                     self._told[conversation] = told
                 self._tell(accepted.event)
         except CommandError:
-            if not known:
+            if conversation not in self._told:
                 await self._leave(conversation)
             raise
+        if not accepted.repeated:
+            await self._chat.tell_list(self._session, conversation)
 
     async def _select(self, command: events.MessageSelect) -> None:
         await self._chat.select(self._session, command)

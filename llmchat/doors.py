@@ -33,7 +33,7 @@ HEADERS = [
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-HEALTH_PATHS = {"/healthz", "/readyz"}
+HEALTH_PATHS = {"/healthz"}
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_-][0-9a-z_.-]*)(:[0-9]{1,5})?", re.ASCII)
 SECURE = {"http": "https", "ws": "wss"}
 

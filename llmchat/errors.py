@@ -86,7 +86,7 @@ class Busy(CommandError):
 
 
 class Unavailable(CommandError):
-    """Redis is away, full or read-only; nothing was kept of the command."""
+    """Redis is away, full or read-only. A repeat with the same id is safe, and stores nothing twice."""
 
     code = "unavailable"
 

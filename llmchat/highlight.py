@@ -18,7 +18,7 @@ from pygments.util import ClassNotFound
 
 MAX_HIGHLIGHTED = 50_000  # characters of code; more is shown plain
 MAX_HIGHLIGHTED_LINE = 2_000
-LEXING_SECONDS = 0.3  # of processor time; some lexers are quadratic, as Java's in words
+LEXING_SECONDS = 0.1  # of processor time; some lexers are quadratic, as Java's in words
 # Pygments' short names for the token types that get a colour; a subtype takes its nearest ancestor's.
 TOKEN_CLASSES = {
     "Comment": "c", "Comment.Preproc": "cp",

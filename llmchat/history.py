@@ -24,8 +24,8 @@ LOG_SECONDS = 600
 LOG_ENTRIES = 5000
 RESUME_ENTRIES = 500
 RESTORE_SECONDS = 30
-WORK_ENTRIES = 1000
-SEARCHED = 1000
+WORK_ENTRIES = 10_000
+SEARCHED = 200
 """Conversations of a session whose titles are searched."""
 DAY_MS = 86_400_000
 STALE_MS = 3_600_000
@@ -361,6 +361,8 @@ class History:
             pipe.zadd(key, {conversation: milliseconds(updated)}, nx=new)
             if self._retention_ms:
                 pipe.pexpire(key, self._retention_ms)
+            else:
+                pipe.persist(key)
             await pipe.execute()
 
     async def conversation(self, session: str, conversation: str) -> Conversation:

@@ -35,12 +35,12 @@ REFUSALS = (
 """How the answers begin that are the store's state; any other error answer is a bug of ours."""
 
 
-def connect(url: str, *, connections: int = 50) -> Redis:
-    """Make the client for commands. It retries once, so every write must bear being repeated.
+def connect(url: str, *, connections: int = 50, retries: int = 1) -> Redis:
+    """Make the client for commands. With retries, every write must bear being repeated.
 
     Raises SettingsError for a URL of another form.
     """
-    return _client(url, connections, Retry(ConstantBackoff(0.05), 1))
+    return _client(url, connections, Retry(ConstantBackoff(0.05), retries))
 
 
 def connect_subscriber(url: str) -> Redis:
@@ -74,9 +74,7 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
     except (RedisError, OSError, TimeoutError) as error:
         if isinstance(error, ResponseError) and not str(error).startswith(REFUSALS):
             raise
-        raise Unavailable(
-            "The store cannot be reached now; nothing was kept. Try again in a moment."
-        ) from error
+        raise Unavailable("The store cannot be reached now. Try again in a moment.") from error
 
 
 class Script:

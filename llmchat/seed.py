@@ -11,8 +11,8 @@ from typing import Any
 from llmchat import events
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.chat import Chat
-from llmchat.connection import BUG, FLOOD, TOO_LARGE, Closing, Socket, close
-from llmchat.errors import CommandError, Unavailable
+from llmchat.connection import BUG, FLOOD, Closing, Socket, close, frames, send
+from llmchat.errors import CommandError, NotFound, Unavailable
 from llmchat.keys import group_of_conversation
 
 PROMPTS_WAITING = 100
@@ -56,13 +56,8 @@ class SeedConnection:
         raise await self._closing
 
     async def _read(self) -> None:
-        while True:
-            frame = await self._socket.receive()
-            if not isinstance(frame, str):
-                continue
-            if len(frame.encode("utf-8", "surrogatepass")) > events.MAX_FRAME_BYTES:
-                raise Closing(TOO_LARGE, "The frame is too large.")
-            prompt = _prompt(frame)
+        async for frame in frames(self._socket):
+            prompt = _prompt(frame) if frame is not None else None
             if prompt is None:
                 continue
             try:
@@ -76,9 +71,11 @@ class SeedConnection:
             try:
                 outcome = await self._answer(prompt)
             except CommandError as error:
+                if isinstance(error, NotFound):
+                    self._conversation = None  # deleted elsewhere: the next prompt begins a new one
                 outcome = {"response": "", "error": error.detail}
             frame = json.dumps({"prompt": prompt} | outcome, ensure_ascii=False)
-            await self._socket.send(frame)
+            await send(self._socket, frame)
 
     async def _answer(self, prompt: str) -> dict[str, str]:
         command = events.MessageSend(
@@ -89,6 +86,7 @@ class SeedConnection:
             await self._broadcaster.group_add(group_of_conversation(conversation), channel)
             accepted = await self._chat.send(self._session, command)
             self._conversation = conversation
+            await self._chat.tell_list(self._session, conversation)
             while True:
                 message = await self._ended(conversation, accepted.event.answer)
                 if message is not None:

@@ -10,7 +10,7 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from redis.asyncio import Redis
@@ -65,18 +65,23 @@ class Subscriber:
             self._task = asyncio.create_task(self._supervise(), name="subscriber")
         if name not in self._confirmed:
             self._confirmed[name] = asyncio.get_running_loop().create_future()
-            await self._say("subscribe", name)
+            await self._write_subscribe(name)
         try:
             async with asyncio.timeout(SUBSCRIBE_SECONDS):
                 await asyncio.shield(self._confirmed[name])
         except (TimeoutError, KeyError) as error:
             raise Unavailable("The store cannot be reached now. Try again in a moment.") from error
 
-    async def unsubscribe(self, name: str) -> None:
-        """Stop reading a channel. Never fails: without a connection there is nothing to stop."""
-        self._wanted.discard(name)
-        self._confirmed.pop(name, None)
-        await self._say("unsubscribe", name)
+    async def unsubscribe(self, names: Sequence[str]) -> None:
+        """Stop reading channels. Never fails: without a connection there is nothing to stop."""
+        for name in names:  # all before the first await, which may be cancelled
+            self._wanted.discard(name)
+            self._confirmed.pop(name, None)
+        async with self._writing:
+            unwanted = [name for name in names if name not in self._wanted]
+            if self._pubsub is not None and unwanted:
+                with suppress(RedisError, OSError):  # the reader sees it too, and reconnects
+                    await self._pubsub.unsubscribe(*unwanted)
 
     async def stop(self) -> None:
         """Drop the connection and every subscription; usable again."""
@@ -91,15 +96,13 @@ class Subscriber:
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def _say(self, verb: str, name: str) -> None:
+    async def _write_subscribe(self, name: str) -> None:
         """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
         async with self._writing:
-            if self._pubsub is None or (name in self._wanted) != (verb == "subscribe"):
-                return
-            if verb == "subscribe":
+            if self._pubsub is not None and name in self._wanted:
                 self._unconfirmed[name] += 1
-            with suppress(RedisError, OSError):  # the reader sees it too, and reconnects
-                await getattr(self._pubsub, verb)(name)
+                with suppress(RedisError, OSError):
+                    await self._pubsub.subscribe(name)
 
     async def _supervise(self) -> None:
         shortest, longest = BACKOFF_SECONDS

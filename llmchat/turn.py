@@ -15,8 +15,11 @@ from llmchat.errors import ProviderError
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished, CompletionStarted
 from llmchat.markdown import LiveMarkdown
 
-MAX_ANSWER_CHARACTERS = 200_000
-"""An answer is cut there and ends with `length`, so that it fits in a frame."""
+MAX_ANSWER_BYTES = 192 * 1024
+"""In UTF-8. A longer answer is cut and ends with `length`, so that it fits in a frame."""
+MAX_REASONING_BYTES = 128 * 1024
+DELTA_CHARACTERS = 16_384
+"""Of one completion.delta: what waited for a Redis that was away goes in several."""
 FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 EMPTY = ProviderError("provider_refused", "The model gave no answer.", retryable=True)
 
@@ -57,6 +60,8 @@ class Answer:
         self._text = ""  # taken and not placed yet
         self._reasoning = ""
         self._all_reasoning = reasoning
+        self._bytes_left = MAX_ANSWER_BYTES - len(kept.encode())
+        self._reasoning_bytes_left = MAX_REASONING_BYTES - len(reasoning.encode())
         self._finish_reason: str | None = None
         self.usage: dict[str, int] | None = None
 
@@ -64,6 +69,11 @@ class Answer:
     def text(self) -> str:
         """All of it, whether placed or not."""
         return self._markdown.text + self._text
+
+    @property
+    def pending(self) -> bool:
+        """Something was taken and not said yet."""
+        return bool(self._text or self._reasoning)
 
     @property
     def complete(self) -> bool:
@@ -84,24 +94,26 @@ class Answer:
 
     def take(self, delta: Delta) -> None:
         """Take what the model said."""
-        room = MAX_ANSWER_CHARACTERS - len(self._markdown.text) - len(self._text)
-        self._text += delta.text[:room]
-        more = delta.reasoning[: MAX_ANSWER_CHARACTERS - len(self._all_reasoning)]
-        self._reasoning += more
-        self._all_reasoning += more
+        text = _cut(delta.text, self._bytes_left)
+        self._text += text
+        self._bytes_left -= len(text.encode())
+        reasoning = _cut(delta.reasoning, self._reasoning_bytes_left)
+        self._reasoning += reasoning
+        self._all_reasoning += reasoning
+        self._reasoning_bytes_left -= len(reasoning.encode())
         self.usage = delta.usage or self.usage
         if self._finish_reason is None:
-            if len(delta.text) > room:
+            if len(text) < len(delta.text):
                 self._finish_reason = "length"
             elif delta.finish_reason:
                 self._finish_reason = FINISH_REASONS.get(delta.finish_reason, "stop")
 
     def delta(self) -> CompletionDelta | None:
-        """Say what was taken since the last time, if anything was."""
-        if not self._text and not self._reasoning:
+        """Say what was taken since the last time, if anything was; much of it in several steps."""
+        if not self.pending:
             return None
-        text, self._text = self._text, ""
-        reasoning, self._reasoning = self._reasoning, ""
+        text, self._text = self._text[:DELTA_CHARACTERS], self._text[DELTA_CHARACTERS:]
+        reasoning, self._reasoning = self._reasoning[:DELTA_CHARACTERS], self._reasoning[DELTA_CHARACTERS:]
         self._markdown.append(text)
         blocks = self._markdown.changed()
         return CompletionDelta(
@@ -162,3 +174,8 @@ class Answer:
         if ended.usage:
             record["usage"] = ended.usage
         return record | {"state": "done", "finish_reason": ended.finish_reason, "seconds": ended.seconds}
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Keep what fits, in whole characters."""
+    return text.encode()[: max(0, most_bytes)].decode(errors="ignore")

@@ -1,58 +1,48 @@
-"""Makes answers: lease, completion, log, takeover. The answers belong to the app, never to the socket that asked."""
+"""All turns of this instance: takes them, holds their leases, stops them, and takes over those of the dead.
+
+The answers belong to the app, never to the socket that asked.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.completion import Completions
-from llmchat.conversation import Branch, Context, Turn, calibrated, context, timestamp
-from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
-from llmchat.events import CompletionDelta
+from llmchat.errors import Fenced, Unavailable
 from llmchat.history import History
 from llmchat.keys import TURNS
 from llmchat.lease import RENEW_SECONDS, Lease, Leases
 from llmchat.listing import Listing
 from llmchat.settings import Settings
-from llmchat.turn import Answer
 
-COALESCE_SECONDS = 0.04
 WATCH_SECONDS = 0.25
 GRACE_SECONDS = 1.0
 """A turn so young is left to the instance that accepted its prompt."""
 STALE_SECONDS = 5.0
 """An entry in the index of work without a turn, so old, is taken off."""
-MAX_ATTEMPTS = 3
+TAKE_TRIES = 3
+TAKE_SECONDS = 0.1
+"""Between tries to take a lease whose holder may just be giving it back."""
 REPEAT_SECONDS = 0.25
-"""Between tries to write while Redis is away."""
+"""Before listening again, while Redis is away."""
 RELEASE_SECONDS = 0.5
-CONTEXT_MESSAGES = 1000
-BYTES_PER_TOKEN = 8
-"""An upper bound: what is read for the context, never less than what fits."""
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class _Running:
     """A turn that this instance makes."""
 
     def __init__(self) -> None:
-        self.stopped = False
+        self.attempt: Attempt | None = None  # once the lease is ours
         self.again = False  # a turn was accepted while this one ended
-        self.reading: asyncio.Task[None] | None = None  # while the model is asked
-
-    def stop(self) -> None:
-        """Ask the model for no more. Wanted by a wake-up, an append or a renewal, whichever sees it first."""
-        self.stopped = True
-        if self.reading is not None:
-            self.reading.cancel()
 
 
 class Turns:
@@ -103,10 +93,12 @@ class Turns:
             self._running[conversation] = _Running()
             self._spawn(self._take(conversation), f"turn {conversation}")
 
-    async def wake_for_stop(self, conversation: str) -> None:
-        """Tell whichever instance makes the turn that its stop is wanted."""
+    async def wake_for_stop(self, conversation: str, answer: str) -> None:
+        """Tell whichever instance makes an answer that its stop is wanted."""
         with suppress(Unavailable):  # the flag is stored: appends and renewals see it
-            await self._broadcaster.group_send(TURNS, {"type": "turn.stop", "conversation": conversation})
+            await self._broadcaster.group_send(
+                TURNS, {"type": "turn.stop", "conversation": conversation, "answer": answer}
+            )
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -119,17 +111,24 @@ class Turns:
                 async with self._broadcaster.channel("turns.") as channel:
                     await self._broadcaster.group_add(TURNS, channel)
                     while True:
-                        with suppress(ChannelLapsed):
-                            message = await self._broadcaster.receive(channel)
-                            running = self._running.get(message["conversation"])
-                            if running is not None:
-                                running.stop()
+                        await self._hear(channel)
             except Unavailable:
-                await asyncio.sleep(REPEAT_SECONDS)
+                log.debug("Redis is away; listening for stops again in a moment.")
+            except Exception:
+                log.exception("Listening for stops failed.")
+            await asyncio.sleep(REPEAT_SECONDS)
+
+    async def _hear(self, channel: str) -> None:
+        with suppress(ChannelLapsed):
+            message = await self._broadcaster.receive(channel)
+            running = self._running.get(message["conversation"])
+            attempt = running.attempt if running else None
+            if attempt is not None and attempt.turn.answer == message["answer"]:
+                attempt.stop()
 
     async def _watch(self) -> None:
         """Take over what nobody makes: the turns of instances that died."""
-        while True:
+        while not self._stopping:
             try:
                 await self._look_for_work()
             except Unavailable:
@@ -158,197 +157,63 @@ class Turns:
     async def _take(self, conversation: str) -> None:
         running = self._running[conversation]
         lease: Lease | None = None
+        session = ""
         try:
-            lease = await self._leases.take(conversation)
+            lease = await self._lease(conversation)
             found = await self._history.turn(conversation) if lease else None
             if lease is not None and found is not None:
-                await self._hold(lease, running, *found)
+                session, turn = found
+                running.attempt = Attempt(
+                    self._settings,
+                    self._history,
+                    self._completions,
+                    self._listing,
+                    lease,
+                    session,
+                    turn,
+                )
+                await self._hold(lease, running.attempt)
         except* Fenced:
             log.warning("Another instance took over the turn of a conversation.")
         except* Unavailable:
             log.warning("Redis is away; the turn will be taken up when it is back.")
         except* Exception:
             log.exception("A turn failed.")
+            lease = None  # it runs out by itself: not again at once
         finally:
-            if lease is not None:
-                with suppress(Unavailable, TimeoutError):
-                    async with asyncio.timeout(RELEASE_SECONDS):
-                        await self._leases.release(lease)
+            await self._give_back(lease)
             del self._running[conversation]
             if running.again:
                 self.begin(conversation)
+        if session:
+            await self._listing.updated(session, conversation, used=True)
 
-    async def _hold(self, lease: Lease, running: _Running, session: str, turn: Turn) -> None:
+    async def _lease(self, conversation: str) -> Lease | None:
+        for _ in range(TAKE_TRIES - 1):
+            lease = await self._leases.take(conversation)
+            if lease is not None:
+                return lease
+            await asyncio.sleep(TAKE_SECONDS)
+        return await self._leases.take(conversation)
+
+    async def _give_back(self, lease: Lease | None) -> None:
+        if lease is not None:
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._leases.release(lease)
+
+    async def _hold(self, lease: Lease, attempt: Attempt) -> None:
         """Make the turn for as long as the lease is ours."""
         async with asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(self._renew(lease, running))
-            await self._make(lease, running, session, turn)
+            renewing = tasks.create_task(self._renew(lease, attempt))
+            await attempt.make()
             renewing.cancel()
 
-    async def _renew(self, lease: Lease, running: _Running) -> None:
+    async def _renew(self, lease: Lease, attempt: Attempt) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             with suppress(Unavailable):  # a lease that ran out is still ours until another takes it
                 if not await self._leases.renew(lease):
                     raise Fenced
                 if await self._history.stop_wanted(lease.conversation):
-                    running.stop()
-
-    async def _make(self, lease: Lease, running: _Running, session: str, turn: Turn) -> None:
-        """Make one attempt at the answer."""
-        conversation = lease.conversation
-        began = time.monotonic()
-        branch = await self._branch(session, conversation, turn.prompt)
-        if branch is None:
-            return  # deleted: gone in a moment, or restored and found again
-        if turn.attempt >= MAX_ATTEMPTS or (turn.attempt and turn.stop):
-            await self._settle(lease, session, turn)
-            return
-        answer = Answer(
-            conversation=conversation,
-            message=turn.answer,
-            prompt=turn.prompt,
-            model=turn.model,
-            created=timestamp(),
-            attempt=turn.attempt + 1,
-        )
-        if await self._persist(
-            lambda: self._history.begin(
-                conversation, lease.fence, turn.attempt + 1, answer.record(), "", answer.started()
-            )
-        ):
-            running.stop()
-        await self._listing.updated(session, conversation)
-        error: ProviderError | None = None
-        sent = self._context(branch)
-        if not running.stopped:
-            try:
-                await self._stream(lease, running, turn, answer, branch, sent.messages)
-            except ProviderError as failure:
-                error = failure
-        ended = answer.end(
-            seconds=time.monotonic() - began,
-            error=error,
-            stopped=running.stopped and not answer.complete,
-        )
-        counted = (answer.usage or {}).get("prompt_tokens", 0)
-        calibration = calibrated(branch.conversation.calibration, sent.estimate, counted)
-        await self._persist(
-            lambda: self._history.finish(conversation, lease.fence, answer.record(ended), calibration, ended)
-        )
-        await self._listing.updated(session, conversation, used=True)
-
-    async def _stream(
-        self,
-        lease: Lease,
-        running: _Running,
-        turn: Turn,
-        answer: Answer,
-        branch: Branch,
-        messages: list[dict[str, str]],
-    ) -> None:
-        """Place what the model says, until it ends, fails (ProviderError) or is stopped."""
-        parameters = dict(branch.conversation.parameters)
-        if self._settings.temperature is not None:
-            parameters.setdefault("temperature", self._settings.temperature)
-        news = asyncio.Event()
-        reading = asyncio.create_task(self._read(turn.model, messages, parameters, answer, news))
-        reading.add_done_callback(lambda _: news.set())
-        running.reading = reading
-        count = 0
-        try:
-            while True:
-                if not reading.done():
-                    await news.wait()
-                    news.clear()
-                delta = answer.delta()
-                if delta is not None:
-                    count += 1
-                    if await self._persist(self._place(lease, turn.answer, count, delta)):
-                        running.stop()
-                elif reading.done():
-                    break
-                await asyncio.wait((reading,), timeout=COALESCE_SECONDS)
-            if not reading.cancelled():
-                reading.result()
-        finally:
-            running.reading = None
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-
-    async def _read(
-        self,
-        model: str,
-        messages: list[dict[str, str]],
-        parameters: dict[str, Any],
-        answer: Answer,
-        news: asyncio.Event,
-    ) -> None:
-        """Take what the model says. Raises ProviderError."""
-        async with self._completions.stream(model, messages, parameters) as deltas:
-            async for delta in deltas:
-                answer.take(delta)
-                news.set()
-                if answer.complete and not (delta.finish_reason or delta.usage):
-                    return  # longer than an answer may be
-
-    def _place(
-        self, lease: Lease, answer: str, count: int, delta: CompletionDelta
-    ) -> Callable[[], Awaitable[bool]]:
-        return lambda: self._history.append(
-            lease.conversation, lease.fence, answer, count, delta.text, delta.reasoning or "", delta
-        )
-
-    async def _settle(self, lease: Lease, session: str, turn: Turn) -> None:
-        """End a turn that cannot be made any more, with the text there is."""
-        branch = await self._branch(session, lease.conversation, turn.answer)
-        if branch is None:
-            return  # deleted meanwhile
-        told = branch.messages[-1]
-        answer = Answer(
-            conversation=lease.conversation,
-            message=turn.answer,
-            prompt=turn.prompt,
-            model=turn.model,
-            created=told["created"],
-            attempt=turn.attempt,
-            kept=told["text"],
-            reasoning=told.get("reasoning", ""),
-        )
-        error = ProviderError(
-            "provider_unavailable", "The answer was begun several times in vain.", retryable=True
-        )
-        ended = answer.end(seconds=0.0, error=error, stopped=turn.stop)
-        await self._persist(
-            lambda: self._history.finish(lease.conversation, lease.fence, answer.record(ended), None, ended)
-        )
-        await self._listing.updated(session, lease.conversation, used=True)
-
-    async def _branch(self, session: str, conversation: str, message: str) -> Branch | None:
-        """Read what leads to a message; None where the conversation was deleted."""
-        with suppress(NotFound):
-            return await self._history.read(
-                session,
-                conversation,
-                start=message,
-                limit=CONTEXT_MESSAGES,
-                max_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,
-            )
-        return None
-
-    def _context(self, branch: Branch) -> Context:
-        system = branch.conversation.system
-        return context(
-            self._settings.system_prompt if system is None else system,
-            branch.messages,
-            self._settings.context_tokens,
-            branch.conversation.calibration,
-        )
-
-    async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write, again and again while Redis is away: the model's words are kept meanwhile. Raises Fenced."""
-        while True:
-            try:
-                return await write()
-            except Unavailable:
-                await asyncio.sleep(REPEAT_SECONDS)
+                    attempt.stop()

@@ -238,7 +238,7 @@ def test_answer_is_stopped_when_the_stop_also_broke_the_connection() -> None:
 
 
 def test_answer_is_cut_with_length_when_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "MAX_ANSWER_CHARACTERS", 10)
+    monkeypatch.setattr(turn, "MAX_ANSWER_BYTES", 10)
     answer = new_answer()
     says(answer, "12345678")
     assert not answer.complete
@@ -251,7 +251,7 @@ def test_answer_is_cut_with_length_when_it_is_too_long(monkeypatch: pytest.Monke
 
 
 def test_answer_is_cut_when_text_waits_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "MAX_ANSWER_CHARACTERS", 10)
+    monkeypatch.setattr(turn, "MAX_ANSWER_BYTES", 10)
     answer = new_answer(kept="123")
     for piece in ("4567", "89", "0abc", "def"):
         answer.take(Delta(piece))
@@ -261,14 +261,14 @@ def test_answer_is_cut_when_text_waits_to_be_said(monkeypatch: pytest.MonkeyPatc
 def test_answer_that_is_just_as_long_as_it_may_be_ends_for_its_own_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turn, "MAX_ANSWER_CHARACTERS", 5)
+    monkeypatch.setattr(turn, "MAX_ANSWER_BYTES", 5)
     answer = new_answer()
     says(answer, "Hello", Delta(finish_reason="stop"))
     assert finished(answer).finish_reason == "stop"
 
 
 def test_reasoning_is_cut_when_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "MAX_ANSWER_CHARACTERS", 5)
+    monkeypatch.setattr(turn, "MAX_REASONING_BYTES", 5)
     answer = new_answer()
     said = says(
         answer,

@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from llmchat import turns as turns_room
+from llmchat.attempt import MAX_ATTEMPTS
 from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions
 from llmchat.conversation import digest
@@ -23,7 +24,7 @@ from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
 from llmchat.turn import Answer, Delta
-from llmchat.turns import MAX_ATTEMPTS, Turns
+from llmchat.turns import Turns
 from tests.fakes import CUT, Gate, Model
 from tests.instances import Store
 from tests.waiting import eventually
@@ -69,9 +70,10 @@ class Instance:
 
     async def stop(self, conversation: str = "c1", *, wake: bool = True) -> None:
         """Stop the running answer, as chat does; without `wake` as if the wake-up were lost."""
-        assert await self.history.request_stop(SESSION, conversation)
+        answer = await self.history.request_stop(SESSION, conversation)
+        assert answer
         if wake:
-            await self.turns.wake_for_stop(conversation)
+            await self.turns.wake_for_stop(conversation, answer)
 
     async def frames(self, conversation: str = "c1") -> list[dict[str, Any]]:
         """What the log has."""
@@ -400,10 +402,10 @@ async def test_deleted_conversations_answer_is_stopped_and_all_goes_on(
     instance: Instance, model: Model
 ) -> None:
     model.answer("Half ", Gate(), to="Delete")
-    await instance.send("m1", "Delete me")
+    answer = await instance.send("m1", "Delete me")
     await instance.text_so_far("Half ")
     await instance.history.delete(SESSION, "c1")
-    await instance.turns.wake_for_stop("c1")
+    await instance.turns.wake_for_stop("c1", answer)
     await (await model.asked()).closed()
 
     async def ended() -> bool:

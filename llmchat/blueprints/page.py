@@ -31,13 +31,10 @@ async def conversation(conversation: str) -> ResponseReturnValue:
 @blueprint.get("/session")
 async def session() -> ResponseReturnValue:
     """Tell a page why its websocket is refused: by the same status, which a page cannot see there."""
-    draining = rooms().draining
-    headers = {"Cache-Control": "no-store"} | ({"Retry-After": "1"} if draining else {})
-    return (
-        {"protocol": PROTOCOL, "version": __version__, "draining": draining},
-        503 if draining else 200,
-        headers,
-    )
+    if rooms().draining:
+        refusal = {"detail": "This instance restarts."}
+        return refusal, 503, {"Cache-Control": "no-store", "Retry-After": "1"}
+    return {"protocol": PROTOCOL, "version": __version__}, 200, {"Cache-Control": "no-store"}
 
 
 @blueprint.app_errorhandler(Unavailable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from quart import current_app
@@ -18,6 +18,7 @@ from llmchat.session import Sessions
 from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
+HANDLERS_SECONDS = 1.0
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Rooms:
         """Keep a connection in the register while it is served."""
         self._connections.add(connection)
         self._empty.clear()
+        if self.draining:  # accepted while the others were being closed
+            connection.close(RESTARTING, "This instance restarts.")
         try:
             yield
         finally:
@@ -46,17 +49,18 @@ class Rooms:
                 self._empty.set()
 
     async def stop(self) -> None:
-        """Take no more work, tell every client to reconnect elsewhere, and give the turns away."""
+        """Take no more work, tell every client to reconnect elsewhere, and give the turns away.
+
+        Waits HANDLERS_SECONDS at most for the websockets to end.
+        """
         self.draining = True
         for connection in list(self._connections):
             connection.close(RESTARTING, "This instance restarts.")
         await self.turns.stop()
-        await self.handlers_ended()
-
-    async def handlers_ended(self) -> None:
-        """Wait until no websocket is served any more."""
         if self._connections:
-            await self._empty.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HANDLERS_SECONDS):
+                    await self._empty.wait()
 
 
 def rooms() -> Rooms:

@@ -4,7 +4,9 @@ local token, answer, attempt, prompt, record, kept, body, channel, log_ms, log_e
 
 if redis.call('GET', fence) ~= token or redis.call('HGET', turn, 'answer') ~= answer then return {'fenced'} end
 local stop = redis.call('HGET', turn, 'stop') or '0'
-if redis.call('HGET', turn, 'attempt') == attempt then return {'ok', stop} end
+local before = redis.call('HGET', turn, 'attempt')
+if before == attempt then return {'ok', stop} end
+if stop == '1' and before ~= '0' then return {'ok', stop} end  -- the text of the attempt before stays
 
 if redis.call('HEXISTS', messages, answer) == 0 then grow(conversation, tree, answer, 'assistant', prompt) end
 redis.call('HSET', messages, answer, record)

@@ -37,8 +37,9 @@ end
 -- Keep what a conversation owns for as long as its history is kept ('0' is for ever).
 local function keep(retention_ms, conversation, ...)
   local ms = lifetime(conversation, retention_ms)
-  if ms == '0' then return end
-  for _, key in ipairs({conversation, ...}) do redis.call('PEXPIRE', key, ms) end
+  for _, key in ipairs({conversation, ...}) do
+    if ms == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ms) end
+  end
 end
 
 -- Let every ancestor's choice lead to a message, up to and including the choice of `last`.

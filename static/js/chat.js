@@ -50,10 +50,10 @@ export class Chat {
 
   #hydrate(at, running) {
     const { transcript } = this.#parts;
-    if (running && !transcript.message(running)) transcript.wait(running, transcript.last?.dataset.id);
+    transcript.expect(running);
     if (running) {
       transcript.dataset.running = running;
-      this.#wire.hydrate(running, transcript.message(running).text);
+      this.#wire.hydrate(running, transcript.message(running)?.text ?? "");
       this.#showAnswering();
     }
     this.#fresh = false;
@@ -197,7 +197,7 @@ export class Chat {
   }
 
   #pinned(id) {
-    return this.#parts.list.row(id).hasAttribute("data-pinned");
+    return this.#parts.list.row(id)?.hasAttribute("data-pinned");
   }
 
   #act({ id, action }) {

@@ -7,6 +7,7 @@ const SILENCE_SECONDS = 10;
 const WAKE_SECONDS = 3;
 const STABLE_SECONDS = 10;
 const RESTARTING = 1012;
+const RESTARTS = 2; // in a row; more is no restart
 const FLOODED = 1008;
 const SIGNED_OUT = 4401;
 
@@ -84,7 +85,7 @@ export class Socket extends EventTarget {
     if (code === SIGNED_OUT) return this.#become("signed-out");
     if (code === FLOODED) return this.#become("refused");
     this.#failures += 1;
-    const restarting = code === RESTARTING;
+    const restarting = code === RESTARTING && this.#failures <= RESTARTS;
     this.#retryIn(restarting ? Math.random() : backoffSeconds(this.#failures), restarting ? "restarting" : "lost");
     if (!connected) this.#askSession();
   }

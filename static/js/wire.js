@@ -124,8 +124,7 @@ export class Wire extends EventTarget {
   /** For commands whose only direct answer may be an error: what they bring about comes as an event for all. */
   #tell(command) {
     const id = newId();
-    if (!this.#socket.send({ ...command, id })) return this.#emit("refused", LOST);
-    this.#answerTo(id).catch((error) => this.#emit("refused", error));
+    if (!this.#socket.send({ ...command, id })) this.#emit("refused", new Refused(LOST));
   }
 
   #answerTo(id) {
@@ -216,6 +215,7 @@ export class Wire extends EventTarget {
   }
 
   #error(frame) {
+    if (frame.code === "unavailable" && this.#unsent.has(frame.id)) return this.#sendAgain(frame);
     const conversation = [...this.#places.keys()].find((id) => frame.id === openId(id));
     if (conversation) {
       if (frame.code === "not_found") this.#places.delete(conversation);
@@ -224,6 +224,13 @@ export class Wire extends EventTarget {
     } else if (!this.#settle(frame)) {
       this.#emit("refused", new Refused({ ...frame, detail: frame.detail || frame.code }));
     }
+  }
+
+  // What the store did with a prompt is not known: the same id again stores it once.
+  #sendAgain({ id, detail }) {
+    const unsent = this.#unsent.get(id);
+    if (unsent.attempts === 1) this.#emit("refused", new Refused({ code: "unavailable", detail }));
+    setTimeout(() => this.#unsent.has(id) && this.#sendUnsent(id), ASK_AGAIN_MILLISECONDS);
   }
 
   #placed(event) {

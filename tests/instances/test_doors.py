@@ -170,6 +170,7 @@ async def test_impossible_commands_on_real_messages_get_their_errors(
     gate = Gate()
     model.answer("Wait", gate)
     await client.command("message.send", conversation=conversation, text="Slow")
+    await gate.wait()
     assert await client.refused("message.send", conversation=conversation, text="Fast") == "busy"
     assert await client.refused("completion.regenerate", conversation=conversation, message=answer) == "busy"
     await client.command("completion.stop", conversation=conversation)

@@ -60,13 +60,17 @@ class ChatList extends HTMLElement {
   }
 
   remove(id) {
-    this.row(id)?.remove();
+    const row = this.row(id);
+    const next = row?.contains(document.activeElement) && (row.nextElementSibling ?? row.previousElementSibling);
+    row?.remove();
     this.#group();
+    if (next) next.querySelector("a")?.focus();
   }
 
   /** Let the title be typed over in place. */
   startRename(id) {
     const row = this.row(id);
+    if (!row) return; // deleted in another tab
     const link = row.querySelector("a");
     const input = document.createElement("input");
     input.value = this.title(id);

@@ -31,11 +31,13 @@ class ChatMenu extends HTMLElement {
   }
 
   #pressed(event) {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
+    if (event.key === "Tab") return this.hidePopover();
     const items = [...this.querySelectorAll("button")];
-    items.at((items.indexOf(document.activeElement) + step) % items.length).focus();
+    const here = items.indexOf(document.activeElement);
+    const there = { ArrowDown: here + 1, ArrowUp: here - 1, Home: 0, End: -1 }[event.key];
+    if (there === undefined) return;
+    event.preventDefault();
+    items.at(there % items.length).focus();
   }
 
   #chosen(button) {

@@ -31,7 +31,7 @@ class ChatMessage extends HTMLElement {
     this.#count();
     if (this.#listening) return;
     this.#listening = true;
-    if (this.dataset.role === "assistant") this.#live;
+    if (this.dataset.role === "assistant") void this.#live; // furnishes the blocks that came with the page
     this.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
   }
 

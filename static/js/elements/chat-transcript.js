@@ -56,8 +56,13 @@ class ChatTranscript extends HTMLElement {
     this.#arrange([...elements, ...unsent]);
     this.toggleAttribute("data-more", more);
     this.#setRunning(running);
-    if (running && !this.message(running)) this.wait(running, messages.at(-1)?.id);
+    this.expect(running);
     if (fresh || this.#follower.pinned) this.#follower.snap();
+  }
+
+  /** Show that an answer is to come, if the branch shown is the one that it goes to. */
+  expect(running) {
+    if (running && !this.message(running) && this.last?.dataset.role === "user") this.wait(running, this.last.dataset.id);
   }
 
   #arrange(elements) {
@@ -155,11 +160,13 @@ class ChatTranscript extends HTMLElement {
     return true;
   }
 
-  /** False where the answer is not known here. */
+  /** False where the answer is not known here; one that grows on another branch is. */
   grow(delta) {
-    this.message(delta.message)?.grow(delta);
+    const element = this.message(delta.message);
+    if (!element) return this.dataset.running === delta.message;
+    element.grow(delta);
     this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
-    return Boolean(this.message(delta.message));
+    return true;
   }
 
   finish(event) {

@@ -1,0 +1,235 @@
+"""One attempt at one answer, under one lease: asks the model and places what it says. Knows no other turn.
+
+Every write may raise Fenced: then another instance has the turn, and nothing more is written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from llmchat.completion import Completions
+from llmchat.conversation import Branch, Context, Turn, calibrated, context, timestamp
+from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
+from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished
+from llmchat.history import History
+from llmchat.lease import Lease
+from llmchat.listing import Listing
+from llmchat.settings import Settings
+from llmchat.turn import Answer
+
+COALESCE_SECONDS = 0.04
+MAX_ATTEMPTS = 3
+REPEAT_SECONDS = 0.25
+"""Between tries to write while Redis is away."""
+CONTEXT_MESSAGES = 1000
+BYTES_PER_TOKEN = 8
+"""An upper bound: what is read for the context, never less than what fits."""
+IN_VAIN = ProviderError("provider_unavailable", "The answer was begun several times in vain.", retryable=True)
+BUG = ProviderError("internal", "Something is wrong on our side.", retryable=True)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Attempt:
+    """Makes the answer of a turn that this instance holds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        history: History,
+        completions: Completions,
+        listing: Listing,
+        lease: Lease,
+        session: str,
+        turn: Turn,
+    ) -> None:
+        self._settings = settings
+        self._history = history
+        self._completions = completions
+        self._listing = listing
+        self._lease = lease
+        self._conversation = lease.conversation
+        self._session = session
+        self.turn = turn
+        self._stopped = False
+        self._reading: asyncio.Task[None] | None = None  # while the model is asked
+        self._count = 0  # deltas placed
+        self._began = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask the model for no more. Wanted by a wake-up, an append or a renewal, whichever sees it first."""
+        self._stopped = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def make(self) -> None:
+        """Make the answer, or end the turn that cannot have one. Raises Fenced."""
+        try:
+            await self._make()
+        except (Fenced, Unavailable):
+            raise
+        except Exception:
+            log.exception("An answer failed.")
+            await self._settle(BUG)
+
+    async def _make(self) -> None:
+        branch = await self._branch(self.turn.prompt)
+        if branch is None:
+            return  # deleted: gone in a moment, or restored and found again
+        if self.turn.attempt >= MAX_ATTEMPTS or (self.turn.attempt and self.turn.stop):
+            await self._settle(IN_VAIN)
+            return
+        answer = self._answer(timestamp(), self.turn.attempt + 1)
+        if await self._begin(answer):
+            if self.turn.attempt:
+                await self._settle(IN_VAIN)  # stopped in this moment: the text of the attempt before stays
+                return
+            self.stop()
+        await self._listing.updated(self._session, self._conversation)
+        sent = self._context(branch)
+        error = await self._ask(answer, branch, sent)
+        counted = (answer.usage or {}).get("prompt_tokens", 0)
+        await self._end(answer, error, calibrated(branch.conversation.calibration, sent.estimate, counted))
+
+    async def _settle(self, error: ProviderError) -> None:
+        """End the turn with the text there is, or with `error` where there is none."""
+        found = await self._history.turn(self._conversation)
+        branch = await self._branch(self.turn.answer if found and found[1].attempt else self.turn.prompt)
+        if found is None or branch is None:
+            return  # ended or deleted meanwhile
+        self.turn = found[1]
+        told = branch.messages[-1] if self.turn.attempt else {"created": timestamp(), "text": ""}
+        answer = self._answer(
+            told["created"], max(1, self.turn.attempt), told["text"], told.get("reasoning", "")
+        )
+        if not self.turn.attempt:
+            await self._begin(answer)
+        self._stopped = self._stopped or self.turn.stop
+        await self._end(answer, error, None)
+
+    def _answer(self, created: str, attempt: int, kept: str = "", reasoning: str = "") -> Answer:
+        return Answer(
+            conversation=self._conversation,
+            message=self.turn.answer,
+            prompt=self.turn.prompt,
+            model=self.turn.model,
+            created=created,
+            attempt=attempt,
+            kept=kept,
+            reasoning=reasoning,
+        )
+
+    async def _begin(self, answer: Answer) -> bool:
+        """Place completion.started. Tells whether a stop is wanted already."""
+        started = answer.started()
+        return await _persist(
+            lambda: self._history.begin(
+                self._conversation, self._lease.fence, started.attempt, answer.record(), "", started
+            )
+        )
+
+    async def _end(self, answer: Answer, error: ProviderError | None, calibration: float | None) -> None:
+        ended: CompletionFinished | CompletionFailed = answer.end(
+            seconds=time.monotonic() - self._began,
+            error=error,
+            stopped=self._stopped and not answer.complete,
+        )
+        await _persist(
+            lambda: self._history.finish(
+                self._conversation, self._lease.fence, answer.record(ended), calibration, ended
+            )
+        )
+
+    async def _ask(self, answer: Answer, branch: Branch, sent: Context) -> ProviderError | None:
+        """Place what the model says, until it ends, fails (with what is returned) or is stopped."""
+        news = asyncio.Event()
+        parameters = dict(branch.conversation.parameters)
+        if self._settings.temperature is not None:
+            parameters.setdefault("temperature", self._settings.temperature)
+        self._reading = reading = asyncio.create_task(self._read(answer, sent.messages, parameters, news))
+        reading.add_done_callback(lambda _: news.set())
+        if self._stopped:
+            reading.cancel()
+        try:
+            while True:
+                if not (reading.done() or answer.pending):
+                    await news.wait()
+                    news.clear()
+                delta = answer.delta()
+                if delta is not None:
+                    await self._place(delta)
+                elif reading.done():
+                    break
+                await asyncio.wait((reading,), timeout=COALESCE_SECONDS)
+            if not reading.cancelled():
+                reading.result()
+        except ProviderError as failure:
+            return failure
+        finally:
+            self._reading = None
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        return None
+
+    async def _read(
+        self, answer: Answer, messages: list[dict[str, str]], parameters: dict[str, Any], news: asyncio.Event
+    ) -> None:
+        """Take what the model says. Raises ProviderError."""
+        async with self._completions.stream(self.turn.model, messages, parameters) as deltas:
+            async for delta in deltas:
+                answer.take(delta)
+                news.set()
+                if answer.complete and not (delta.finish_reason or delta.usage):
+                    return  # longer than an answer may be
+
+    async def _place(self, delta: CompletionDelta) -> None:
+        self._count += 1
+        stop_wanted = await _persist(
+            lambda: self._history.append(
+                self._conversation,
+                self._lease.fence,
+                self.turn.answer,
+                self._count,
+                delta.text,
+                delta.reasoning or "",
+                delta,
+            )
+        )
+        if stop_wanted:
+            self.stop()
+
+    async def _branch(self, message: str) -> Branch | None:
+        """Read what leads to a message; None where the conversation was deleted."""
+        with suppress(NotFound):
+            return await self._history.read(
+                self._session,
+                self._conversation,
+                start=message,
+                limit=CONTEXT_MESSAGES,
+                max_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,
+            )
+        return None
+
+    def _context(self, branch: Branch) -> Context:
+        system = branch.conversation.system
+        return context(
+            self._settings.system_prompt if system is None else system,
+            branch.messages,
+            self._settings.context_tokens,
+            branch.conversation.calibration,
+        )
+
+
+async def _persist(write: Callable[[], Awaitable[T]]) -> T:
+    """Write, again and again while Redis is away: the model's words are kept meanwhile. Raises Fenced."""
+    while True:
+        try:
+            return await write()
+        except Unavailable:
+            await asyncio.sleep(REPEAT_SECONDS)
