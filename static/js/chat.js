@@ -53,7 +53,7 @@ export class Chat {
     transcript.expect(running);
     if (running) {
       transcript.dataset.running = running;
-      this.#wire.hydrate(running, transcript.message(running)?.text ?? "");
+      if (transcript.message(running)) this.#wire.hydrate(running, transcript.message(running).text);
       this.#showAnswering();
     }
     this.#fresh = false;
