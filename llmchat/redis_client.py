@@ -15,8 +15,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from llmchat.errors import SettingsError, Unavailable
 
-SOCKET_SECONDS = 2.0
-"""For one answer of Redis, and for a connection."""
+CONNECT_SECONDS = 2.0
+"""For a connection, and for a place in the pool."""
 REQUEST_SECONDS = 2.0
 """For one use of Redis, retries included."""
 REFUSALS = (
@@ -53,9 +53,10 @@ def _client(url: str, connections: int, retry: Retry) -> Redis:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
-            timeout=SOCKET_SECONDS,
-            socket_timeout=SOCKET_SECONDS,
-            socket_connect_timeout=SOCKET_SECONDS,
+            timeout=CONNECT_SECONDS,
+            # None, for it makes redis-py use wait_for, which swallows a cancel on Python 3.11: `available` limits.
+            socket_timeout=None,
+            socket_connect_timeout=CONNECT_SECONDS,
             retry=retry,
         )
     except ValueError:

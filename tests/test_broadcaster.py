@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgpack
@@ -617,6 +617,50 @@ async def test_broadcaster_is_unavailable_while_the_store_is_down_and_comes_back
     for group in ("g", "h"):
         await broadcaster.group_send(group, {"n": 1})
     assert await received(broadcaster, channel, 2) == numbered(1, 1)
+
+
+@asynccontextmanager
+async def losing_replies(store: Store, verb: bytes) -> AsyncIterator[str]:
+    """Stand before the store and give a URL: a connection breaks where the reply to this command should come."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        store_reader, store_writer = await asyncio.open_connection("127.0.0.1", store.port)
+        lost = False
+
+        async def pass_commands() -> None:
+            nonlocal lost
+            while command := await reader.read(65536):
+                lost = lost or verb in command
+                store_writer.write(command)
+
+        async def pass_replies() -> None:
+            while (reply := await store_reader.read(65536)) and not lost:
+                writer.write(reply)
+
+        passing = [asyncio.create_task(each()) for each in (pass_commands, pass_replies)]
+        await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+        for task in passing:
+            task.cancel()
+        await asyncio.gather(*passing, return_exceptions=True)
+        for each in (writer, store_writer):
+            each.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+
+
+async def test_message_is_sent_once_when_the_reply_of_the_store_is_lost(make: Make, store: Store) -> None:
+    reader = make()
+    channel = await joined(reader, "g")
+    async with losing_replies(store, b"PUBLISH") as url:
+        sender = make(url)
+        with pytest.raises(Unavailable):
+            await sender.group_send("g", {"n": 1})
+    await reader.group_send("g", {"last": True})
+    assert await until_last(reader, channel) == numbered(1)
 
 
 async def test_join_that_failed_is_no_membership(make: Make, fresh_store: Store) -> None:

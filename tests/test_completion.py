@@ -196,6 +196,12 @@ async def test_lone_surrogates_are_replaced(
     assert (await ask(completions))[0] == Delta(read, reasoning=read)
 
 
+async def test_control_characters_are_dropped(model: Model, completions: Completions) -> None:
+    written = "".join(map(chr, range(0x20))) + "a\x7fb"
+    model.answer(piece(content=written, reasoning_content=written))
+    assert (await ask(completions))[0] == Delta("\t\n\rab", reasoning="\t\n\rab")
+
+
 async def test_answer_without_any_text_ends_with_its_reason_only(
     model: Model, completions: Completions
 ) -> None:
@@ -252,6 +258,16 @@ async def test_answer_comes_when_a_retry_succeeds(
     model.answer("Hello")
     assert text_of(await ask(completions)) == "Hello"
     assert len(model.requests) == RETRIES + 1
+
+
+async def test_retry_comes_when_the_model_server_asked_for_it(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "RETRY_SECONDS", 3600)
+    model.refuse(503, retry_after=SOON, times=RETRIES)
+    model.answer("Hello")
+    async with within(10, "the retries are made"):
+        assert text_of(await ask(completions)) == "Hello"
 
 
 async def test_rate_limit_tells_how_long_to_wait(model: Model, completions: Completions) -> None:

@@ -3,195 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from llmchat import connection as connection_room
-from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
-from llmchat.chat import Chat
-from llmchat.completion import Completions
-from llmchat.connection import FRAMES_AT_ONCE, RESTARTING, Connection
-from llmchat.events import MAX_FRAME_BYTES, CompletionDelta, SessionReady
-from llmchat.history import History
-from llmchat.keys import Keys
-from llmchat.lease import Leases
-from llmchat.listing import Listing
-from llmchat.redis_client import connect
+from llmchat.connection import FRAMES_AT_ONCE, RESTARTING
+from llmchat.events import MAX_FRAME_BYTES
+from llmchat.keys import group_of_conversation
 from llmchat.settings import Settings
-from llmchat.turns import Turns
 from tests.fakes import Gate, Model
+from tests.house import FakeSocket, House
 from tests.instances import Store
-from tests.waiting import Bell, within
-
-READY = SessionReady(protocol=1, version="0", instance="i", models=[], limits={})
-
-
-class FakeSocket:
-    """A websocket whose other end is the test."""
-
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.closed: int | None = None
-        self.reads = True
-        self._incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
-        self._bell = Bell()
-
-    async def receive(self) -> str | bytes | None:
-        return await self._incoming.get()
-
-    async def send(self, data: str) -> None:
-        if not self.reads:
-            await asyncio.Event().wait()
-        self.sent.append(json.loads(data))
-        self._bell.ring()
-
-    async def close(self, code: int, reason: str = "") -> None:
-        self.closed = code
-        self._bell.ring()
-
-    def say(self, frame: str | bytes | None = None, /, **command: Any) -> None:
-        """Send a frame, or a command: `say(type="ping")`."""
-        self._incoming.put_nowait(json.dumps(command) if command else frame)
-
-    async def until(self, find: Callable[[dict[str, Any]], Any], *, since: int = 0) -> dict[str, Any]:
-        """Wait for an event; fails at once where the connection is closed before it."""
-
-        def look() -> dict[str, Any] | None:
-            found = next((event for event in self.sent[since:] if find(event)), None)
-            assert found or self.closed is None, f"the connection was closed: {self.closed}"
-            return found
-
-        return await self._bell.until(
-            look,
-            seconds=15,
-            what=lambda: f"an event comes; there were {[event['type'] for event in self.sent[-20:]]}",
-        )
-
-    async def a(self, kind: str, *, since: int = 0) -> dict[str, Any]:
-        """Wait for an event of a type."""
-        return await self.until(lambda event: event["type"] == kind, since=since)
-
-    async def ask(self, **command: Any) -> dict[str, Any]:
-        """Send a command with an id, and wait for its answer."""
-        command.setdefault("id", secrets.token_hex(6))
-        since = len(self.sent)
-        self.say(**command)
-        return await self.until(lambda event: event.get("id") == command["id"], since=since)
-
-    async def settled(self) -> None:
-        """Wait until everything said before is carried out."""
-        assert (await self.ask(type="ping"))["type"] == "pong"
-
-    async def ended(self) -> int:
-        """Wait for the close code."""
-        await self._bell.until(lambda: self.closed is not None, seconds=15, what="the connection is closed")
-        assert self.closed is not None
-        return self.closed
-
-    def placed(self, conversation: str) -> list[dict[str, Any]]:
-        """The placed events of a conversation."""
-        unplaced = ("conversation.snapshot", "conversation.current", "message.accepted")
-        return [
-            e
-            for e in self.sent
-            if e.get("conversation") == conversation and "at" in e and e["type"] not in unplaced
-        ]
-
-
-class Holed(Broadcaster):
-    """Loses, repeats or holds back events on their way to a connection, as the test says."""
-
-    lose: set[int]
-    twice = False
-    lapse = False
-
-    async def receive(self, channel: str) -> Message:
-        """Pass on what comes, but for the offsets to be lost."""
-        if channel.startswith("connection."):
-            if self.lapse:
-                self.lapse = False
-                raise ChannelLapsed
-            if self._again:
-                return self._again.pop()
-        message = await super().receive(channel)
-        if message["type"] == "event" and message["offset"] in self.lose:
-            self.lose.discard(message["offset"])
-            return await self.receive(channel)
-        if message["type"] == "event" and self.twice:
-            self._again.append(dict(message))
-        return message
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.lose = set()
-        self._again: list[Message] = []
-
-
-class House:
-    """One instance without its doors."""
-
-    def __init__(self, url: str, settings: Settings) -> None:
-        prefix = f"connection-{secrets.token_hex(4)}"
-        self.redis = connect(url)
-        self.keys = Keys(prefix)
-        self.history = History(self.redis, self.keys, history_days=1)
-        self.broadcaster = Holed([url], prefix=prefix, capacity=2000)
-        self.completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
-        self.listing = Listing(self.history, self.broadcaster, "m")
-        self.leases = Leases(self.redis, self.keys)
-        self.turns = Turns(
-            settings, self.history, self.leases, self.broadcaster, self.completions, self.listing
-        )
-        self.chat = Chat(settings, self.history, self.turns, self.listing)
-        self._tasks: list[asyncio.Task[None]] = []
-        self.connections: list[Connection] = []
-
-    async def __aenter__(self) -> House:
-        await self.turns.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        async with within(10, lambda: f"the turns stop; left are {self.turns._tasks}"):
-            await self.turns.stop()
-        await self.completions.close()
-        await self.broadcaster.close()
-        await self.redis.aclose()
-
-    async def connect(self, session: str = "alice") -> FakeSocket:
-        """Connect a client that has heard session.ready."""
-        socket = FakeSocket()
-        connection = Connection(socket, session, self.chat, self.broadcaster, READY)
-        self.connections.append(connection)
-        self._tasks.append(asyncio.create_task(connection.serve()))
-        await socket.a("session.ready")
-        return socket
-
-    async def grow_log(self, conversation: str, deltas: int) -> None:
-        """Begin a conversation, and an answer with so many deltas that nobody makes any more."""
-        await self.history.send(session="alice", conversation=conversation, new=True, title="t", message="m1",
-                                text="Hi", parent="", answer="a1", model="m")  # fmt: skip
-        lease = await self.leases.take(conversation)
-        assert lease
-        record = {
-            "id": "a1",
-            "role": "assistant",
-            "parent": "m1",
-            "text": "",
-            "created": "t",
-            "state": "running",
-        }
-        delta = CompletionDelta(conversation=conversation, message="a1", text="x", blocks=[], count=0)
-        await self.history.begin(conversation, lease.fence, 1, record, "", delta)
-        for count in range(1, deltas):
-            await self.history.append(conversation, lease.fence, "a1", count, "x", "", delta)
+from tests.waiting import within
 
 
 @pytest.fixture
@@ -335,6 +161,19 @@ async def test_lapsed_connection_is_brought_up_to_date(house: House, model: Mode
     assert_told_once_and_in_order(socket, conversation, 1)
 
 
+async def test_lapsed_connection_is_told_of_what_was_deleted_meanwhile(house: House) -> None:
+    socket = await house.connect()
+    deleted, other = await begin(socket, "One"), await begin(socket, "Two")
+    since = len(socket.sent)
+    await house.history.delete("alice", deleted)  # and the news of it is lost
+    house.broadcaster.lapse = True
+    await house.listing.updated("alice", other)  # wakes whoever receives
+    told = await socket.a("conversation.deleted", since=since)
+    assert told["conversation"] == deleted
+    accepted = await socket.ask(type="message.send", conversation=other, text="More")
+    await finished(socket, accepted["answer"])
+
+
 async def test_closed_conversation_is_not_told_any_more(house: House) -> None:
     one, two = await house.connect(), await house.connect()
     conversation = await begin(one)
@@ -371,6 +210,18 @@ async def test_another_session_is_told_nothing(house: House) -> None:
     await finished(alice, accepted["answer"])
     await mallory.settled()
     assert {event["type"] for event in mallory.sent} == {"session.ready", "error", "pong"}
+
+
+@pytest.mark.parametrize("command", [{"type": "conversation.open"}, {"type": "message.send", "text": "Hi"}])
+async def test_another_sessions_conversation_is_never_joined(house: House, command: dict[str, str]) -> None:
+    alice, mallory = await house.connect(), await house.connect("mallory")
+    conversation = await begin(alice)
+    group = group_of_conversation(conversation)
+    assert house.broadcaster.joined.count(group) == 1
+    for asked in (conversation, "nowhere"):
+        assert (await mallory.ask(conversation=asked, **command))["code"] == "not_found"
+    assert house.broadcaster.joined.count(group) == 1
+    assert group_of_conversation("nowhere") not in house.broadcaster.joined
 
 
 @pytest.mark.parametrize("frame", [b"", b"\x00", None])

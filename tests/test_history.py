@@ -606,6 +606,25 @@ async def test_stop_before_the_answer_began_is_seen_as_it_begins(story: Story) -
     assert await story.history.begin(story.id, lease.fence, 1, answer.record(), "", answer.started())
 
 
+async def test_attempt_after_a_stop_begins_nothing_and_keeps_the_text_there_is(story: Story) -> None:
+    await story.send("m1")
+    fence, answer = await story.begin()
+    await story.say(fence, answer, 1, "Seen", "hm")
+    assert await story.history.request_stop(SESSION, story.id) == "m1.a"
+    await story.redis.delete(story.of.lease)
+    lease = await story.leases.take(story.id)
+    assert lease
+    again = Answer(conversation=story.id, message="m1.a", prompt="m1", model="m", created="t", attempt=2)
+    before = await story.frames()
+    assert await story.history.begin(story.id, lease.fence, 2, again.record(), "", again.started())
+    assert await story.frames() == before
+    message = await story.history.message(SESSION, story.id, "m1.a")
+    assert (message["text"], message["reasoning"]) == ("Seen", "hm")
+    found = await story.history.turn(story.id)
+    assert found
+    assert found[1].attempt == 1
+
+
 # Reading
 
 
@@ -965,6 +984,21 @@ async def test_nothing_but_the_log_goes_when_history_is_kept_for_ever(redis: Red
     assert set(short) == {story.of.log, story.of.lease, story.of.fence}
     assert short[story.of.log] <= LOG_SECONDS * 1000
     assert {ms for key, ms in (await story.ttls()).items() if key not in short} == {-1}
+
+
+async def test_what_was_to_go_in_time_is_kept_for_ever_once_history_is(redis: Redis) -> None:
+    story = Story(redis, history_days=400)
+    await story.exchange("m1")
+    story.history = History(redis, story.keys, history_days=0)
+    await story.send("m2")
+    fence, answer = await story.begin()
+    await story.say(fence, answer, 1, "Hello", "hm")
+    await story.history.touch(SESSION, story.id, timestamp())
+    lasting = {*astuple(story.of)[:7], story.keys.conversations(SESSION)} - {story.of.log}
+    found = await story.ttls()
+    assert {key: found[key] for key in lasting} == dict.fromkeys(lasting, -1)
+    await story.finish(fence, answer)
+    assert {ms for key, ms in (await story.ttls()).items() if key in lasting} == {-1}
 
 
 async def ttls_at_all_times(story: Story) -> dict[str, int]:

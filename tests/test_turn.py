@@ -281,6 +281,52 @@ def test_reasoning_is_cut_when_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -
     assert answer.record(finished(answer))["reasoning"] == "12345"
 
 
+@pytest.mark.parametrize(
+    ("most", "kept"), [(0, ""), (1, "a"), (2, "a"), (3, "aé"), (6, "aé€"), (9, "aé€"), (10, "aé€😀")]
+)
+def test_answer_is_cut_in_whole_characters_by_its_size_in_utf_8(
+    monkeypatch: pytest.MonkeyPatch, most: int, kept: str
+) -> None:
+    monkeypatch.setattr(turn, "MAX_ANSWER_BYTES", most)
+    monkeypatch.setattr(turn, "MAX_REASONING_BYTES", most)
+    answer = new_answer()
+    answer.take(Delta("aé€😀z", "aé€😀z"))
+    record = answer.record(answer.end(seconds=1.0))
+    assert record["text"] == record.get("reasoning", "") == answer.text == kept
+    assert answer.complete
+
+
+def test_nothing_follows_what_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "MAX_ANSWER_BYTES", 2)
+    monkeypatch.setattr(turn, "MAX_REASONING_BYTES", 2)
+    answer = new_answer()
+    says(answer, Delta("aé", "aé"), Delta("b", "b"))
+    record = answer.record(finished(answer))
+    assert (record["text"], record["reasoning"], record["finish_reason"]) == ("a", "a", "length")
+
+
+def test_kept_text_counts_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "MAX_ANSWER_BYTES", 10)
+    answer = new_answer(kept="€€")
+    answer.take(Delta("12345"))
+    assert answer.text == "€€1234"
+
+
+def test_much_that_waited_is_said_in_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "DELTA_CHARACTERS", 4)
+    answer = new_answer()
+    answer.take(Delta("123456789", "abcdef"))
+    said = []
+    while answer.pending:
+        event = answer.delta()
+        assert event
+        said.append((event.text, event.reasoning))
+    assert said == [("1234", "abcd"), ("5678", "ef"), ("9", None)]
+    assert answer.delta() is None
+    answer.take(Delta(finish_reason="stop"))
+    assert finished(answer).digest == hashlib.sha256(b"123456789").hexdigest()
+
+
 # What is stored
 
 BASE = {"id": "m2", "role": "assistant", "parent": "m1", "created": "now", "model": "small"}

@@ -16,18 +16,18 @@ from llmchat import turns as turns_room
 from llmchat.attempt import MAX_ATTEMPTS
 from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions
-from llmchat.conversation import digest
+from llmchat.conversation import Branch, Turn, digest
 from llmchat.history import TIP, History
 from llmchat.keys import Keys
-from llmchat.lease import Leases
+from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
-from llmchat.turn import Answer, Delta
+from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
 from llmchat.turns import Turns
 from tests.fakes import CUT, Gate, Model
 from tests.instances import Store
-from tests.waiting import eventually
+from tests.waiting import eventually, within
 
 SESSION = "alice"
 ENDINGS = ("completion.finished", "completion.failed")
@@ -203,7 +203,77 @@ async def test_next_prompt_is_answered_when_it_is_sent_the_moment_the_answer_end
     await instance.end("m2.a")
 
 
+class WatchedLeases(Leases):
+    """Tells when somebody tried to take one."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.tried = asyncio.Event()
+
+    async def take(self, conversation: str) -> Lease | None:
+        """Take it, if nobody holds it."""
+        lease = await super().take(conversation)
+        self.tried.set()
+        return lease
+
+
+async def test_next_prompt_is_answered_when_another_instance_takes_it_the_moment_the_answer_ends(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns_room, "GRACE_SECONDS", 3600)  # nobody takes over what was not begun
+    maker, other = await start(), await start()
+    leases = other.turns._leases = WatchedLeases(other.redis, other.keys)
+
+    class Quick(History):
+        """The other instance gets the next prompt before the lease of this answer is given back."""
+
+        async def finish(self, *args: Any) -> None:
+            await super().finish(*args)
+            if not leases.tried.is_set():
+                await other.send("m2")
+                async with within(10, "the other instance tries to take the turn"):
+                    await leases.tried.wait()
+
+    maker.turns._history = Quick(maker.redis, maker.keys, history_days=1)
+    await maker.end(await maker.send("m1"))
+    assert (await maker.end("m2.a"))["finish_reason"] == "stop"
+    started = [frame for frame in await maker.frames() if frame["type"] == "completion.started"]
+    assert [(frame["message"], frame["attempt"]) for frame in started] == [("m1.a", 1), ("m2.a", 1)]
+
+
+async def test_what_came_at_once_is_placed_in_several_steps_while_the_model_pauses(
+    instance: Instance, model: Model
+) -> None:
+    said = "word " * (DELTA_CHARACTERS // 2)
+    gate = Gate()
+    model.answer(said, gate)
+    answer = await instance.send("m1")
+    await instance.text_so_far(said)
+    gate.open()
+    await instance.end(answer)
+    deltas = [frame for frame in await instance.frames() if frame["type"] == "completion.delta"]
+    assert len(deltas) > 1
+    assert max(len(frame["text"]) for frame in deltas) <= DELTA_CHARACTERS
+
+
 # Stops
+
+
+async def test_late_wake_up_of_another_answer_stops_nothing(start: Start, model: Model) -> None:
+    instance, other = await start(), await start()
+    gate = Gate()
+    model.answer("Half ", gate, "whole", to="Go on")
+    model.answer("Half ", Gate(), to="Stop")
+    stays = await instance.send("m1", "Go on")
+    goes = await instance.send("n1", "Stop", conversation="c2")
+    for conversation in ("c1", "c2"):
+        await instance.until(lambda frames: text_of(frames) == "Half ", conversation)
+    await other.turns.wake_for_stop("c1", "an answer before")
+    await other.turns.wake_for_stop("c2", goes)  # heard after the one before it
+    assert (await instance.end(goes, "c2"))["finish_reason"] == "stopped"
+    gate.open()
+    assert (await instance.end(stays))["finish_reason"] == "stop"
+    assert (await instance.stored(stays))["text"] == "Half whole"
 
 
 @pytest.mark.parametrize("wake", [True, False], ids=["woken", "by the flag alone"])
@@ -396,6 +466,65 @@ async def test_turn_stopped_while_its_instance_is_dead_ends_with_the_text_there_
     assert (await instance.stored(answer))["text"] == "Seen"
     assert ended["digest"] == digest("Seen")
     assert model.requests == []
+
+
+async def test_stop_while_the_turn_is_taken_over_keeps_the_text_there_is(
+    instance: Instance, model: Model
+) -> None:
+    class Stopped(History):
+        """Somebody stops between the look at the turn and its next attempt."""
+
+        stopped = False
+
+        async def turn(self, conversation: str) -> tuple[str, Turn] | None:
+            found = await super().turn(conversation)
+            if not self.stopped:
+                self.stopped = True
+                await self.request_stop(SESSION, conversation)
+            return found
+
+    answer = await leave(instance, 1, "Seen")
+    instance.turns._history = Stopped(instance.redis, instance.keys, history_days=1)
+    instance.turns.begin("c1")
+    ended = await instance.end(answer)
+    assert (ended["finish_reason"], ended["digest"]) == ("stopped", digest("Seen"))
+    assert (await instance.stored(answer))["text"] == "Seen"
+    assert types(await instance.frames()).count("completion.started") == 1
+    assert model.requests == []
+
+
+@pytest.mark.parametrize("where", ["read", "begin", "append"])
+async def test_bug_while_an_answer_is_made_fails_the_answer_and_nothing_else(
+    instance: Instance, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    class Faulty(History):
+        """Has a bug that strikes once."""
+
+        struck = False
+
+        def _strike(self, here: str) -> None:
+            if here == where and not self.struck:
+                self.struck = True
+                raise RuntimeError("a bug")
+
+        async def read(self, *args: Any, **options: Any) -> Branch:
+            self._strike("read")
+            return await super().read(*args, **options)
+
+        async def begin(self, *args: Any) -> bool:
+            self._strike("begin")
+            return await super().begin(*args)
+
+        async def append(self, *args: Any) -> bool:
+            self._strike("append")
+            return await super().append(*args)
+
+    instance.turns._history = Faulty(instance.redis, instance.keys, history_days=1)
+    failed = await instance.end(await instance.send("m1"))
+    assert (failed["type"], failed["code"]) == ("completion.failed", "internal")
+    assert "a bug" not in json.dumps(await instance.frames())
+    assert (await instance.end(await instance.send("m2")))["finish_reason"] == "stop"
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
 
 
 async def test_deleted_conversations_answer_is_stopped_and_all_goes_on(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, box, button, chats, messages, say
@@ -17,6 +17,11 @@ from tests.instances import Instance, Store
 Instances = tuple[Instance, Instance]
 CODE = "Look:\n\n```python\ndef add(a, b):\n"
 CODE_REST = "    return a + b\n```\n\nThat is **all**."
+
+
+def toast(page: Page) -> Locator:
+    """The words of what is told for some seconds; they are none until something is told."""
+    return page.locator("undo-toast .words")
 
 
 async def test_page_shows_the_answer_as_live_markdown(page: Page, model: Model) -> None:
@@ -156,6 +161,82 @@ async def test_page_reconnects_to_its_instance_and_goes_on(
     await say(page, "After")
     await expect(answers(page)).to_have_count(2)
     await expect(answers(page).last).to_contain_text("You said: After")
+
+
+async def test_prompt_goes_through_once_when_the_store_was_away_for_a_while(
+    fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    page = await open_page(await start_instance(fresh_store))
+    await say(page, "Before")
+    await expect(answers(page)).to_contain_text("You said: Before")
+    await fresh_store.stop()
+    await say(page, "After")
+    await expect(toast(page)).to_contain_text("The store cannot be reached")
+    await expect(messages(page).nth(2)).to_contain_text("After")
+    await fresh_store.start()
+    await expect(answers(page).last).to_contain_text("You said: After")
+    await expect(button(page, "Send")).to_be_visible()
+    await expect(box(page)).to_have_value("")
+    await page.reload()
+    await expect(messages(page)).to_have_count(4)
+    await expect(messages(page).nth(2)).to_contain_text("After")
+    assert [request.prompt for request in model.requests] == ["Before", "After"]
+
+
+async def test_lost_connection_is_no_fault_of_commands_carried_out_long_ago(
+    open_page: OpenPage, store: Store, start_instance: StartInstance, watch: Watch, model: Model
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    instance = await start_instance(store)
+    page = await open_page(instance)
+    model.answer("As far as ", Gate(), "this")
+    model.answer("Another")
+    await say(page, "Go on")
+    await expect(answers(page)).to_contain_text("As far as")
+    await button(page, "Stop").click()
+    await expect(answers(page)).to_contain_text("Stopped")
+    await button(page, "Regenerate").click()
+    await expect(answers(page)).to_contain_text("Another")
+    await expect(button(page, "Send")).to_be_visible()
+    await button(page, "Previous version").click()
+    await expect(answers(page)).to_contain_text("As far as")
+    await instance.kill()
+    await expect(page.get_by_role("status")).to_contain_text("Reconnecting")
+    await instance.start()
+    await say(page, "After")
+    await expect(answers(page).last).to_contain_text("You said: After")
+    await expect(toast(page)).to_have_text("")
+
+
+async def test_running_answer_is_shown_on_its_own_branch_only(page: Page, model: Model) -> None:
+    one, two = Gate(), Gate()
+    model.answer("Version one", to="Upper")
+    model.answer("Version two", to="Upper")
+    model.answer("It runs, ", one, "grows ", two, "and ends.", to="Lower")
+    await say(page, "Upper")
+    await expect(answers(page)).to_contain_text("Version one")
+    await button(page, "Regenerate").click()
+    await expect(answers(page)).to_contain_text("Version two")
+    await say(page, "Lower")
+    await expect(answers(page).last).to_contain_text("It runs,")
+    await button(page, "Previous version").click()
+    await expect(answers(page)).to_have_count(1)
+    await expect(answers(page)).to_contain_text("Version one")
+    await expect(messages(page)).to_have_count(2)
+    await expect(button(page, "Stop")).to_be_visible()
+    one.open()
+    await two.wait()
+    await button(page, "Next version").click()
+    await expect(answers(page)).to_have_count(2)
+    await expect(answers(page).last).to_contain_text("It runs, grows")
+    await expect(messages(page)).to_have_count(4)
+    two.open()
+    await expect(answers(page).last).to_contain_text("It runs, grows and ends.")
+    await expect(button(page, "Send")).to_be_visible()
+    await button(page, "Previous version").click()
+    await expect(messages(page)).to_have_count(2)
+    await expect(answers(page)).to_contain_text("Version one")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,82 @@
+"""What the story makes of a prompt, a stop and a long conversation, where no socket is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from llmchat.chat import _fitting
+from llmchat.errors import Busy
+from llmchat.events import MAX_SNAPSHOT_BYTES, MessageSend
+from llmchat.settings import Settings
+from tests.house import House
+from tests.instances import Store
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def house(store: Store, settings: Settings) -> AsyncIterator[House]:
+    async with House(store.url, settings) as house:
+        yield house
+
+
+def message(name: str, size: int, **more: str) -> dict[str, Any]:
+    return {"id": name, "role": "assistant", "text": "x" * size, **more}
+
+
+# What fits in a frame
+
+
+def test_snapshot_that_fits_is_whole() -> None:
+    messages = [message("m1", 10, html="h", reasoning="r"), message("m2", 10, html="h")]
+    assert _fitting(messages) == (messages, False)
+
+
+def test_snapshot_keeps_the_newest_messages_that_fit() -> None:
+    messages = [message(name, MAX_SNAPSHOT_BYTES * 2 // 5) for name in ("m1", "m2", "m3")]
+    assert _fitting(messages) == (messages[1:], True)
+
+
+@pytest.mark.parametrize("shed", ["html", "reasoning"])
+@pytest.mark.parametrize("before", [0, 1])
+def test_message_too_large_for_a_frame_goes_without_html_and_reasoning(shed: str, before: int) -> None:
+    large = message("m2", 10, html="h", reasoning="r") | {shed: "é" * (MAX_SNAPSHOT_BYTES // 2 + 1)}
+    found, cut = _fitting([message("m1", 10)] * before + [large])
+    assert found == [message("m2", 10)]
+    assert len(json.dumps(found, ensure_ascii=False).encode()) < MAX_SNAPSHOT_BYTES
+    assert cut == (before > 0)
+
+
+# Turns that nobody makes
+
+
+async def ended(house: House, conversation: str) -> str:
+    """Wait until a conversation has no turn; gives how its answer ended."""
+
+    async def look() -> bool:
+        return await house.history.turn(conversation) is None
+
+    await eventually(look, seconds=10, what="the turn ends")
+    reason: str = (await house.history.message("alice", conversation, "a1"))["finish_reason"]
+    return reason
+
+
+async def test_turn_that_no_index_leads_to_is_made_when_the_next_prompt_finds_it_in_its_way(
+    house: House,
+) -> None:
+    await house.leave_turn("c1")
+    command = MessageSend(type="message.send", id="next", text="Next", conversation="c1")
+    with pytest.raises(Busy):
+        await house.chat.send("alice", command)
+    assert await ended(house, "c1") == "stop"
+    assert not (await house.chat.send("alice", command)).repeated
+
+
+async def test_turn_that_no_index_leads_to_ends_when_it_is_stopped(house: House) -> None:
+    await house.leave_turn("c1")
+    assert await house.chat.stop("alice", "c1")
+    assert await ended(house, "c1") == "stopped"
+    assert not await house.chat.stop("alice", "c1")

@@ -1,0 +1,76 @@
+"""The seed's protocol on a socket whose other end is the test: what its clients do wrong, and what befalls them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from llmchat import connection as connection_room
+from llmchat.connection import FRAMES_AT_ONCE
+from llmchat.events import MAX_FRAME_BYTES, ConversationList
+from llmchat.seed import PROMPTS_WAITING
+from llmchat.settings import Settings
+from tests.fakes import Gate, Model, echo
+from tests.house import FakeSocket, House
+from tests.instances import Store
+
+
+@pytest.fixture
+async def house(store: Store, settings: Settings) -> AsyncIterator[House]:
+    async with House(store.url, settings) as house:
+        yield house
+
+
+async def ask(socket: FakeSocket, prompt: str) -> dict[str, Any]:
+    """Send a prompt, and wait for its answer."""
+    socket.say(prompt=prompt)
+    return await socket.until(lambda answer: answer["prompt"] == prompt)
+
+
+async def conversations(house: House) -> list[str]:
+    listed = await house.chat.listed("alice", ConversationList(type="conversation.list"))
+    return [each["id"] for each in listed.conversations]
+
+
+async def test_seed_begins_a_new_conversation_after_its_own_was_deleted_elsewhere(house: House) -> None:
+    socket = house.connect_seed()
+    assert await ask(socket, "One") == {"prompt": "One", "response": echo("One")}
+    (deleted,) = await conversations(house)
+    await house.chat.delete("alice", deleted)
+    told = await ask(socket, "Two")
+    assert told["response"] == ""
+    assert told["error"]
+    assert await ask(socket, "Three") == {"prompt": "Three", "response": echo("Three")}
+    assert deleted not in await conversations(house)
+    assert len(await conversations(house)) == 1
+
+
+async def test_seed_that_floods_is_closed(house: House) -> None:
+    socket = house.connect_seed()
+    for _ in range(FRAMES_AT_ONCE + 10):
+        socket.say("no JSON")
+    assert await socket.ended() == 1008
+
+
+async def test_seed_with_too_many_prompts_waiting_is_closed(house: House, model: Model) -> None:
+    model.answer(Gate())
+    socket = house.connect_seed()
+    for number in range(PROMPTS_WAITING + 10):
+        socket.say(prompt=str(number))
+    assert await socket.ended() == 1008
+
+
+async def test_seeds_frame_that_is_too_large_is_closed(house: House) -> None:
+    socket = house.connect_seed()
+    socket.say("é" * (MAX_FRAME_BYTES // 2 + 1))
+    assert await socket.ended() == 1009
+
+
+async def test_seed_that_never_reads_is_closed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_room, "SEND_SECONDS", 0.2)
+    socket = house.connect_seed()
+    socket.reads = False
+    socket.say(prompt="Hi")
+    assert await socket.ended() == 1013
