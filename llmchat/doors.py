@@ -5,8 +5,10 @@ An ASGI middleware that knows nothing of the app behind it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 CONTENT_SECURITY_POLICY = (
@@ -32,6 +34,8 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
+DRAIN_SECONDS = 3.0
+"""Of silence, after a websocket was served."""
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HEALTH_PATHS = {"/healthz"}
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_-][0-9a-z_.-]*)(:[0-9]{1,5})?", re.ASCII)
@@ -63,7 +67,7 @@ class Doors:
         if refusal is not None:
             await _refuse(scope, send, *refusal)
         elif scope["type"] == "websocket":
-            await self._app(scope, receive, send)
+            await _websocket(self._app, scope, receive, send)
         else:
             await self._app(scope, receive, _with_headers(send))
 
@@ -102,6 +106,27 @@ class Doors:
 def _host_name(host: str) -> str:
     match = HOST.fullmatch(host.lower())
     return match["name"] if match else ""
+
+
+async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Serve a websocket, and read on after the app has ended, until the peer is gone or silent.
+
+    Hypercorn keeps few messages for an app; full of what nobody reads, it never sees that the peer has gone, and the
+    socket stays open for ever.
+    """
+    accepted = False
+
+    async def sent(message: Any) -> None:
+        nonlocal accepted
+        accepted = accepted or message["type"] == "websocket.accept"
+        await send(message)
+
+    await app(scope, receive, sent)
+    with suppress(TimeoutError):
+        while accepted:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                if (await receive())["type"] == "websocket.disconnect":
+                    return
 
 
 async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmchat import turns as turns_room
 from llmchat.chat import _fitting
 from llmchat.errors import Busy
 from llmchat.events import MAX_SNAPSHOT_BYTES, MessageSend
@@ -65,8 +66,9 @@ async def ended(house: House, conversation: str) -> str:
 
 
 async def test_turn_that_no_index_leads_to_is_made_when_the_next_prompt_finds_it_in_its_way(
-    house: House,
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(turns_room, "GRACE_SECONDS", 3600)  # nobody looks for it
     await house.leave_turn("c1")
     command = MessageSend(type="message.send", id="next", text="Next", conversation="c1")
     with pytest.raises(Busy):

@@ -55,8 +55,8 @@ class Visit:
 
 
 async def receive() -> dict[str, Any]:
-    """Serve apps that never ask for anything."""
-    raise AssertionError("nobody reads here")
+    """Be a peer that is gone: what reads a websocket to its end hears that."""
+    return {"type": "websocket.disconnect", "code": 1006}
 
 
 async def visit(
@@ -378,3 +378,21 @@ async def test_lifespan_passes_untouched() -> None:
     await Doors(app, allowed_hosts=[], trusted_origins=[], proxy_hops=0)(scope, receive, made.send)
     assert app.scopes == [scope]
     assert made.sent == [{"type": "lifespan.startup.complete"}]
+
+
+async def test_websocket_is_read_on_after_the_app_has_ended_until_the_peer_is_gone() -> None:
+    left = [*({"type": "websocket.receive", "text": str(number)} for number in range(50)), await receive()]
+
+    async def flood() -> dict[str, Any]:
+        return left.pop(0)
+
+    async def ends_at_once(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+    async def send(message: Any) -> None:
+        assert message == {"type": "websocket.accept"}
+
+    doors = Doors(ends_at_once, allowed_hosts=["localhost"], trusted_origins=[], proxy_hops=0)
+    scope = {"type": "websocket", "path": "/", "scheme": "ws", "headers": [(b"host", b"localhost")]}
+    await doors(scope, flood, send)
+    assert left == []
