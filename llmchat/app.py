@@ -18,12 +18,12 @@ from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.completion import Completions
 from llmchat.doors import Doors
-from llmchat.errors import SettingsError
+from llmchat.errors import SettingsError, Unavailable
 from llmchat.history import History
 from llmchat.keys import Keys
 from llmchat.lease import Leases
 from llmchat.listing import Listing
-from llmchat.redis_client import connect
+from llmchat.redis_client import available, connect
 from llmchat.session import Sessions
 from llmchat.settings import Settings
 from llmchat.turns import Turns
@@ -82,6 +82,11 @@ def create_app(settings: Settings | None = None) -> Quart:
 
     @app.while_serving
     async def serving() -> AsyncGenerator[None, None]:
+        try:
+            async with available():
+                await redis.ping()
+        except Unavailable:
+            log.warning("Redis cannot be reached yet; the chat works as soon as it can.")
         async with turns:
             yield
             await rooms.stop()

@@ -118,6 +118,16 @@ class Broadcaster:
         self.lapses = 0
         """How often a channel may have missed messages."""
 
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set while the connection to Redis is lost."""
+        return self._subscriber.lost
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set while the connection to Redis carries every subscription."""
+        return self._subscriber.ready
+
     async def new_channel(self, prefix: str = "specific.") -> str:
         """Make a channel of this process. What is sent to it from now on arrives. Raises Unavailable."""
         channel = _checked(f"{prefix}{secrets.token_hex(16)}", CHANNEL_NAME, "channel")

@@ -146,7 +146,14 @@ class Connection:
                 await self._broadcaster.group_add(group_of_session(self._session), self._channel)
                 self._tell(self._ready)
                 async with asyncio.TaskGroup() as tasks:  # each part ends only by raising
-                    for part in (self._read, self._obey, self._relay, self._write, self._until_closing):
+                    for part in (
+                        self._read,
+                        self._obey,
+                        self._relay,
+                        self._write,
+                        self._watch_store,
+                        self._until_closing,
+                    ):
                         tasks.create_task(part())
         except* Closing as ended:
             closing = ended.exceptions[0]
@@ -191,6 +198,15 @@ class Connection:
                 log.exception("A command failed; error %s.", number)
                 detail = f"Something is wrong on our side. If you report it, quote {number}."
                 self._tell(Error(id=command.id, code="internal", detail=detail))
+
+    async def _watch_store(self) -> None:
+        """Tell when Redis is away, and when it is back; what was missed meanwhile comes by the lapse."""
+        while True:
+            await self._broadcaster.lost.wait()
+            detail = "The store is away. What is written meanwhile comes when it is back."
+            self._tell(events.SessionStore(available=False, detail=detail))
+            await self._broadcaster.ready.wait()
+            self._tell(events.SessionStore(available=True))
 
     async def _relay(self) -> None:
         while True:

@@ -215,6 +215,13 @@ class SessionReady(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStore(Event):
+    type = "session.store"
+    available: bool
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationSnapshot(Event):
     type = "conversation.snapshot"
     nullable = frozenset({"running"})

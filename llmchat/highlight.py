@@ -34,6 +34,8 @@ PALETTES = (  # the first that keeps the HTML within bounds; dense code gets few
     SPAN_CLASSES,
     frozenset({"c", "cp", "k", "kc", "nt", "s", "gd", "gh", "gi", "gp", "gu"}),
     frozenset({"c", "cp", "k", "nt", "gd", "gh", "gi"}),
+    frozenset({"k", "nt", "gd", "gi"}),
+    frozenset({"c", "cp", "gh"}),
 )
 COLOURED_PER_CHARACTER = 2.7  # characters of HTML
 

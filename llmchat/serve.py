@@ -116,6 +116,7 @@ def serve_and_reload(
     ended: list[str] = []
     ends(ended.append)
     announce()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
     try:
         while not ended:
             _serve_until_a_change(settings, sockets, ended)

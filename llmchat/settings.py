@@ -105,7 +105,7 @@ VARIABLES = (
     Variable(
         "SECRET_KEY",
         "",
-        f"signs the session cookie; at least {SECRET_KEY_LENGTH} characters",
+        f"signs the session cookie; `serve` wants at least {SECRET_KEY_LENGTH} characters",
         f"at least {SECRET_KEY_LENGTH} characters that nobody can guess",
         secret=True,
         shown="made once and kept in DATA_DIR (`serve`: required)",

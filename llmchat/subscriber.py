@@ -53,6 +53,8 @@ class Subscriber:
             str, asyncio.Future[None]
         ] = {}  # Redis channel -> done when its last one is confirmed
         self._pubsub: PubSub | None = None  # while connected
+        self.lost = asyncio.Event()  # set from a loss until all is subscribed again
+        self.ready = asyncio.Event()  # set while all is subscribed
         self._gap = False  # a connection was lost, and the next one is not complete yet
         self._writing = asyncio.Lock()
         self._beaten = asyncio.Event()
@@ -114,11 +116,14 @@ class Subscriber:
                     tasks.create_task(self._watch_heartbeat())
                     tasks.create_task(self._read())
             except* (RedisError, OSError, TimeoutError) as lost:
-                log.warning("Lost the subscriber connection to Redis: %s", _cause(lost))
+                if not self._gap:
+                    log.warning("Lost the subscriber connection to Redis: %s", _cause(lost))
             except* Exception:
                 log.exception("The subscriber failed; it begins anew.")
             wait = min(longest, wait * 2) if self._gap else shortest
             self._gap = True
+            self.ready.clear()
+            self.lost.set()
             if self._task is asyncio.current_task():
                 await asyncio.sleep(random.uniform(shortest, wait))  # noqa: S311 - jitter
 
@@ -151,7 +156,11 @@ class Subscriber:
             confirmed = self._confirmed.get(name)
             if confirmed is not None and not confirmed.done() and self._unconfirmed[name] <= 0:
                 confirmed.set_result(None)
+            if name == self._heartbeat:
+                self.lost.clear()
+                self.ready.set()
             if name == self._heartbeat and self._gap:
+                log.info("The subscriber connection to Redis is back.")
                 self._gap = False
                 self._lapse()  # only now: whoever reads the log after this misses nothing more
 

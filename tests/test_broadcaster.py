@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgpack
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from llmchat.broadcaster import Broadcaster, ChannelFull, ChannelLapsed, Message
 from llmchat.errors import Unavailable
 from llmchat.keys import redis_channel
-from tests.instances import Store
+from tests.instances import Proxy, Store
 from tests.waiting import eventually, within
 
 Make = Callable[..., Broadcaster]
@@ -619,46 +619,13 @@ async def test_broadcaster_is_unavailable_while_the_store_is_down_and_comes_back
     assert await received(broadcaster, channel, 2) == numbered(1, 1)
 
 
-@asynccontextmanager
-async def losing_replies(store: Store, verb: bytes) -> AsyncIterator[str]:
-    """Stand before the store and give a URL: a connection breaks where the reply to this command should come."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        store_reader, store_writer = await asyncio.open_connection("127.0.0.1", store.port)
-        lost = False
-
-        async def pass_commands() -> None:
-            nonlocal lost
-            while command := await reader.read(65536):
-                lost = lost or verb in command
-                store_writer.write(command)
-
-        async def pass_replies() -> None:
-            while (reply := await store_reader.read(65536)) and not lost:
-                writer.write(reply)
-
-        passing = [asyncio.create_task(each()) for each in (pass_commands, pass_replies)]
-        await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
-        for task in passing:
-            task.cancel()
-        await asyncio.gather(*passing, return_exceptions=True)
-        for each in (writer, store_writer):
-            each.transport.abort()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    finally:
-        server.close()
-
-
 async def test_message_is_sent_once_when_the_reply_of_the_store_is_lost(make: Make, store: Store) -> None:
     reader = make()
     channel = await joined(reader, "g")
-    async with losing_replies(store, b"PUBLISH") as url:
-        sender = make(url)
+    async with Proxy(store) as proxy:
+        proxy.lose = b"PUBLISH"
         with pytest.raises(Unavailable):
-            await sender.group_send("g", {"n": 1})
+            await make(proxy.url).group_send("g", {"n": 1})
     await reader.group_send("g", {"last": True})
     assert await until_last(reader, channel) == numbered(1)
 

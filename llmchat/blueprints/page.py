@@ -13,6 +13,9 @@ from llmchat.blueprints.rooms import rooms
 from llmchat.errors import NotFound, Unavailable
 from llmchat.events import ID, PROTOCOL, ConversationList, ConversationSnapshot
 
+RELOAD_SECONDS = 3
+"""After them a page that could not be made is asked for again."""
+
 blueprint = Blueprint("page", __name__)
 
 
@@ -40,8 +43,30 @@ async def session() -> ResponseReturnValue:
 @blueprint.app_errorhandler(Unavailable)
 async def unavailable(error: Unavailable) -> ResponseReturnValue:
     """Say that Redis is away, in a page that needs nothing of it."""
-    page = await render_template("error.html", title="One moment", detail=error.detail, static=_static)
-    return page, 503, {"Retry-After": "2", "Cache-Control": "no-store"}
+    page = await render_template(
+        "error.html",
+        title="One moment",
+        detail=error.detail,
+        link="",
+        words="Try again",
+        again=RELOAD_SECONDS,
+        static=_static,
+    )
+    return page, 503, {"Retry-After": str(RELOAD_SECONDS), "Cache-Control": "no-store"}
+
+
+@blueprint.app_errorhandler(404)
+async def not_found(error: Exception) -> ResponseReturnValue:
+    """Say that there is no such page."""
+    page = await render_template(
+        "error.html",
+        title="There is nothing here",
+        detail="The address may be mistyped.",
+        link="/",
+        words="New chat",
+        static=_static,
+    )
+    return page, 404
 
 
 async def _page(wanted: str | None) -> ResponseReturnValue:
@@ -69,6 +94,7 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
         conversations=conversations,
         more=more,
         models=here.chat.models,
+        labels={model["id"]: model["label"] for model in here.chat.models},
         limits=here.chat.limits,
         version=__version__,
         socket_url=f"{'wss' if secure else 'ws'}://{request.host}/ws/chat/",

@@ -247,6 +247,7 @@ export class Chat {
     anywhere("message.accepted", (event) => this.#accepted(event));
     anywhere("conversation.updated", (event) => this.#updated(event.conversation));
     anywhere("conversation.deleted", (event) => this.#deleted(event.conversation));
+    anywhere("session.store", (event) => this.#parts.pill.showStore(event));
     anywhere("ready", () => this.#ready());
     anywhere("refused", (error) => this.#tell(error.detail ?? error.message));
     this.#parts.socket.addEventListener("state", ({ detail }) => transcript.setConnected(detail.state === "connected"));

@@ -11,6 +11,7 @@ import "./elements/connection-pill.js";
 import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
 import { Chat } from "./chat.js";
+import { setLabels } from "./labels.js";
 import { Socket } from "./socket.js";
 import { Wire } from "./wire.js";
 
@@ -31,6 +32,7 @@ const parts = {
   model: part("select.model"),
 };
 
+setLabels(JSON.parse(dataset.models));
 parts.composer.limit = JSON.parse(dataset.limits).text;
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
 new Chat(wire, parts, {

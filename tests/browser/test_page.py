@@ -5,18 +5,47 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, WebSocket, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, box, button, chats, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
-from tests.instances import Instance, Store
+from tests.instances import Instance, Proxy, Store
+from tests.waiting import Bell
 
 Instances = tuple[Instance, Instance]
 CODE = "Look:\n\n```python\ndef add(a, b):\n"
 CODE_REST = "    return a + b\n```\n\nThat is **all**."
+
+
+class Frames:
+    """What goes over a page's websockets, once it is loaded anew."""
+
+    def __init__(self, page: Page) -> None:
+        self._sent: list[str] = []
+        self._received: list[str] = []
+        self._bell = Bell()
+        page.on("websocket", self._follow)
+
+    def sent(self, text: str) -> int:
+        """Count the frames with this text."""
+        return sum(text in frame for frame in self._sent)
+
+    async def received(self, text: str) -> None:
+        """Wait for a frame with this text."""
+        await self._bell.until(
+            lambda: any(text in frame for frame in self._received), seconds=10, what=f"{text!r} is received"
+        )
+
+    def _follow(self, socket: WebSocket) -> None:
+        socket.on("framesent", lambda frame: self._sent.append(str(frame)))
+        socket.on("framereceived", self._take)
+
+    def _take(self, frame: str | bytes) -> None:
+        self._received.append(str(frame))
+        self._bell.ring()
 
 
 def toast(page: Page) -> Locator:
@@ -183,6 +212,24 @@ async def test_prompt_goes_through_once_when_the_store_was_away_for_a_while(
     assert [request.prompt for request in model.requests] == ["Before", "After"]
 
 
+async def test_prompt_is_stored_once_when_the_store_took_it_and_its_reply_was_lost(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    async with Proxy(store) as proxy:
+        page = await open_page(await start_instance(proxy))
+        proxy.lose = b"message.added"
+        await say(page, "Hi")
+        await expect(toast(page)).to_contain_text("The store cannot be reached")
+        assert proxy.lost > 0
+        proxy.lose = None
+        await expect(answers(page)).to_contain_text("You said: Hi")
+        await expect(page).to_have_url(re.compile(r"/c/[\w-]+$"))
+        await expect(chats(page)).to_have_text(["Hi"])
+        await page.reload()
+        await expect(messages(page)).to_have_count(2)
+        assert [request.prompt for request in model.requests] == ["Hi"]
+
+
 async def test_lost_connection_is_no_fault_of_commands_carried_out_long_ago(
     open_page: OpenPage, store: Store, start_instance: StartInstance, watch: Watch, model: Model
 ) -> None:
@@ -210,6 +257,8 @@ async def test_lost_connection_is_no_fault_of_commands_carried_out_long_ago(
 
 
 async def test_running_answer_is_shown_on_its_own_branch_only(page: Page, model: Model) -> None:
+    frames = Frames(page)
+    await page.reload()
     one, two = Gate(), Gate()
     model.answer("Version one", to="Upper")
     model.answer("Version two", to="Upper")
@@ -225,10 +274,12 @@ async def test_running_answer_is_shown_on_its_own_branch_only(page: Page, model:
     await expect(answers(page)).to_contain_text("Version one")
     await expect(messages(page)).to_have_count(2)
     await expect(button(page, "Stop")).to_be_visible()
+    opened = frames.sent("conversation.open")
     one.open()
-    await two.wait()
+    await frames.received("grows")
     await button(page, "Next version").click()
     await expect(answers(page)).to_have_count(2)
+    assert frames.sent("conversation.open") == opened + 1  # for the version, none for what grew elsewhere
     await expect(answers(page).last).to_contain_text("It runs, grows")
     await expect(messages(page)).to_have_count(4)
     two.open()

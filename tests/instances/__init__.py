@@ -4,6 +4,7 @@ from tests.instances.client import Client, Page, Refused
 from tests.instances.handshake import Handshake, handshake
 from tests.instances.instance import Instance
 from tests.instances.mirror import Broken, Mirror
+from tests.instances.proxy import Proxy
 from tests.instances.seed import SeedClient
 from tests.instances.store import Store
 
@@ -14,6 +15,7 @@ __all__ = [
     "Instance",
     "Mirror",
     "Page",
+    "Proxy",
     "Refused",
     "SeedClient",
     "Store",

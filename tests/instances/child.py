@@ -18,6 +18,7 @@ LINE_LIMIT = 1024 * 1024
 def end_with_parent() -> None:
     """Have the kernel kill this process when the one that started it dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever the tests inherited
 
 
 def free_port() -> int:

@@ -7,6 +7,10 @@ const DRAFT_MILLISECONDS = 300;
 const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
 const virtualKeyboard = matchMedia("(hover: none) and (pointer: coarse)");
 
+function characters(count) {
+  return count === 1 ? "1 character" : `${count} characters`;
+}
+
 class ChatComposer extends HTMLElement {
   limit = Infinity;
   #box;
@@ -137,8 +141,8 @@ class ChatComposer extends HTMLElement {
   #tellLength() {
     if (this.#box.value.length < this.limit * COUNT_FROM) return;
     const left = this.limit - this.#length;
-    if (left < 0) this.complain(`${-left} characters too many.`);
-    else if (left < this.limit * (1 - COUNT_FROM)) this.complain(`${left} characters left.`);
+    if (left < 0) this.complain(`${characters(-left)} too many.`);
+    else if (left < this.limit * (1 - COUNT_FROM)) this.complain(`${characters(left)} left.`);
   }
 
   #grow() {

@@ -1,6 +1,7 @@
 // One message: its words or blocks, its state, its actions. Everything that can be seen follows from attributes.
 // Events: `regenerate`, `retry` (detail: message id), `version` (detail: sibling's id). It does not know its neighbours.
 
+import { labelOf } from "../labels.js";
 import { copyFrom } from "../clipboard.js";
 import { LiveBlocks } from "./live-blocks.js";
 
@@ -97,7 +98,7 @@ class ChatMessage extends HTMLElement {
   setModel(model) {
     this.dataset.model = model ?? "";
     const by = this.querySelector(".by");
-    if (by) by.textContent = model ?? "";
+    if (by) by.textContent = labelOf(model);
   }
 
   /** The answer begins, perhaps anew, with the text that is kept of an earlier attempt. */

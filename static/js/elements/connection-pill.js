@@ -8,6 +8,7 @@ class ConnectionPill extends HTMLElement {
   #words;
   #button;
   #state = { state: "connected" };
+  #store = ""; // words while the server has lost its store
   #since = 0;
   #ticking = 0;
 
@@ -20,20 +21,30 @@ class ConnectionPill extends HTMLElement {
   /** Take the socket's state: {state, failures, retryAt, cause}. */
   show(state) {
     if (state.state === "connected") this.#since = 0;
-    else this.#since ||= Date.now();
+    else {
+      this.#since ||= Date.now();
+      this.#store = "";
+    }
     this.#state = state;
     clearInterval(this.#ticking);
     if (this.#since) this.#ticking = setInterval(() => this.#update(), 250);
     this.#update();
   }
 
+  /** Take the server's word on its store: {available, detail}. */
+  showStore({ available, detail }) {
+    this.#store = available ? "" : detail;
+    this.#update();
+  }
+
   #update() {
     const { state, failures, cause } = this.#state;
     const patient = ["lost", "restarting", "connecting"].includes(state) && Date.now() - this.#since < PATIENCE_MILLISECONDS;
-    const shown = patient ? "connected" : state;
+    const connected = patient || state === "connected";
+    const shown = connected && this.#store ? "away" : patient ? "connected" : state;
     const stuck = (failures >= MANY_FAILURES && state !== "signed-out") || state === "refused";
     this.#button.hidden = !stuck || !navigator.onLine;
-    const words = shown === "connected" ? "" : this.#say(state, stuck && cause);
+    const words = connected ? this.#store : this.#say(state, stuck && cause);
     if (this.#words.textContent !== words) this.#words.textContent = words;
     if (this.dataset.state === shown) return;
     this.dataset.state = shown;
