@@ -185,7 +185,7 @@ class Attempt:
             async for delta in deltas:
                 answer.take(delta)
                 news.set()
-                if answer.complete and not (delta.finish_reason or delta.usage):
+                if answer.complete and not delta.finish_reason and (delta.text or not delta.usage):
                     return  # longer than an answer may be
 
     async def _place(self, delta: CompletionDelta) -> None:

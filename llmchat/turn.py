@@ -96,11 +96,13 @@ class Answer:
         """Take what the model said."""
         text = _cut(delta.text, self._bytes_left)
         self._text += text
-        self._bytes_left -= len(text.encode())
+        self._bytes_left = self._bytes_left - len(text.encode()) if text == delta.text else 0
         reasoning = _cut(delta.reasoning, self._reasoning_bytes_left)
         self._reasoning += reasoning
         self._all_reasoning += reasoning
-        self._reasoning_bytes_left -= len(reasoning.encode())
+        self._reasoning_bytes_left = (
+            self._reasoning_bytes_left - len(reasoning.encode()) if reasoning == delta.reasoning else 0
+        )
         self.usage = delta.usage or self.usage
         if self._finish_reason is None:
             if len(text) < len(delta.text):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from llmchat import turn as turn_room
 from llmchat import turns as turns_room
 from llmchat.attempt import MAX_ATTEMPTS
 from llmchat.broadcaster import Broadcaster
@@ -25,7 +26,7 @@ from llmchat.redis_client import connect
 from llmchat.settings import Settings
 from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
 from llmchat.turns import Turns
-from tests.fakes import CUT, Gate, Model
+from tests.fakes import CUT, Gate, Line, Model
 from tests.instances import Store
 from tests.waiting import eventually, within
 
@@ -254,6 +255,20 @@ async def test_what_came_at_once_is_placed_in_several_steps_while_the_model_paus
     deltas = [frame for frame in await instance.frames() if frame["type"] == "completion.delta"]
     assert len(deltas) > 1
     assert max(len(frame["text"]) for frame in deltas) <= DELTA_CHARACTERS
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 1, "completion_tokens": 1}], ids=["", "figures"])
+async def test_answer_longer_than_it_may_be_ends_and_closes_the_model(
+    instance: Instance, model: Model, monkeypatch: pytest.MonkeyPatch, usage: dict[str, int] | None
+) -> None:
+    monkeypatch.setattr(turn_room, "MAX_ANSWER_BYTES", 10)
+    event = {"choices": [{"index": 0, "delta": {"content": "123456"}}], "usage": usage}
+    piece = Line("data: " + json.dumps(event))
+    model.answer(piece, piece, Gate(), "never said")
+    ended = await instance.end(await instance.send("m1"))
+    await (await model.asked()).closed()
+    assert ended["finish_reason"] == "length"
+    assert text_of(await instance.frames()) == "1234561234"
 
 
 # Stops
