@@ -285,6 +285,7 @@ def test_type_is_spelled_like_its_class(kind: Any) -> None:
 def test_events_are_those_of_the_protocol() -> None:
     assert {kind.type for kind in KINDS} == {
         "session.ready",
+        "session.store",
         "conversation.snapshot",
         "conversation.current",
         "conversation.older",
