@@ -40,7 +40,7 @@ SLOTS = 2  # answers made at once; each has the whole context
 CONTEXT_TOKENS = 3000  # what two cores read before the first word in some 15 s; its own limit is 8192
 ANSWER_TOKENS = 1024
 CACHE_MIB = 256
-TEMPERATURE = 0.2
+TEMPERATURE = 0.1
 
 
 def lacking(settings: Settings) -> str:
