@@ -114,19 +114,24 @@ async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
     Hypercorn keeps few messages for an app; full of what nobody reads, it never sees that the peer has gone, and the
     socket stays open for ever.
     """
-    accepted = False
+    open_ = False
+
+    async def received() -> Any:
+        nonlocal open_
+        message = await receive()
+        open_ = open_ and message["type"] != "websocket.disconnect"
+        return message
 
     async def sent(message: Any) -> None:
-        nonlocal accepted
-        accepted = accepted or message["type"] == "websocket.accept"
+        nonlocal open_
+        open_ = open_ or message["type"] == "websocket.accept"
         await send(message)
 
-    await app(scope, receive, sent)
+    await app(scope, received, sent)
     with suppress(TimeoutError):
-        while accepted:
+        while open_:
             async with asyncio.timeout(DRAIN_SECONDS):
-                if (await receive())["type"] == "websocket.disconnect":
-                    return
+                await received()
 
 
 async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:
