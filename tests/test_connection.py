@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmchat import connection as connection_room
-from llmchat.connection import FRAMES_AT_ONCE, RESTARTING
+from llmchat.connection import COMMANDS_WAITING, FRAMES_AT_ONCE, RESTARTING
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.keys import group_of_conversation
 from llmchat.settings import Settings
@@ -252,6 +252,18 @@ async def test_flood_is_closed(house: House) -> None:
     socket = await house.connect()
     for _ in range(FRAMES_AT_ONCE + 10):
         socket.say(type="ping")
+    assert await socket.ended() == 1008
+
+
+@pytest.mark.parametrize("waits", range(20))
+async def test_flood_of_commands_is_closed_whatever_one_of_them_waits_for(house: House, waits: int) -> None:
+    """Redis' client must not swallow the cancel: with `waits` it comes at another step of a command."""
+    socket = await house.connect()
+    for _ in range(waits):
+        socket.say(type="conversation.list")
+        await asyncio.sleep(0)
+    for _ in range(COMMANDS_WAITING + waits + 10):
+        socket.say(type="conversation.list")
     assert await socket.ended() == 1008
 
 
