@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
+from sys import getsizeof
 from typing import Any, Protocol
 
 from llmchat import events
@@ -21,7 +22,8 @@ from llmchat.keys import group_of_conversation, group_of_session
 
 COMMANDS_WAITING = 100
 FRAMES_WAITING = 1000
-CHARACTERS_WAITING = 8 * 1024 * 1024
+BYTES_WAITING = 4 * 1024 * 1024
+"""Of memory, in frames that are not written yet; a single one may be larger."""
 SEND_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FRAMES_PER_SECOND = 50
@@ -114,7 +116,7 @@ class Connection:
         self._channel = ""
         self._commands: asyncio.Queue[str] = asyncio.Queue(COMMANDS_WAITING)
         self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
-        self._waiting = 0  # characters in frames that are not written yet
+        self._waiting = 0  # bytes of memory in frames that are not written yet
         self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
         self._telling = asyncio.Lock()  # held from a read of the log to the last frame that comes of it
         self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
@@ -223,15 +225,16 @@ class Connection:
     async def _write(self) -> None:
         while True:
             frame = await self._frames.get()
-            self._waiting -= len(frame)
+            self._waiting -= getsizeof(frame)
             await send(self._socket, frame)
 
     def _tell(self, event: Event) -> None:
         self._put(event.encode())
 
     def _put(self, frame: str) -> None:
-        self._waiting += len(frame)
-        if self._frames.full() or self._waiting > CHARACTERS_WAITING:
+        self._waiting += getsizeof(frame)
+        too_much = self._waiting > BYTES_WAITING and not self._frames.empty()
+        if self._frames.full() or too_much:
             raise Closing(TOO_SLOW, "You read too slowly.")
         self._frames.put_nowait(frame)
 

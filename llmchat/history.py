@@ -23,6 +23,7 @@ LOG_SECONDS = 600
 """The log goes so long after its last event: it bridges reconnects."""
 LOG_ENTRIES = 5000
 RESUME_ENTRIES = 500
+RESUME_BYTES = 512 * 1024
 RESTORE_SECONDS = 30
 WORK_ENTRIES = 10_000
 SEARCHED = 200
@@ -336,7 +337,7 @@ class History:
         """Read the frames after a place, and the place they lead to.
 
         Raises NotFound, and LookupError where the log does not have them all: another epoch, the future, too long ago,
-        or more than RESUME_ENTRIES, where a snapshot is shorter.
+        or more than RESUME_ENTRIES or RESUME_BYTES, where a snapshot is shorter.
         """
         keys = self._keys.of_conversation(conversation)
         async with available():
@@ -346,10 +347,11 @@ class History:
             (owner, deleted, now_epoch, now_offset), entries = await pipe.execute()
         if owner is None or owner.decode() != session or deleted is not None:
             raise NotFound(NO_CONVERSATION)
-        complete = len(entries) == int(now_offset) - offset and len(entries) <= RESUME_ENTRIES
-        if now_epoch.decode() != epoch or not complete:
+        frames: list[bytes] = [fields[b"frame"] for _, fields in entries]
+        complete = len(frames) == int(now_offset) - offset and len(frames) <= RESUME_ENTRIES
+        if now_epoch.decode() != epoch or not complete or sum(map(len, frames)) > RESUME_BYTES:
             raise LookupError(conversation)
-        return [fields[b"frame"].decode() for _, fields in entries], _at(epoch, now_offset)
+        return [frame.decode() for frame in frames], _at(epoch, now_offset)
 
     # The session's conversations
 

@@ -286,7 +286,7 @@ async def test_reader_that_never_reads_is_closed_and_nobody_else(
 
 
 async def test_reader_with_too_much_waiting_is_closed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_room, "CHARACTERS_WAITING", 200)
+    monkeypatch.setattr(connection_room, "BYTES_WAITING", 200)
     slow = await house.connect()
     slow.reads = False
     for _ in range(20):

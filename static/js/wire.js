@@ -29,6 +29,7 @@ export class Refused extends Error {
 const ASK_AGAIN_MILLISECONDS = 1500;
 const FRAME_BYTES = 64 * 1024;
 const TOO_LONG = { code: "too_long", detail: "This is too long to be sent. Make it shorter." };
+const KEPT = { code: "unavailable", detail: "The store is away. Your message is kept here and sent when it is back." };
 const LOST = { code: "lost", detail: "There is no connection right now." };
 
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
@@ -227,9 +228,9 @@ export class Wire extends EventTarget {
   }
 
   // What the store did with a prompt is not known: the same id again stores it once.
-  #sendAgain({ id, detail }) {
+  #sendAgain({ id }) {
     const unsent = this.#unsent.get(id);
-    if (unsent.attempts === 1) this.#emit("refused", new Refused({ code: "unavailable", detail }));
+    if (unsent.attempts === 1) this.#emit("refused", new Refused(KEPT));
     setTimeout(() => this.#unsent.has(id) && this.#sendUnsent(id), ASK_AGAIN_MILLISECONDS);
   }
 

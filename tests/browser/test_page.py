@@ -200,7 +200,7 @@ async def test_prompt_goes_through_once_when_the_store_was_away_for_a_while(
     await expect(answers(page)).to_contain_text("You said: Before")
     await fresh_store.stop()
     await say(page, "After")
-    await expect(toast(page)).to_contain_text("The store cannot be reached")
+    await expect(toast(page)).to_contain_text("Your message is kept here")
     await expect(messages(page).nth(2)).to_contain_text("After")
     await fresh_store.start()
     await expect(answers(page).last).to_contain_text("You said: After")
@@ -219,7 +219,7 @@ async def test_prompt_is_stored_once_when_the_store_took_it_and_its_reply_was_lo
         page = await open_page(await start_instance(proxy))
         proxy.lose = b"message.added"
         await say(page, "Hi")
-        await expect(toast(page)).to_contain_text("The store cannot be reached")
+        await expect(toast(page)).to_contain_text("Your message is kept here")
         assert proxy.lost > 0
         proxy.lose = None
         await expect(answers(page)).to_contain_text("You said: Hi")

@@ -100,7 +100,9 @@ class ChatTranscript extends HTMLElement {
 
   setConnected(connected) {
     for (const element of this.#messages) {
-      if (["sending", "unsent"].includes(element.dataset.state)) element.setState(connected ? "sending" : "unsent");
+      if (!["sending", "unsent"].includes(element.dataset.state)) continue;
+      element.setState(connected ? "sending" : "unsent");
+      if (!connected) this.message(`answer-${element.dataset.id}`)?.remove(); // nobody is at work on it
     }
   }
 

@@ -42,7 +42,7 @@ class ConnectionPill extends HTMLElement {
     const patient = ["lost", "restarting", "connecting"].includes(state) && Date.now() - this.#since < PATIENCE_MILLISECONDS;
     const connected = patient || state === "connected";
     const shown = connected && this.#store ? "away" : patient ? "connected" : state;
-    const stuck = (failures >= MANY_FAILURES && state !== "signed-out") || state === "refused";
+    const stuck = (failures >= MANY_FAILURES && !["connected", "signed-out"].includes(state)) || state === "refused";
     this.#button.hidden = !stuck || !navigator.onLine;
     const words = connected ? this.#store : this.#say(state, stuck && cause);
     if (this.#words.textContent !== words) this.#words.textContent = words;
