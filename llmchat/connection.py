@@ -168,7 +168,7 @@ class Connection:
     async def _until_closing(self) -> None:
         raise await self._closing
 
-    # The four parts
+    # The parts, each a task
 
     async def _read(self) -> None:
         """Only read, check and count: what waits here is memory."""
