@@ -49,6 +49,26 @@ async def test_page_that_could_not_be_made_comes_by_itself_when_the_store_is_bac
     await expect(answers(page)).to_contain_text("Hello", timeout=20_000)
 
 
+async def test_page_tells_the_cause_of_many_failures_to_eye_and_ear(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    instance = await start_instance(store)
+    page = await open_page(instance)
+    await say(page, "Before")
+    await expect(answers(page)).to_contain_text("You said: Before")
+    await instance.kill()
+    await expect(page.get_by_role("status")).to_contain_text("The server cannot be reached")
+    await expect(page.locator("connection-pill")).to_contain_text("The server cannot be reached")
+    await expect(button(page, "Try now")).to_be_visible()
+    await instance.start()
+    await expect(page.locator("connection-pill")).to_be_hidden(timeout=20_000)
+    await expect(page.get_by_role("status")).to_have_text("")
+    await say(page, "After")
+    await expect(answers(page).last).to_contain_text("You said: After")
+
+
 async def test_long_word_is_broken_inside_its_bubble(open_page: OpenPage, instances: Instances) -> None:
     for width in (1280, 390):
         page = await open_page(instances[0], viewport={"width": width, "height": 800})

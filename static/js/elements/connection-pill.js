@@ -3,6 +3,7 @@
 
 const PATIENCE_MILLISECONDS = 1000;
 const MANY_FAILURES = 5;
+const SECONDS = / \(\d+ s\)$/;
 
 class ConnectionPill extends HTMLElement {
   #words;
@@ -11,6 +12,7 @@ class ConnectionPill extends HTMLElement {
   #store = ""; // words while the server has lost its store
   #since = 0;
   #ticking = 0;
+  #told = ""; // the last words, without the seconds that count down
 
   connectedCallback() {
     this.#words = this.querySelector(".words");
@@ -46,8 +48,13 @@ class ConnectionPill extends HTMLElement {
     this.#button.hidden = !stuck || !navigator.onLine;
     const words = connected ? this.#store : this.#say(state, stuck && cause);
     if (this.#words.textContent !== words) this.#words.textContent = words;
-    if (this.dataset.state === shown) return;
     this.dataset.state = shown;
+    this.#tell(words.replace(SECONDS, ""));
+  }
+
+  #tell(words) {
+    if (this.#told === words) return;
+    this.#told = words;
     this.dispatchEvent(new CustomEvent("pill", { bubbles: true, detail: words }));
   }
 
