@@ -54,6 +54,7 @@ QUIET = (
     "redis",
 )
 
+UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # `localhost` names ::1 without IPv6, too
 
 Ends = Callable[[Callable[[str], None]], None]
@@ -314,7 +315,10 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
 
 def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
     dual = family == socket.AF_INET6 and address == "::"
-    return socket.create_server((address, port), family=family, backlog=100, dualstack_ipv6=dual)
+    listening = socket.create_server((address, port), family=family, backlog=100, dualstack_ipv6=dual)
+    if UNREAD_TIMEOUT is not None:  # for what it accepts, too: Hypercorn waits for ever to flush what nobody reads
+        listening.setsockopt(socket.IPPROTO_TCP, UNREAD_TIMEOUT, SILENT_PEER_SECONDS * 1000)
+    return listening
 
 
 def _why_not_bound(host: str, port: int, error: OSError) -> str:

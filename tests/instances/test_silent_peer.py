@@ -1,10 +1,14 @@
-"""A peer that is silent is dropped, one that answers pings is kept: the product's Hypercorn, with less patience."""
+"""A peer that is silent, or reads nothing, is dropped; one that answers pings is kept.
+
+The product's Hypercorn, with less patience.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import secrets
+import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -14,7 +18,9 @@ from llmchat import serve
 from llmchat.app import create_app
 from llmchat.settings import Settings
 from tests.instances import Store
-from tests.waiting import within
+from tests.waiting import eventually, within
+
+PAGES = 400  # more than the buffers between us hold
 
 
 @pytest.fixture
@@ -60,3 +66,23 @@ async def test_silent_peer_is_dropped_and_one_that_answers_pings_is_kept(port: i
         async with within(10, "the live peer is answered"):
             assert '"pong"' in (await reading).data
         await live.close()
+
+
+@pytest.mark.skipif(serve.UNREAD_TIMEOUT is None, reason="only Linux can drop such a peer")
+async def test_peer_that_reads_nothing_is_dropped_with_what_waits_for_it(port: int) -> None:
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", port))
+        peer.sendall(f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode() * PAGES)
+        peer.setblocking(False)
+
+        async def dropped() -> bool:
+            try:
+                peer.send(b"\r\n")
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+            return False
+
+        await eventually(dropped, seconds=30, what="the peer that reads nothing is dropped")
