@@ -316,7 +316,9 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
 def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
     dual = family == socket.AF_INET6 and address == "::"
     listening = socket.create_server((address, port), family=family, backlog=100, dualstack_ipv6=dual)
-    if UNREAD_TIMEOUT is not None:  # for what it accepts, too: Hypercorn waits for ever to flush what nobody reads
+    if (
+        UNREAD_TIMEOUT is not None
+    ):  # for what it accepts, too: Hypercorn waits for ever to flush what nobody reads
         listening.setsockopt(socket.IPPROTO_TCP, UNREAD_TIMEOUT, SILENT_PEER_SECONDS * 1000)
     return listening
 
