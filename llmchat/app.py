@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     redis = connect(settings.redis_url)
     broadcaster = Broadcaster([settings.redis_url], prefix=settings.redis_prefix, capacity=CHANNEL_CAPACITY)
     history = History(redis, keys, history_days=settings.history_days)
-    listing = Listing(history, broadcaster, settings.openai_models[0])
+    listing = Listing(history, broadcaster, settings.openai_models)
     completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
     turns = Turns(settings, history, Leases(redis, keys), broadcaster, completions, listing)
     chat = Chat(settings, history, turns, listing)
@@ -85,8 +85,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         try:
             async with available():
                 await redis.ping()
-        except Unavailable:
-            log.warning("Redis cannot be reached yet; the chat works as soon as it can.")
+        except Unavailable as error:
+            cause = f"{type(error.__cause__).__name__} {error.__cause__}"
+            log.warning("Redis cannot be reached yet; the chat works as soon as it can: %s", cause)
         async with turns:
             yield
             await rooms.stop()

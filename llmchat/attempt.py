@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from llmchat.completion import Completions
-from llmchat.conversation import Branch, Context, Turn, calibrated, context, timestamp
+from llmchat.conversation import MAX_CALIBRATION, Branch, Context, Turn, calibrated, context, timestamp
 from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished
 from llmchat.history import History
@@ -27,8 +27,8 @@ MAX_ATTEMPTS = 3
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
 CONTEXT_MESSAGES = 1000
-BYTES_PER_TOKEN = 8
-"""An upper bound: what is read for the context, never less than what fits."""
+BYTES_PER_TOKEN = 12
+"""Of texts that are read for the context: more than fit, however they are calibrated."""
 IN_VAIN = ProviderError("provider_unavailable", "The answer was begun several times in vain.", retryable=True)
 BUG = ProviderError("internal", "Something is wrong on our side.", retryable=True)
 
@@ -92,10 +92,8 @@ class Attempt:
                 return
             self.stop()
         await self._listing.updated(self._session, self._conversation)
-        sent = self._context(branch)
-        error = await self._ask(answer, branch, sent)
-        counted = (answer.usage or {}).get("prompt_tokens", 0)
-        await self._end(answer, error, calibrated(branch.conversation.calibration, sent.estimate, counted))
+        calibration, error = await self._ask_what_fits(answer, branch)
+        await self._end(answer, error, calibration)
 
     async def _settle(self, error: ProviderError) -> None:
         """End the turn with the text there is, or with `error` where there is none."""
@@ -145,6 +143,24 @@ class Attempt:
                 self._conversation, self._lease.fence, answer.record(ended), calibration, ended
             )
         )
+
+    async def _ask_what_fits(self, answer: Answer, branch: Branch) -> tuple[float, ProviderError | None]:
+        """Ask, with less of the conversation for as long as it is too much for the model. Tells the calibration."""
+        calibration = branch.conversation.calibration
+        sent = self._context(branch, calibration)
+        error = await self._ask(answer, branch, sent)
+        while error is not None and error.code == "context_too_long" and not self._stopped:
+            before = sent
+            while sent.messages == before.messages and calibration < MAX_CALIBRATION:
+                calibration = min(MAX_CALIBRATION, calibration * 1.5)
+                sent = self._context(branch, calibration)
+            if sent.messages == before.messages:
+                break
+            error = await self._ask(answer, branch, sent)
+        if error is not None:  # less may not have been the remedy
+            calibration = branch.conversation.calibration
+        counted = (answer.usage or {}).get("prompt_tokens", 0)
+        return calibrated(calibration, sent.estimate, counted), error
 
     async def _ask(self, answer: Answer, branch: Branch, sent: Context) -> ProviderError | None:
         """Place what the model says, until it ends, fails (with what is returned) or is stopped."""
@@ -213,16 +229,17 @@ class Attempt:
                 start=message,
                 limit=CONTEXT_MESSAGES,
                 max_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,
+                texts_only=True,
             )
         return None
 
-    def _context(self, branch: Branch) -> Context:
+    def _context(self, branch: Branch, calibration: float) -> Context:
         system = branch.conversation.system
         return context(
             self._settings.system_prompt if system is None else system,
             branch.messages,
             self._settings.context_tokens,
-            branch.conversation.calibration,
+            calibration,
         )
 
 

@@ -119,7 +119,7 @@ class Chat:
         found, more = await self._history.listed(
             session, before_ms=before_ms, limit=command.limit, query=command.query
         )
-        shaped = [each.listed(self._default_model) for each in found]
+        shaped = [each.listed(self._settings.openai_models) for each in found]
         return ConversationListed(id=command.id, conversations=shaped, more=more)
 
     async def place(self, session: str, conversation: str) -> dict[str, Any]:
@@ -265,7 +265,7 @@ class Chat:
 
     def _model_of(self, known: Conversation) -> str:
         """Name the model a conversation asks; the default where its own is not on offer any more."""
-        return known.model if known.model in self._settings.openai_models else self._default_model
+        return known.model_among(self._settings.openai_models)
 
     def _checked_model(self, model: str | None) -> str:
         if model is None:

@@ -27,6 +27,11 @@ RETRIES = 2
 RETRY_SECONDS = 0.5
 """Before the first retry, where the model server does not say; then twice as long."""
 NO_KEY = "none"
+CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error"}
+CONTEXT_WORDS = re.compile(
+    r"context (length|window|size)|prompt is too long|token count .*exceeds", re.IGNORECASE
+)
+"""How the servers say it that have no code for it."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 log = logging.getLogger(__name__)
@@ -210,7 +215,6 @@ def _retry_after(error: openai.APIError) -> float | None:
 
 def _context_exceeded(error: openai.APIStatusError) -> bool:
     body = error.body if isinstance(error.body, dict) else {}
-    return {body.get("code"), body.get("type")} & {
-        "context_length_exceeded",
-        "exceed_context_size_error",
-    } != set()
+    if {str(body.get("code")), str(body.get("type"))} & CONTEXT_CODES:
+        return True
+    return CONTEXT_WORDS.search(str(body.get("message"))) is not None

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from sys import getsizeof
 from typing import Any, Protocol
@@ -113,7 +114,7 @@ class Connection:
         self._chat = chat
         self._broadcaster = broadcaster
         self._ready = ready
-        self._channel = ""
+        self._channel = ""  # until the store could be reached
         self._commands: asyncio.Queue[str] = asyncio.Queue(COMMANDS_WAITING)
         self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
         self._waiting = 0  # bytes of memory in frames that are not written yet
@@ -143,27 +144,38 @@ class Connection:
     async def serve(self) -> None:
         """Serve until the end; then close the websocket, if it is still there, with what it ended in."""
         closing: BaseException = Closing(BUG, "An error of ours.")
+        parts = (
+            self._read,
+            self._obey,
+            self._relay,
+            self._write,
+            self._watch_store,
+            self._until_closing,
+        )
         try:
-            async with self._broadcaster.channel("connection.") as self._channel:
-                await self._broadcaster.group_add(group_of_session(self._session), self._channel)
-                self._tell(self._ready)
-                async with asyncio.TaskGroup() as tasks:  # each part ends only by raising
-                    for part in (
-                        self._read,
-                        self._obey,
-                        self._relay,
-                        self._write,
-                        self._watch_store,
-                        self._until_closing,
-                    ):
-                        tasks.create_task(part())
+            with suppress(Unavailable):
+                await self._join_session()
+            self._tell(self._ready)
+            async with asyncio.TaskGroup() as tasks:
+                for part in parts:  # each ends only by raising
+                    tasks.create_task(part())
         except* Closing as ended:
             closing = ended.exceptions[0]
-        except* Unavailable:
-            closing = Closing(RESTARTING, "The store is away.")
         except* Exception:
             log.exception("A connection failed.")
+        finally:
+            await self._broadcaster.close_channel(self._channel)
         await close(self._socket, closing)
+
+    async def _join_session(self) -> None:
+        """Have told here what every connection of the session is told. Raises Unavailable."""
+        channel = await self._broadcaster.new_channel("connection.")
+        try:
+            await self._broadcaster.group_add(group_of_session(self._session), channel)
+        except BaseException:
+            await self._broadcaster.close_channel(channel)
+            raise
+        self._channel = channel
 
     async def _until_closing(self) -> None:
         raise await self._closing
@@ -190,6 +202,8 @@ class Connection:
                 self._tell(Error(id=error.id, code=error.code, detail=error.detail))
                 continue
             try:
+                if not self._channel and not isinstance(command, events.Ping):
+                    raise Unavailable
                 await self._carry_out[type(command)](command)
             except CommandError as error:
                 self._tell(Error(id=command.id, code=error.code, detail=error.detail))
@@ -211,6 +225,12 @@ class Connection:
             self._tell(events.SessionStore(available=True))
 
     async def _relay(self) -> None:
+        while not self._channel:
+            try:
+                await self._join_session()
+                await self._bring_up_all()
+            except Unavailable:
+                await asyncio.sleep(REPEAT_SECONDS)
         while True:
             try:
                 message = await self._broadcaster.receive(self._channel)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 TITLE_CHARACTERS = 48
 UNTITLED = "New chat"
 
@@ -16,7 +18,8 @@ ANSWER_SHARE = 4
 ANSWER_TOKENS = 2048
 MESSAGE_TOKENS = 6
 """What a model's chat template adds around a message, estimated."""
-CALIBRATION_BOUNDS = (0.5, 4.0)
+MIN_CALIBRATION, MAX_CALIBRATION = 0.5, 8.0
+"""Tokens counted by the provider per token estimated here: figures beyond are not believed."""
 
 
 def timestamp(now: datetime | None = None) -> str:
@@ -28,6 +31,8 @@ def timestamp(now: datetime | None = None) -> str:
 
 def milliseconds(time: str) -> int:
     """Give an RFC 3339 time as milliseconds since 1970. Raises ValueError."""
+    if not RFC_3339.fullmatch(time):
+        raise ValueError(time)
     return round(datetime.fromisoformat(time).timestamp() * 1000)
 
 
@@ -87,8 +92,12 @@ class Conversation:
         """The place of its last placed event."""
         return {"epoch": self.epoch, "offset": self.offset}
 
-    def listed(self, default_model: str) -> dict[str, Any]:
-        """Give the shape that lists have."""
+    def model_among(self, offered: Sequence[str]) -> str:
+        """Name the model that it asks: the first on offer where its own is not any more."""
+        return self.model if self.model in offered else offered[0]
+
+    def listed(self, models: Sequence[str]) -> dict[str, Any]:
+        """Give the shape that lists have, where `models` are on offer."""
         return {
             "id": self.id,
             "title": self.title,
@@ -97,7 +106,7 @@ class Conversation:
             "pinned": self.pinned,
             "archived": self.archived,
             "running": self.turn is not None,
-            "model": self.model or default_model,
+            "model": self.model_among(models),
         }
 
 
@@ -176,5 +185,4 @@ def calibrated(calibration: float, estimate: int, prompt_tokens: int) -> float:
     """Move a conversation's calibration to what the provider counted."""
     if estimate <= 0 or prompt_tokens <= 0:
         return calibration
-    low, high = CALIBRATION_BOUNDS
-    return min(high, max(low, prompt_tokens / estimate))
+    return min(MAX_CALIBRATION, max(MIN_CALIBRATION, prompt_tokens / estimate))

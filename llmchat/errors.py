@@ -90,6 +90,9 @@ class Unavailable(CommandError):
 
     code = "unavailable"
 
+    def __init__(self, detail: str = "The store cannot be reached now. Try again in a moment.") -> None:
+        super().__init__(detail)
+
 
 class Fenced(LlmchatError):
     """The turn was taken by another instance: nothing was written and nothing may be."""

@@ -25,6 +25,8 @@ LOG_ENTRIES = 5000
 RESUME_ENTRIES = 500
 RESUME_BYTES = 512 * 1024
 RESTORE_SECONDS = 30
+BESIDE_TEXT_BYTES = 320
+"""Of a message's record, beside its text."""
 WORK_ENTRIES = 10_000
 SEARCHED = 200
 """Conversations of a session whose titles are searched."""
@@ -233,11 +235,12 @@ class History:
     ) -> None:
         """Place the turn's last event and store the message whole. Raises Fenced."""
         keys = self._keys.of_conversation(conversation)
+        without = {name: value for name, value in record.items() if name != "reasoning"}
         _stop_wanted(
             await self._finish(
                 [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
                  keys.fence],
-                *(fence, record["id"], _json(record), timestamp()),
+                *(fence, record["id"], _json(without), record.get("reasoning", ""), timestamp()),
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )
         )  # fmt: skip
@@ -302,27 +305,31 @@ class History:
         above: bool = False,
         limit: int,
         max_bytes: int,
+        texts_only: bool = False,
     ) -> Branch:
         """Read a branch upwards from `start` (the tip if ""; from its parent with `above`), in one step.
 
-        Reads at most `limit` messages and `max_bytes` of them, but always one. Raises NotFound.
+        Reads at most `limit` messages and `max_bytes` of them, but always one. With `texts_only` it leaves the
+        reasoning out, and counts hardly more than the texts. Raises NotFound.
         """
         keys = self._keys.of_conversation(conversation)
         found = await self._read(
             [keys.conversation, keys.messages, keys.tree, keys.turn, keys.text, keys.reasoning],
             *(session, start, int(above), limit, max_bytes),
+            *((BESIDE_TEXT_BYTES, 0) if texts_only else (0, 1)),
         )
         if found is None:
             raise NotFound(NO_MESSAGE if start else NO_CONVERSATION)
-        state, turn, text, reasoning, records, siblings, more = found
+        state, turn, text, reasoning, records, reasonings, siblings, more = found
         known = _conversation(conversation, _pairs(state), _pairs(turn))
         messages = []
-        for record, ids in zip(reversed(records), reversed(siblings), strict=True):
+        for record, reasons, ids in reversed(list(zip(records, reasonings, siblings, strict=True))):
             message = json.loads(record) | {"siblings": ids.decode().split()}
             if known.turn and message["id"] == known.turn.answer:
                 message["text"] = text.decode()
-                if reasoning:
-                    message["reasoning"] = reasoning.decode()
+                reasons = reasoning
+            if reasons:
+                message["reasoning"] = reasons.decode()
             messages.append(message)
         return Branch(known, messages, bool(more))
 

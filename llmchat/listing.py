@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
 from llmchat.broadcaster import Broadcaster
@@ -18,14 +19,14 @@ log = logging.getLogger(__name__)
 class Listing:
     """What it tells is a courtesy: a connection that misses it lists again."""
 
-    def __init__(self, history: History, broadcaster: Broadcaster, default_model: str) -> None:
+    def __init__(self, history: History, broadcaster: Broadcaster, models: Sequence[str]) -> None:
         self._history = history
         self._broadcaster = broadcaster
-        self._default_model = default_model
+        self._models = models
 
     def updated_event(self, conversation: Conversation) -> ConversationUpdated:
         """Shape a conversation for the list."""
-        return ConversationUpdated(conversation=conversation.listed(self._default_model))
+        return ConversationUpdated(conversation=conversation.listed(self._models))
 
     async def updated(self, session: str, conversation: str, *, used: bool = False) -> None:
         """Tell that a conversation changed; one that was `used` goes to the head of the list."""

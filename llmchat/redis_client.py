@@ -75,7 +75,7 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
     except (RedisError, OSError, TimeoutError) as error:
         if isinstance(error, ResponseError) and not str(error).startswith(REFUSALS):
             raise
-        raise Unavailable("The store cannot be reached now. Try again in a moment.") from error
+        raise Unavailable from error
 
 
 class Script:

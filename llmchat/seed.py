@@ -103,7 +103,8 @@ class SeedConnection:
             known, message = await self._chat.answer(self._session, conversation, answer)
         except Unavailable:
             return None
-        return None if known.turn is not None or message is None else message
+        running = known.turn is not None and known.turn.answer == answer
+        return None if running else message
 
     async def _news(self, channel: str) -> None:
         """Wait until the answer may have ended."""

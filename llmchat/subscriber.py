@@ -46,12 +46,9 @@ class Subscriber:
         self._lapse = lapse
         self._heartbeat = redis_channel(prefix, "heartbeat", secrets.token_hex(8))
         self._wanted: set[str] = set()  # Redis channels to be subscribed to, now and after a reconnect
-        self._unconfirmed: Counter[str] = (
-            Counter()
-        )  # Redis channel -> SUBSCRIBEs written and not confirmed yet
-        self._confirmed: dict[
-            str, asyncio.Future[None]
-        ] = {}  # Redis channel -> done when its last one is confirmed
+        # Redis channel -> SUBSCRIBEs written and not confirmed yet, and what is done when the last one is.
+        self._unconfirmed: Counter[str] = Counter()
+        self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._pubsub: PubSub | None = None  # while connected
         self.lost = asyncio.Event()  # set from a loss until all is subscribed again
         self.ready = asyncio.Event()  # set while all is subscribed
@@ -72,7 +69,7 @@ class Subscriber:
             async with asyncio.timeout(SUBSCRIBE_SECONDS):
                 await asyncio.shield(self._confirmed[name])
         except (TimeoutError, KeyError) as error:
-            raise Unavailable("The store cannot be reached now. Try again in a moment.") from error
+            raise Unavailable from error
 
     async def unsubscribe(self, names: Sequence[str]) -> None:
         """Stop reading channels. Never fails: without a connection there is nothing to stop."""
@@ -152,10 +149,7 @@ class Subscriber:
         elif kind == "message":
             self._beaten.set()
         elif kind == "subscribe":
-            self._unconfirmed[name] -= 1
-            confirmed = self._confirmed.get(name)
-            if confirmed is not None and not confirmed.done() and self._unconfirmed[name] <= 0:
-                confirmed.set_result(None)
+            self._confirm(name)
             if name == self._heartbeat:
                 self.lost.clear()
                 self.ready.set()
@@ -164,17 +158,25 @@ class Subscriber:
                 self._gap = False
                 self._lapse()  # only now: whoever reads the log after this misses nothing more
 
+    def _confirm(self, name: str) -> None:
+        self._unconfirmed[name] -= 1
+        if self._unconfirmed[name] > 0:
+            return
+        del self._unconfirmed[name]
+        confirmed = self._confirmed.get(name)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
+
     async def _watch_heartbeat(self) -> None:
         missed = 0
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            missed = 0 if self._beaten.is_set() else missed + 1
-            if missed == 2:
-                raise TimeoutError("no heartbeat came through")
+        while missed < 2:
             self._beaten.clear()
             with suppress(Unavailable):
                 async with available(HEARTBEAT_SECONDS):
                     await self._commands.publish(self._heartbeat, b"")
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            missed = 0 if self._beaten.is_set() else missed + 1
+        raise TimeoutError("no heartbeat came through")
 
 
 def _cause(lost: BaseExceptionGroup[BaseException]) -> str:

@@ -181,10 +181,12 @@ class Turns:
             log.exception("A turn failed.")
             lease = None  # it runs out by itself: not again at once
         finally:
-            await self._give_back(lease)
-            del self._running[conversation]
-            if running.again:
-                self.begin(conversation)
+            try:
+                await self._give_back(lease)
+            finally:
+                del self._running[conversation]
+                if running.again:
+                    self.begin(conversation)
         if session:
             await self._listing.updated(session, conversation, used=True)
 

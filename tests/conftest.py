@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 from fakeredis import FakeAsyncRedis
 
 from llmchat.settings import Settings
 from tests.fakes import Model
 from tests.instances import Client, Instance, SeedClient, Store
+
+hypothesis.settings.load_profile("ci")  # the same examples every time, and no deadline of theirs
 
 StartInstance = Callable[..., Awaitable[Instance]]
 Connect = Callable[..., Awaitable[Client]]

@@ -237,10 +237,10 @@ class Model:
         body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
         self._script.append(Refusal(status, body, headers, to, times))
 
-    def refuse_length(self, *, to: str | None = None) -> None:
+    def refuse_length(self, *, to: str | None = None, times: int = 1) -> None:
         """Enqueue the error for a context that is too long."""
         message = "This model's maximum context length is 8192 tokens."
-        self.refuse(400, code="context_length_exceeded", message=message, to=to)
+        self.refuse(400, code="context_length_exceeded", message=message, to=to, times=times)
 
     def hang(self, *, to: str | None = None, times: int = 1) -> None:
         """Enqueue no answer at all: not even a status line."""

@@ -32,6 +32,7 @@ class FakeSocket:
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
         self.closed: int | None = None
+        self.reason = ""
         self.reads = True
         self._incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._bell = Bell()
@@ -46,7 +47,7 @@ class FakeSocket:
         self._bell.ring()
 
     async def close(self, code: int, reason: str = "") -> None:
-        self.closed = code
+        self.closed, self.reason = code, reason
         self._bell.ring()
 
     def say(self, frame: str | bytes | None = None, /, **command: Any) -> None:
@@ -143,7 +144,7 @@ class House:
         self.history = History(self.redis, self.keys, history_days=1)
         self.broadcaster = Holed([url], prefix=prefix, capacity=2000)
         self.completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
-        self.listing = Listing(self.history, self.broadcaster, "m")
+        self.listing = Listing(self.history, self.broadcaster, settings.openai_models)
         self.leases = Leases(self.redis, self.keys)
         self.turns = Turns(
             settings, self.history, self.leases, self.broadcaster, self.completions, self.listing
@@ -168,11 +169,16 @@ class House:
 
     async def connect(self, session: str = "alice") -> FakeSocket:
         """Connect a client that has heard session.ready."""
+        socket = self.let_in(session)
+        await socket.a("session.ready")
+        return socket
+
+    def let_in(self, session: str = "alice") -> FakeSocket:
+        """Connect a client that has heard nothing yet."""
         socket = FakeSocket()
         connection = Connection(socket, session, self.chat, self.broadcaster, READY)
         self.connections.append(connection)
         self._tasks.append(asyncio.create_task(connection.serve()))
-        await socket.a("session.ready")
         return socket
 
     def connect_seed(self, session: str = "alice") -> FakeSocket:

@@ -338,6 +338,19 @@ async def test_last_channel_to_leave_frees_the_subscription(make: Make, client: 
     await has("channel", one, 0)
 
 
+async def test_channels_that_are_gone_leave_nothing_behind(make: Make) -> None:
+    broadcaster = make()
+    for _ in range(20):
+        async with broadcaster.channel() as channel:
+            await broadcaster.group_add("g", channel)
+    subscriber = broadcaster._subscriber
+    assert not broadcaster._inboxes
+    assert not broadcaster._readers
+    assert not subscriber._wanted
+    assert not subscriber._confirmed
+    assert not subscriber._unconfirmed
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3, 5])
 async def test_leaving_that_is_broken_off_harms_nobody_else(make: Make, turns: int) -> None:
     broadcaster = make()

@@ -297,11 +297,20 @@ async def test_rate_limit_tells_only_a_wait_that_json_has(
     assert error.retry_after in (None, 0)
 
 
-@pytest.mark.parametrize("code", ["context_length_exceeded", "exceed_context_size_error"])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("context_length_exceeded", "Shorten."),
+        ("exceed_context_size_error", "Shorten."),
+        (None, "This model's maximum context length is 8192 tokens."),
+        (None, "The input token count (9000) exceeds the maximum number of tokens allowed (8192)."),
+        (None, "prompt is too long: 9000 tokens > 8192 maximum"),
+    ],
+)
 async def test_context_that_is_too_long_is_told_apart(
-    model: Model, completions: Completions, code: str
+    model: Model, completions: Completions, code: str | None, message: str
 ) -> None:
-    model.refuse(400, code=code, message="This model's maximum context length is 8192 tokens.")
+    model.refuse(400, code=code, message=message)
     _, error = await ask_until_error(completions)
     assert (error.code, error.retryable) == ("context_too_long", False)
     assert len(model.requests) == 1

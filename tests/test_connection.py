@@ -248,11 +248,75 @@ async def test_bad_frame_is_an_error_and_the_connection_stays(house: House, fram
     await socket.settled()
 
 
-async def test_flood_is_closed(house: House) -> None:
+async def test_flood_is_closed_also_of_frames_that_are_no_commands(house: House) -> None:
     socket = await house.connect()
     for _ in range(FRAMES_AT_ONCE + 10):
-        socket.say(type="ping")
+        socket.say(b"\0")
     assert await socket.ended() == 1008
+    assert socket.reason == "Too many frames."
+
+
+async def test_bug_in_a_command_is_told_with_a_number_to_quote_and_the_connection_stays(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    socket = await house.connect()
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.history, "listed", broken)
+        error = await socket.ask(type="conversation.list")
+    assert error["code"] == "internal"
+    assert "a secret" not in error["detail"]
+    number = error["detail"].removesuffix(".").rpartition(" ")[2]
+    assert number in caplog.text
+    assert (await socket.ask(type="conversation.list"))["type"] == "conversation.listed"
+
+
+async def test_bug_beside_the_commands_closes_the_connection_as_ours(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(house.broadcaster, "receive", broken)
+    socket = house.let_in()
+    assert await socket.ended() == 1011
+
+
+async def test_command_while_the_store_is_away_is_unavailable_and_works_when_it_is_back(
+    fresh_store: Store, settings: Settings
+) -> None:
+    async with House(fresh_store.url, settings) as house:
+        socket = await house.connect()
+        await fresh_store.stop()
+        await socket.until(lambda e: e["type"] == "session.store" and not e["available"])
+        assert (await socket.ask(type="conversation.list"))["code"] == "unavailable"
+        await socket.settled()
+        await fresh_store.start()
+        await socket.until(lambda e: e["type"] == "session.store" and e["available"])
+        await begin(socket)
+
+
+async def test_connection_made_while_the_store_is_away_stays_and_is_told_all_when_it_is_back(
+    fresh_store: Store, settings: Settings
+) -> None:
+    async with House(fresh_store.url, settings) as house:
+        conversation = await begin(await house.connect())
+        await fresh_store.stop()
+        socket = await house.connect()
+        assert socket.sent[0]["type"] == "session.ready"
+        await socket.until(lambda e: e["type"] == "session.store" and not e["available"])
+        error = await socket.ask(type="conversation.open", conversation=conversation)
+        assert error["code"] == "unavailable"
+        await socket.settled()
+        await fresh_store.start()
+        await socket.until(lambda e: e["type"] == "session.store" and e["available"])
+        recent = await socket.a("conversation.updated")
+        assert recent["conversation"]["id"] == conversation
+        assert await begin(socket, "Another")
+        assert socket.closed is None
 
 
 @pytest.mark.parametrize("waits", range(20))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from llmchat.conversation import (
     ANSWER_TOKENS,
-    CALIBRATION_BOUNDS,
+    MAX_CALIBRATION,
     MESSAGE_TOKENS,
+    MIN_CALIBRATION,
     TITLE_CHARACTERS,
     UNTITLED,
     Conversation,
@@ -24,6 +25,7 @@ from llmchat.conversation import (
     digest,
     estimated_tokens,
     first_words,
+    milliseconds,
     timestamp,
 )
 from llmchat.events import ID
@@ -107,6 +109,26 @@ def test_timestamp_sorts_as_time_does_when_seconds_are_whole() -> None:
     assert timestamp(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("1970-01-01T00:00:01.500Z", 1_500),
+        ("1970-01-01T01:00:01+01:00", 1_000),
+        ("1970-01-01T00:00:00.123456789Z", 123),
+    ],
+)
+def test_milliseconds_are_those_since_1970(time: str, expected: int) -> None:
+    assert milliseconds(time) == expected
+
+
+@pytest.mark.parametrize(
+    "time", ["", "yesterday", "2026-01-01", "20260101T000000Z", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z"]
+)
+def test_milliseconds_are_of_rfc_3339_times_only(time: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of two kinds
+        milliseconds(time)
+
+
 def test_derived_id_is_the_same_for_the_same_parts_only() -> None:
     assert derived_id("session", "m1") == derived_id("session", "m1")
     assert len({derived_id("session", "m1"), derived_id("session", "m2"), derived_id("m1", "session")}) == 3
@@ -120,7 +142,7 @@ def test_digest_is_of_the_text_in_utf_8() -> None:
 def test_conversation_is_listed_as_the_protocol_shapes_it() -> None:
     conversation = Conversation("c1", "Greeting", "e", 3, "r", "m2", "created", "updated")
     assert conversation.at == {"epoch": "e", "offset": 3}
-    assert conversation.listed("gpt-4o-mini") == {
+    assert conversation.listed(["gpt-4o-mini", "gpt-4o"]) == {
         "id": "c1",
         "title": "Greeting",
         "created": "created",
@@ -135,10 +157,15 @@ def test_conversation_is_listed_as_the_protocol_shapes_it() -> None:
 def test_conversation_is_listed_as_running_with_its_own_model_when_it_has_a_turn() -> None:
     turn = Turn("m2", "m1", "small", 1)
     conversation = Conversation("c1", "", "e", 3, "r", "m2", "", "", model="small", turn=turn)
-    listed = conversation.listed("gpt-4o-mini")
+    listed = conversation.listed(["gpt-4o-mini", "small"])
     assert listed["running"] is True
     assert listed["model"] == "small"
     json.dumps(listed)
+
+
+def test_conversation_is_listed_with_the_first_model_when_its_own_is_not_on_offer_any_more() -> None:
+    conversation = Conversation("c1", "", "e", 3, "r", "m2", "", "", model="old")
+    assert conversation.listed(["new", "small"])["model"] == "new"
 
 
 # Tokens
@@ -233,8 +260,8 @@ def test_context_is_smaller_when_the_provider_counts_more_tokens() -> None:
     ("estimate", "counted", "calibration"),
     [
         (100, 150, 1.5),
-        (100, 1, CALIBRATION_BOUNDS[0]),
-        (1, 100, CALIBRATION_BOUNDS[1]),
+        (100, 1, MIN_CALIBRATION),
+        (1, 100, MAX_CALIBRATION),
         (100, 0, 1.2),
         (0, 100, 1.2),
     ],
@@ -255,7 +282,7 @@ BRANCHES = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), TEXTS), ma
     BRANCHES,
     TEXTS.filter(bool),
     st.integers(256, 1_200),
-    st.floats(*CALIBRATION_BOUNDS),
+    st.floats(MIN_CALIBRATION, MAX_CALIBRATION),
 )
 def test_context_fits_and_is_the_end_of_the_branch(
     system: str, older: list[dict[str, Any]], newest: str, tokens: int, calibration: float

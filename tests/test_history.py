@@ -493,6 +493,20 @@ async def test_answer_is_begun_said_and_finished_by_the_holder_of_the_fence(stor
     assert not await story.redis.exists(story.of.turn, story.of.text, story.of.reasoning)
 
 
+async def test_branch_is_read_with_its_texts_only_as_far_as_they_reach(story: Story) -> None:
+    for number in range(1, 9):
+        await story.send(f"m{number}", text=f"Prompt {number}")
+        fence, answer = await story.begin()
+        await story.say(fence, answer, 1, "t" * 1000, "r" * 4000)
+        await story.finish(fence, answer)
+    texts = await story.history.read(SESSION, story.id, limit=50, max_bytes=6_000, texts_only=True)
+    assert [message["text"][:8] for message in texts.messages[::2]] == [f"Prompt {n}" for n in range(3, 9)]
+    assert not any("reasoning" in message for message in texts.messages)
+    whole = await story.history.read(SESSION, story.id, limit=50, max_bytes=6_000)
+    assert [message["id"] for message in whole.messages] == ["m8", "m8.a"]
+    assert len(whole.messages[-1]["reasoning"]) == 4000
+
+
 async def test_repeats_after_lost_replies_place_nothing(story: Story) -> None:
     await story.send("m1")
     fence, answer = await story.begin()
@@ -869,7 +883,7 @@ async def test_list_is_the_sessions_own(sidebar: Sidebar) -> None:
 async def test_listed_conversation_has_what_the_sidebar_shows(sidebar: Sidebar) -> None:
     await sidebar.begin("c1", "Über Käse")
     (found,), _ = await sidebar.history.listed(SESSION, before_ms=None, limit=9, query=None)
-    shape = found.listed("default")
+    shape = found.listed(["default", "m"])
     assert shape | {"created": "", "updated": ""} == {
         "id": "c1", "title": "Über Käse", "created": "", "updated": "", "pinned": False, "archived": False,
         "running": True, "model": "m",

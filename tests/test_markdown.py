@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from llmchat import highlight
 from llmchat.highlight import SPAN_CLASSES
 from llmchat.markdown import LiveMarkdown, render
 
@@ -338,9 +339,17 @@ def test_huge_code_is_plain(code: str) -> None:
     assert code in html
 
 
-def test_code_is_plain_when_its_lexer_takes_too_long() -> None:
-    (html,) = render("```java\n" + "a " * 900 + ("\n" * 40_000) + "```")
-    assert "<span" not in html
+def test_code_is_plain_when_its_lexer_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "```python\ndef add(one, other):  # a comment\n    return one + other\n```"
+    assert "<span" in render(code)[0]
+    monkeypatch.setattr(highlight, "LEXING_SECONDS", -1)
+    assert "<span" not in render(code.replace("add", "sum"))[0]  # not the one that is remembered
+
+
+def test_code_whose_lexer_is_quadratic_is_rendered_all_the_same() -> None:
+    code = "a " * 900 + "\n" * 40_000
+    (html,) = render(f"```java\n{code}```")
+    assert code in html
 
 
 def test_dense_code_gets_fewer_colours_rather_than_more_bytes() -> None:

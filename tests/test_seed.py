@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from llmchat import connection as connection_room
 from llmchat.connection import FRAMES_AT_ONCE
+from llmchat.conversation import Conversation
 from llmchat.events import MAX_FRAME_BYTES, ConversationList
 from llmchat.seed import PROMPTS_WAITING
 from llmchat.settings import Settings
@@ -45,6 +47,29 @@ async def test_seed_begins_a_new_conversation_after_its_own_was_deleted_elsewher
     assert await ask(socket, "Three") == {"prompt": "Three", "response": echo("Three")}
     assert deleted not in await conversations(house)
     assert len(await conversations(house)) == 1
+
+
+async def test_seed_is_answered_while_another_answer_is_made_in_its_conversation(
+    house: House, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another, read = asyncio.Event(), house.chat.answer
+
+    async def late(*names: str) -> tuple[Conversation, dict[str, Any] | None]:
+        await another.wait()
+        return await read(*names)
+
+    monkeypatch.setattr(house.chat, "answer", late)
+    model.answer("Another", Gate(), to="Two")
+    seed, page = house.connect_seed(), await house.connect()
+    seed.say(prompt="One")
+    ended = await page.until(
+        lambda e: e["type"] == "conversation.updated" and not e["conversation"]["running"]
+    )
+    conversation = ended["conversation"]["id"]
+    await page.ask(type="message.send", text="Two", conversation=conversation)
+    await page.a("completion.delta")
+    another.set()
+    assert (await seed.until(lambda answer: answer["prompt"] == "One"))["response"] == echo("One")
 
 
 async def test_seed_that_floods_is_closed(house: House) -> None:

@@ -1,7 +1,8 @@
 -- Read a branch from a message upwards, newest first, and all that belongs to it, in one step.
--- `from`: a message id, '' for the tip; `above` = '1' begins at its parent. Ends after `limit` messages or `bytes`.
+-- `from`: a message id, '' for the tip; `above` = '1' begins at its parent. Ends after `limit` messages or `bytes`
+-- of them, of each no more counted than what it has beyond `beside`. `with_reasoning` = '1' reads that, too.
 local conversation, messages, tree, turn, text, reasoning = unpack(KEYS)
-local session, from, above, limit, bytes = unpack(ARGV)
+local session, from, above, limit, bytes, beside, with_reasoning = unpack(ARGV)
 
 if not owned(conversation, session) then return false end
 
@@ -14,15 +15,17 @@ else
   if above == '1' then id = string.match(node, ' (.*)$') end
 end
 
-local records, siblings, read = {}, {}, 0
+local records, reasonings, siblings, read = {}, {}, {}, 0
 while id ~= '' and #records < tonumber(limit) do
   local record = redis.call('HGET', messages, id)
-  read = read + #record
+  local reasons = with_reasoning == '1' and redis.call('HGET', messages, 'reasoning:' .. id) or ''
+  read = read + math.max(0, #record - tonumber(beside)) + #reasons
   if #records > 0 and read > tonumber(bytes) then break end
   local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
   records[#records + 1] = record
+  reasonings[#reasonings + 1] = reasons
   siblings[#siblings + 1] = redis.call('HGET', tree, 'children:' .. parent)
   id = parent
 end
 return {redis.call('HGETALL', conversation), redis.call('HGETALL', turn), redis.call('GET', text) or '',
-  redis.call('GET', reasoning) or '', records, siblings, id == '' and 0 or 1}
+  redis.call('GET', reasoning) or '', records, reasonings, siblings, id == '' and 0 or 1}

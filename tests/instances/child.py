@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import secrets
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.waiting import Bell, within
 
 PR_SET_PDEATHSIG = 1  # prctl(2), Linux only
 LINE_LIMIT = 1024 * 1024
+PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connections
 
 
 def end_with_parent() -> None:
@@ -22,10 +25,12 @@ def end_with_parent() -> None:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port of 127.0.0.1 that nobody listens on, and that no outgoing connection takes meanwhile."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class Child:

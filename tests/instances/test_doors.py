@@ -77,6 +77,7 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("conversation.list", {"limit": 51}, "bad_field"),
     ("conversation.list", {"before": 7}, "bad_field"),
     ("conversation.list", {"before": "yesterday"}, "bad_field"),
+    ("conversation.list", {"before": "2026-01-01T00:00:00"}, "bad_field"),
     ("conversation.list", {"query": 7}, "bad_field"),
     ("conversation.update", {"conversation": "c", "title": 7}, "bad_field"),
     ("conversation.update", {"conversation": "c", "pinned": "yes"}, "bad_field"),

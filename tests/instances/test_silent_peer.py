@@ -26,7 +26,7 @@ PAGES = 400  # more than the buffers between us hold
 @pytest.fixture
 async def port(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(serve, "PING_SECONDS", 0.2)
-    monkeypatch.setattr(serve, "SILENT_PEER_SECONDS", 1)
+    monkeypatch.setattr(serve, "SILENT_PEER_SECONDS", 3)
     settings = Settings(
         redis_url=store.url, secret_key=secrets.token_hex(32), openai_api_key="sk-of-the-tests"
     )
