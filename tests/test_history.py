@@ -499,10 +499,10 @@ async def test_branch_is_read_with_its_texts_only_as_far_as_they_reach(story: St
         fence, answer = await story.begin()
         await story.say(fence, answer, 1, "t" * 1000, "r" * 4000)
         await story.finish(fence, answer)
-    texts = await story.history.read(SESSION, story.id, limit=50, max_bytes=6_000, texts_only=True)
+    texts = await story.history.read(SESSION, story.id, limit=50, max_bytes=5_500, texts_only=True)
     assert [message["text"][:8] for message in texts.messages[::2]] == [f"Prompt {n}" for n in range(3, 9)]
     assert not any("reasoning" in message for message in texts.messages)
-    whole = await story.history.read(SESSION, story.id, limit=50, max_bytes=6_000)
+    whole = await story.history.read(SESSION, story.id, limit=50, max_bytes=5_500)
     assert [message["id"] for message in whole.messages] == ["m8", "m8.a"]
     assert len(whole.messages[-1]["reasoning"]) == 4000
 
