@@ -1,15 +1,18 @@
 // The story of the page: what the person does becomes a command, what the wire tells is shown.
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
-import { writeDraft } from "./drafts.js";
 import { newId } from "./wire.js";
+
+const TURNING_MILLISECONDS = 300;
 
 export class Chat {
   #wire;
   #parts;
   #id; // the conversation that is shown; null is a new chat
-  #sending = null; // {id, text, conversation, stop}: the prompt that is on its way
+  #view = {}; // another one each time that another chat is shown: two new chats have no ids to tell them apart
+  #sending = null; // {id, text, conversation, view, stop}: the prompt that is on its way
   #fresh = true; // the next snapshot is of another conversation than what is shown
+  #storeAway = false;
 
   constructor(wire, parts, { conversation, at, running }) {
     this.#wire = wire;
@@ -30,21 +33,38 @@ export class Chat {
     if (id === this.#id && !this.#missing) return this.#parts.composer.focus();
     if (this.#id) this.#wire.close(this.#id);
     this.#enter(id);
-    if (id) this.#wire.open(id);
+    if (id) this.#turnTo(id);
     else this.#parts.transcript.clear();
     this.#parts.composer.attach(id);
     this.#parts.composer.focus();
   }
 
+  // What was shown stays, faded, for the moment that a snapshot takes; without one it would be a foreign chat.
+  #turnTo(id) {
+    const view = this.#view;
+    this.#parts.transcript.toggleAttribute("data-turning", true);
+    setTimeout(() => view === this.#view && this.#fresh && this.#blank(), TURNING_MILLISECONDS);
+    this.#wire.open(id);
+  }
+
+  #blank() {
+    const { transcript } = this.#parts;
+    if (!transcript.hasAttribute("data-turning")) return;
+    transcript.toggleAttribute("data-turning", false);
+    transcript.clear();
+    this.#showSending();
+  }
+
   #enter(id) {
     this.#id = id;
+    this.#view = {};
     this.#fresh = true;
     this.#setPlace(id ? "" : "empty");
     this.#setTitle(id ? (this.#parts.list.title(id) ?? "Chat") : "New chat");
     this.#parts.list.setCurrent(id);
-    this.#parts.transcript.toggleAttribute("data-turning", Boolean(id));
+    this.#parts.transcript.toggleAttribute("data-turning", false);
     this.#parts.transcript.leave();
-    this.#parts.composer.setSending(false);
+    this.#parts.composer.setSending(this.#sendsHere);
     this.#showAnswering();
   }
 
@@ -77,8 +97,17 @@ export class Chat {
 
   // An answer is under way from the moment of sending until its last event.
   #showAnswering() {
-    const sending = this.#sending?.conversation === this.#id;
-    this.#parts.composer.setAnswering(sending || Boolean(this.#parts.transcript.dataset.running));
+    this.#parts.composer.setAnswering(this.#sendsHere || Boolean(this.#parts.transcript.dataset.running));
+  }
+
+  get #sendsHere() {
+    if (!this.#sending) return false;
+    return this.#sending.conversation ? this.#sending.conversation === this.#id : this.#sending.view === this.#view;
+  }
+
+  #showSending() {
+    const { transcript, socket } = this.#parts;
+    if (this.#sendsHere) transcript.send(this.#sending.id, this.#sending.text, socket.state === "connected");
   }
 
   // The person
@@ -87,6 +116,7 @@ export class Chat {
     const { composer, transcript, list, menu, pill, sidebar, model } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
+    composer.addEventListener("problem", ({ detail }) => this.#say(detail));
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
@@ -103,7 +133,12 @@ export class Chat {
     document.addEventListener("keydown", (event) => this.#shortcut(event, sidebar));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", () => this.show(null));
-    for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#send(button.dataset.prompt));
+    for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#suggested(button.dataset.prompt));
+  }
+
+  #suggested(prompt) {
+    this.#parts.composer.focus(); // the suggestions go
+    this.#send(prompt);
   }
 
   #shortcut(event, sidebar) {
@@ -116,23 +151,25 @@ export class Chat {
   }
 
   #send(text) {
-    const { composer, transcript, model, socket } = this.#parts;
+    const { composer, model } = this.#parts;
     if (this.#sending) return composer.rejected(text, "The message before this one is still on its way.");
-    this.#sending = { id: newId(), text, conversation: this.#id, stop: false };
+    this.#blank();
+    this.#sending = { id: newId(), text, conversation: this.#id, view: this.#view, stop: false };
     this.#setPlace("");
-    transcript.send(this.#sending.id, text, socket.state === "connected");
+    this.#showSending();
     composer.setSending(true);
     this.#showAnswering();
     this.#wire
-      .sendMessage({ id: this.#sending.id, text, conversation: this.#id ?? undefined, model: model?.value })
+      .sendMessage({ id: this.#sending.id, text, conversation: this.#id ?? undefined, model: model?.value || undefined })
       .catch((error) => this.#notSent(error));
   }
 
   #notSent(error) {
     const { composer, transcript } = this.#parts;
-    const { id, text, conversation } = this.#sending;
+    const { id, text } = this.#sending;
+    const here = this.#sendsHere;
     this.#sending = null;
-    if (this.#id !== conversation) return this.#parts.toast.show(`Not sent: ${error.message}`);
+    if (!here) return this.#tell(`Not sent: ${error.message}`);
     transcript.unsend(id);
     if (!this.#id && !transcript.last) this.#setPlace("empty");
     this.#showAnswering();
@@ -145,20 +182,14 @@ export class Chat {
     const { composer, transcript } = this.#parts;
     if (this.#sending?.id !== id) return;
     const { text, conversation: from, stop } = this.#sending;
+    const here = this.#sendsHere;
     this.#sending = null;
-    if (this.#id !== from) return this.#acceptedElsewhere(from, conversation);
-    if (!from) this.#begun(conversation, text);
-    transcript.accept(id, message, answer);
-    composer.accepted(text);
+    if (here && !from) this.#begun(conversation, text);
+    if (here) transcript.accept(id, message, answer);
+    else if (this.#id !== conversation) this.#wire.close(conversation); // a new chat that was left meanwhile
+    composer.accepted(text, here ? conversation : from);
     this.#showAnswering();
     if (stop) this.#wire.stop(conversation);
-  }
-
-  // The person went to another chat before the answer to the first prompt of a new one came.
-  #acceptedElsewhere(from, conversation) {
-    this.#parts.composer.setSending(false);
-    writeDraft(from, "");
-    if (this.#id !== conversation) this.#wire.close(conversation);
   }
 
   #begun(conversation, text) {
@@ -247,20 +278,27 @@ export class Chat {
     anywhere("message.accepted", (event) => this.#accepted(event));
     anywhere("conversation.updated", (event) => this.#updated(event.conversation));
     anywhere("conversation.deleted", (event) => this.#deleted(event.conversation));
-    anywhere("session.store", (event) => this.#parts.pill.showStore(event));
+    anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
     anywhere("refused", (error) => this.#tell(error.detail ?? error.message));
     this.#parts.socket.addEventListener("state", ({ detail }) => transcript.setConnected(detail.state === "connected"));
   }
 
   #snapshot(event) {
-    const { transcript, model } = this.#parts;
-    transcript.toggleAttribute("data-turning", false);
-    transcript.show(event, this.#fresh);
+    const { transcript } = this.#parts;
+    const fresh = this.#fresh;
     this.#fresh = false;
+    transcript.toggleAttribute("data-turning", false);
+    transcript.show(event, fresh);
+    if (fresh) this.#showSending();
     this.#setTitle(event.title);
-    if (model && event.model) model.value = event.model;
+    this.#showModel(event.model);
     this.#showAnswering();
+  }
+
+  #showModel(id) {
+    const { model } = this.#parts;
+    if (model && [...model.options].some(({ value }) => value === id)) model.value = id;
   }
 
   // What cannot be placed here belongs to a branch that is not shown: a snapshot shows it.
@@ -287,19 +325,24 @@ export class Chat {
   }
 
   #unopened(error) {
-    this.#parts.transcript.toggleAttribute("data-turning", false);
+    this.#blank();
     if (error.code === "not_found") {
       this.#setPlace("missing");
       this.#setTitle("Chat not found");
       this.#parts.transcript.clear();
-    } else this.#tell(error.detail);
+    } else if (!this.#storeAway) this.#tell(error.detail);
+  }
+
+  #showStore(event) {
+    this.#storeAway = !event.available;
+    this.#parts.pill.showStore(event);
   }
 
   #updated(conversation) {
     this.#parts.list.update(conversation);
     if (conversation.id !== this.#id) return;
     this.#setTitle(conversation.title);
-    if (this.#parts.model && conversation.model) this.#parts.model.value = conversation.model;
+    this.#showModel(conversation.model);
   }
 
   #deleted(conversation) {

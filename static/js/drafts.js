@@ -10,6 +10,12 @@ export function readDraft(conversation) {
   }
 }
 
+/** What is left of a draft when a text that it began with was taken. */
+export function behind(draft, text) {
+  const typed = draft.trimStart();
+  return typed.startsWith(text) ? typed.slice(text.length).trimStart() : draft;
+}
+
 export function writeDraft(conversation, text) {
   try {
     if (text) localStorage.setItem(keyOf(conversation), text);

@@ -56,7 +56,7 @@ export class Socket extends EventTarget {
 
   /** Send an object; false where there is no connection to send it on. */
   send(frame) {
-    if (this.#state !== "connected") return false;
+    if (this.#websocket?.readyState !== WebSocket.OPEN) return false;
     this.#websocket.send(JSON.stringify(frame));
     return true;
   }
@@ -68,6 +68,7 @@ export class Socket extends EventTarget {
 
   #opened() {
     this.#stop("connect");
+    this.#stop("retry");
     this.#after("stable", STABLE_SECONDS, () => (this.#failures = 0));
     this.#keepAlive();
     this.#become("connected");
@@ -104,7 +105,7 @@ export class Socket extends EventTarget {
       this.#cause = response.ok ? "" : ((await response.json().catch(() => ({}))).detail ?? "");
       if (response.status === 401) return this.#settle("signed-out");
       const seconds = Number(response.headers.get("Retry-After"));
-      if (!response.ok && seconds > 0) return this.#retryIn(seconds, this.#state);
+      if (!response.ok && seconds > 0 && !this.#timers.connect) return this.#retryIn(seconds, this.#state);
     } catch {
       this.#cause = navigator.onLine ? "The server cannot be reached." : "This device is offline.";
     }

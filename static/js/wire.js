@@ -204,6 +204,7 @@ export class Wire extends EventTarget {
   }
 
   #accepted(frame) {
+    if (!this.#asked.has(frame.id)) return; // the answer to a repeat
     const again = this.#unsent.get(frame.id)?.attempts > 1;
     const early = this.#early.get(frame.conversation) ?? [];
     this.#early.delete(frame.conversation);
@@ -211,7 +212,7 @@ export class Wire extends EventTarget {
     if (!known) this.#places.set(frame.conversation, { at: { ...frame.at, offset: frame.at.offset - 1 }, asked: false });
     this.#emit(frame.type, frame);
     this.#settle(frame);
-    if (!known && again) this.#askPlace(frame.conversation);
+    if (!known && again && this.#places.has(frame.conversation)) this.#askPlace(frame.conversation);
     for (const event of early) this.#placed(event);
   }
 

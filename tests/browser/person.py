@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.async_api import Locator, Page
+from playwright.async_api import Locator, Page, expect
 
 
 def box(page: Page) -> Locator:
@@ -11,7 +11,8 @@ def box(page: Page) -> Locator:
 
 
 async def say(page: Page, text: str) -> None:
-    """Write a prompt and send it with Enter."""
+    """Write a prompt and send it with Enter, once no answer is being made."""
+    await expect(button(page, "Send")).to_be_visible()
     await box(page).fill(text)
     await box(page).press("Enter")
 

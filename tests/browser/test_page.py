@@ -199,6 +199,7 @@ async def test_prompt_goes_through_once_when_the_store_was_away_for_a_while(
     page = await open_page(await start_instance(fresh_store))
     await say(page, "Before")
     await expect(answers(page)).to_contain_text("You said: Before")
+    await expect(button(page, "Send")).to_be_visible()
     await fresh_store.stop()
     await say(page, "After")
     await expect(toast(page)).to_contain_text("Your message is kept here")

@@ -1,7 +1,7 @@
 // The box one writes in and its one button. It keeps drafts and lets go of a text only when told that it was accepted.
-// Events: `send` (detail: text), `stop`. It does not know what becomes of either.
+// Events: `send` (detail: text), `stop`, `problem` (detail: its words). It does not know what becomes of either.
 
-import { readDraft, writeDraft } from "../drafts.js";
+import { behind, readDraft, writeDraft } from "../drafts.js";
 
 const DRAFT_MILLISECONDS = 300;
 const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
@@ -62,10 +62,11 @@ class ChatComposer extends HTMLElement {
     this.toggleAttribute("data-sending", sending);
   }
 
-  /** The text was taken: forget it, and keep what was typed behind it meanwhile. */
-  accepted(text) {
+  /** The text, of a draft that may not be shown, was taken: forget it, and keep what was typed behind it meanwhile. */
+  accepted(text, conversation) {
+    if ((conversation ?? "") !== this.#conversation) return writeDraft(conversation, behind(readDraft(conversation), text));
     this.setSending(false);
-    if (this.#box.value.trimStart().startsWith(text)) this.#box.value = this.#box.value.trimStart().slice(text.length).trimStart();
+    this.#box.value = behind(this.#box.value, text);
     this.complain("");
     this.#keepDraft();
     this.#update();
@@ -81,6 +82,11 @@ class ChatComposer extends HTMLElement {
   }
 
   complain(reason) {
+    this.#showProblem(reason);
+    if (reason) this.#say("problem", reason);
+  }
+
+  #showProblem(reason) {
     this.#problem.textContent = reason;
     this.#problem.hidden = !reason;
     this.toggleAttribute("data-problem", Boolean(reason));
@@ -98,7 +104,8 @@ class ChatComposer extends HTMLElement {
 
   #send() {
     const text = this.#box.value.trim();
-    if (!text || this.#tooLong) return;
+    if (!text) return;
+    if (this.#tooLong) return this.complain(this.#lengthProblem);
     if (this.#answering) return this.complain("An answer is still being written. Stop it or wait: your text stays here.");
     this.complain("");
     this.#say("send", text);
@@ -140,9 +147,12 @@ class ChatComposer extends HTMLElement {
 
   #tellLength() {
     if (this.#box.value.length < this.limit * COUNT_FROM) return;
+    if (this.#length > this.limit * COUNT_FROM) this.#showProblem(this.#lengthProblem);
+  }
+
+  get #lengthProblem() {
     const left = this.limit - this.#length;
-    if (left < 0) this.complain(`${characters(-left)} too many.`);
-    else if (left < this.limit * (1 - COUNT_FROM)) this.complain(`${characters(left)} left.`);
+    return left < 0 ? `${characters(-left)} too many.` : `${characters(left)} left.`;
   }
 
   #grow() {

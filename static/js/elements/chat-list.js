@@ -31,7 +31,9 @@ class ChatList extends HTMLElement {
   setCurrent(id) {
     this.#current = id ?? "";
     for (const row of this.#rows) this.#markCurrent(row);
-    this.row(this.#current)?.toggleAttribute("data-unread", false);
+    const row = this.row(this.#current);
+    row?.toggleAttribute("data-unread", false);
+    if (row) this.#describe(row);
   }
 
   /** Put a conversation of the list shape where it belongs. */
@@ -82,6 +84,7 @@ class ChatList extends HTMLElement {
       ended = true;
       const title = input.value.trim();
       input.replaceWith(link);
+      this.#group();
       if (save && title && title !== this.title(id)) this.#say("rename", { id, title });
     };
     input.addEventListener("blur", () => end(true));
@@ -113,6 +116,15 @@ class ChatList extends HTMLElement {
     }
     row.querySelector(".options").setAttribute("aria-label", `Options for ${title}`);
     this.#markCurrent(row);
+    this.#describe(row);
+  }
+
+  // What the sign beside the title shows.
+  #describe(row) {
+    const marks = ["running", "unread"].filter((mark) => row.hasAttribute(`data-${mark}`));
+    const link = row.querySelector("a");
+    if (marks.length > 0) link?.setAttribute("aria-describedby", marks.map((mark) => `mark-${mark}`).join(" "));
+    else link?.removeAttribute("aria-describedby");
   }
 
   #markCurrent(row) {
@@ -123,6 +135,7 @@ class ChatList extends HTMLElement {
 
   // Newest first, pinned ones before all, a heading before the first row of each period.
   #group() {
+    if (this.#list.querySelector("input")) return; // moving a title that is being typed would end the typing
     const focused = document.activeElement;
     const now = new Date();
     const rank = (row) => (row.hasAttribute("data-pinned") ? "1" : "0") + row.dataset.updated;

@@ -57,10 +57,11 @@ class ChatMessage extends HTMLElement {
   update(message) {
     const { text, html } = message;
     const changed = text !== this.text;
+    const growing = [this.dataset.state, message.state].some((state) => ["running", "waiting"].includes(state));
     this.rename(message.id);
     this.dataset.parent = message.parent ?? "";
     this.#setText(text);
-    if (changed || message.state === "running") this.#showWords(text, html);
+    if (changed || growing) this.#showWords(text, html);
     this.setSiblings(message.siblings ?? [message.id]);
     this.setModel(message.model);
     if (message.error) this.#showError(message.error);
