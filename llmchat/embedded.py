@@ -7,11 +7,13 @@ ends. It does not know what the chat does with them; whoever has REDIS_URL and a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +38,7 @@ SOCKET_PATH_BYTES = 100  # macOS allows 104 with the closing zero, Linux 108
 START_SECONDS = 600  # a large model lies on a slow disk, or an earlier Valkey is still writing
 STOP_SECONDS = 10
 ASK_SECONDS = 60
+PR_SET_PDEATHSIG = 1  # prctl(2), Linux only
 MODEL = "SmolLM2-135M-Instruct"
 MODEL_LABEL = "SmolLM2 135M (on this machine)"
 SLOTS = 2  # answers made at once; each has the whole context
@@ -104,7 +107,7 @@ class Embedded:
         if server is None:
             raise StartError(f"No Redis is configured and no embedded Valkey is here. {INSTEAD_OF_VALKEY}")
         store, path = self._folder / "valkey", self._socket_path()
-        store.mkdir(mode=0o700, exist_ok=True)
+        _make_folder(store)
         order = {
             "server": str(server),
             "socket": str(path),
@@ -160,7 +163,7 @@ class Part:
         self._name = name
         self._log = log
         self._stopping = False
-        with log.open("ab") as errors:
+        with _opened(log) as errors:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "llmchat.embedded", role],
                 cwd=ROOT,
@@ -228,8 +231,17 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StartError(f"DATA_DIR {folder} cannot be used: it is no folder.") from error
     except OSError as error:
         raise StartError(f"DATA_DIR {folder} cannot be written: {error.strerror}.") from error
+
+
+def _opened(log: Path) -> IO[bytes]:
+    try:
+        return log.open("ab")
+    except OSError as error:
+        raise StartError(f"DATA_DIR {log.parent} cannot be used: {log.name}: {error.strerror}.") from error
 
 
 @contextlib.contextmanager
@@ -292,6 +304,11 @@ def _when_the_parent_ends(act: Callable[[], object]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def guard_valkey() -> int:
     """Run Valkey until the parent ends, then wait until it has written what it holds."""
     order = _order()
@@ -299,9 +316,15 @@ def guard_valkey() -> int:
     # An earlier Valkey of a killed parent may still be writing: its guard holds this until it has ended.
     with (store.parent / "valkey.lock").open("a") as lock, Path(order["log"]).open("ab") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if _answers(path):
+            sys.exit(f"A Valkey whose guard was killed still serves {path}: end it first.")
         path.unlink(missing_ok=True)
         server = subprocess.Popen(  # noqa: S603 - the binary of the installed package
-            [order["server"], *_valkey_options(store, path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [order["server"], *_valkey_options(store, path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # no thread yet
         )
         _when_the_parent_ends(server.terminate)
         while server.poll() is None and not _answers(path):

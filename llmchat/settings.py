@@ -7,6 +7,7 @@ reader below, `--help` and the tests of the documents all use it. It does not kn
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 SECRET_KEY_LENGTH = 32
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+DATABASE = re.compile(r"/?|/[0-9]{1,4}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 
@@ -41,7 +44,13 @@ class Variable:
 
 
 VARIABLES = (
-    Variable("OPENAI_API_KEY", "", "the key of the model's provider", secret=True),
+    Variable(
+        "OPENAI_API_KEY",
+        "",
+        "the key of the model's provider",
+        "of ASCII letters, digits and signs, without spaces",
+        secret=True,
+    ),
     Variable(
         "OPENAI_BASE_URL",
         "",
@@ -227,10 +236,10 @@ class Settings:
     def read(cls, env: Mapping[str, str] | None = None, *, local: bool) -> Settings:
         """Read `env` (the process' own where None), and where `local` the file .env for what it leaves out."""
         reader = _Reader(os.environ if env is None else env, local=local)
-        offered = reader.names("OPENAI_MODELS")
+        offered = reader.names("OPENAI_MODELS", _is_model)
         model = offered[0] if offered and not reader.given("OPENAI_MODEL") else reader.text("OPENAI_MODEL")
         return cls(
-            openai_api_key=reader.optional("OPENAI_API_KEY"),
+            openai_api_key=reader.optional("OPENAI_API_KEY", _is_header_value),
             openai_base_url=reader.optional("OPENAI_BASE_URL", _is_http_url),
             openai_model=model,
             openai_models=(model, *(name for name in dict.fromkeys(offered) if name != model)),
@@ -277,8 +286,10 @@ class _Reader:
         if local:
             try:
                 self._source.read_env(".env", recurse=False)
-            except (OSError, ValueError) as error:
-                raise SettingsError(f".env cannot be read: {_reason(error)}.") from error
+            except OSError as error:
+                raise SettingsError(f".env cannot be read: {error.strerror}.") from error
+            except ValueError as error:
+                raise SettingsError(".env cannot be read: it must be a file of NAME=value lines.") from error
 
     def given(self, name: str) -> bool:
         return bool(self._source.find(name))
@@ -298,15 +309,15 @@ class _Reader:
     def names(self, name: str, fits: Callable[[str], bool] | None = None) -> tuple[str, ...]:
         values = self._checked(name, lambda: self._source.list(name, [], subcast=str))
         names = tuple(stripped for value in values or () if (stripped := value.strip()))
-        if fits and not all(map(fits, names)):
+        if (values and not names) or (fits and not all(map(fits, names))):
             raise self._malformed(name)
         return names
 
     def number(self, name: str, low: int, high: int) -> int:
-        value = self._checked(name, lambda: self._source.int(name))
-        if value is None or not low <= value <= high:
+        value = self._checked(name, lambda: self._source.str(name))
+        if not WHOLE_NUMBER.fullmatch(value.strip()) or not low <= int(value) <= high:
             raise self._malformed(name)
-        return value
+        return int(value)
 
     def fraction(self, name: str, low: float, high: float) -> float | None:
         value = self._checked(name, lambda: self._source.float(name, None))
@@ -353,12 +364,21 @@ def _default_hosts(reader: _Reader) -> tuple[str, ...]:
 
 
 def _is_host(value: str) -> bool:
-    return not any(character.isspace() or character in "/@?#\\" for character in value)
+    strange = any(character.isspace() or character in "/@?#\\" for character in value)
+    return not strange and bool(value.strip(":."))
 
 
 def _is_prefix(value: str) -> bool:
     # Braces would make a hash tag, and wildcards a pattern, of every key.
     return len(value) <= 40 and value.isascii() and value.translate({45: "", 46: "", 95: ""}).isalnum()
+
+
+def _is_header_value(value: str) -> bool:
+    return value.isascii() and value.isprintable() and " " not in value
+
+
+def _is_model(value: str) -> bool:
+    return value.isprintable()
 
 
 def _is_http_url(value: str) -> bool:
@@ -372,13 +392,14 @@ def _is_origin(value: str) -> bool:
 def _is_redis_url(value: str) -> bool:
     if value.startswith("unix://"):
         return len(value) > len("unix://")
-    return _scheme_and_host(value, {"redis", "rediss"})
+    return _scheme_and_host(value, {"redis", "rediss"}) and bool(DATABASE.fullmatch(urlsplit(value).path))
 
 
 def _scheme_and_host(value: str, schemes: set[str]) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        fits = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        return fits and _is_host(parts.hostname or "")
     except ValueError:
         return False
 
@@ -386,7 +407,3 @@ def _scheme_and_host(value: str, schemes: set[str]) -> bool:
 def _guessable(key: str) -> bool:
     told = any(word in key.lower() for word in WELL_KNOWN)
     return told or len(key) < SECRET_KEY_LENGTH or len(set(key)) < 8
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else type(error).__name__

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from llmchat import embedded
 from llmchat.embedded import MODEL, MODEL_LABEL, REQUIREMENTS, Embedded, lacking
@@ -82,6 +83,10 @@ class Parent:
             fcntl.flock(lock, fcntl.LOCK_EX)
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 StartParent = Callable[..., Awaitable[Parent]]
 
 
@@ -134,6 +139,21 @@ async def test_the_store_keeps_what_it_held_over_a_kill_and_a_new_start_at_once(
         assert await redis.llen("kept") == 100
         assert await redis.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert await redis.config_get("appendonly") == {"appendonly": "yes"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+async def test_valkey_ends_with_its_guard_and_the_next_start_works(start_parent: StartParent) -> None:
+    parent = await start_parent("valkey")
+    async with Redis(unix_socket_path=str(parent.socket)) as redis:
+        await redis.set("kept", 1)
+        valkey = (await redis.info("server"))["process_id"]
+        os.kill(parent_of(valkey), signal.SIGKILL)
+        with pytest.raises(RedisConnectionError):
+            await redis.brpop("nothing", timeout=10)
+    await parent.child.ended()
+    again = await start_parent("valkey")
+    async with Redis(unix_socket_path=str(again.socket)) as redis:
+        assert await redis.get("kept") == b"1"
 
 
 async def test_a_part_that_ends_by_itself_is_told(start_parent: StartParent) -> None:
@@ -241,9 +261,19 @@ def test_with_a_redis_of_their_own_two_may_share_a_folder(tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, without: dict[str, None]) -> None:
     (tmp_path / "file").touch()
     given = replace(CONFIGURED, data_dir=tmp_path / "file" / "data", **without)
-    expected = f"DATA_DIR {tmp_path}/file/data cannot be written: Not a directory"
+    expected = f"DATA_DIR {tmp_path}/file/data cannot be used: it is no folder."
     with pytest.raises(StartError, match=f"^{expected}"), Embedded(given):
         pass
+
+
+@pytest.mark.parametrize(("name", "folder"), [("valkey", False), ("valkey.log", True), ("lock", True)])
+def test_a_part_of_the_folder_that_cannot_be_used_is_one_line(
+    tmp_path: Path, name: str, folder: bool
+) -> None:
+    (tmp_path / name).mkdir() if folder else (tmp_path / name).touch()
+    with pytest.raises(StartError, match=f"^DATA_DIR {tmp_path}.* cannot be"):  # noqa: SIM117
+        with Embedded(replace(CONFIGURED, redis_url=None, data_dir=tmp_path)) as parts:
+            parts.start("")
 
 
 @pytest.mark.parametrize(

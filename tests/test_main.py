@@ -93,7 +93,7 @@ async def test_a_malformed_variable_is_one_line(start: Start, command: str) -> N
 async def test_a_folder_that_cannot_be_written_is_one_line(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = await refused(await start(DATA_DIR="file/data", PORT="0"))
-    assert line == f"DATA_DIR {tmp_path}/file/data cannot be written: Not a directory."
+    assert line == f"DATA_DIR {tmp_path}/file/data cannot be used: it is no folder."
 
 
 @pytest.mark.parametrize("command", ["run", "serve"])

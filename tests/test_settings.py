@@ -103,6 +103,10 @@ MALFORMED = [
     ("PORT", "eighty"),
     ("PORT", "70000"),
     ("PORT", "-1"),
+    ("PORT", "80_80"),
+    ("PORT", "８０８０"),
+    ("OPENAI_MODELS", ","),
+    ("REDISHOST", ":"),
     ("REDISPORT", "0"),
     ("CONTEXT_TOKENS", "1.5"),
     ("CONTEXT_TOKENS", "12"),
@@ -133,10 +137,21 @@ def test_a_malformed_value_is_one_line_with_name_value_and_form(name: str, value
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "OPENAI_BASE_URL"])
-@pytest.mark.parametrize("value", ["cache:hunter2", "ftp://u:hunter2@cache", "http://[hunter2", "redis://"])
+@pytest.mark.parametrize(
+    "value",
+    ["cache:hunter2", "ftp://u:hunter2@cache", "http://[hunter2", "redis://", "http://hun ter2/v1",
+     "redis://cache/hunter2"],
+)  # fmt: skip
 def test_a_malformed_secret_is_not_told(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is malformed: it must be an address like") as raised:
         read(**{name: value})
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["sk-ключ-hunter2", "sk hunter2", "sk\thunter2"])
+def test_a_key_that_no_header_carries_is_refused_and_not_told(value: str) -> None:
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY is malformed") as raised:
+        read(OPENAI_API_KEY=value)
     assert "hunter2" not in str(raised.value)
 
 
