@@ -17,6 +17,7 @@ from llmchat.blueprints.rooms import EXTENSION, Rooms
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.completion import Completions
+from llmchat.conversation import leaves_room
 from llmchat.doors import Doors
 from llmchat.errors import SettingsError, Unavailable
 from llmchat.history import History
@@ -43,6 +44,11 @@ def create_app(settings: Settings | None = None) -> Quart:
         settings.check_deployed()
     if settings.redis_url is None or settings.secret_key is None:
         raise SettingsError("REDIS_URL and SECRET_KEY must be set: `python -m llmchat` sets them by itself.")
+    if not leaves_room(settings.system_prompt, settings.context_tokens):
+        raise SettingsError(
+            f"SYSTEM_PROMPT takes more than half of the context, which is {settings.context_tokens} tokens: "
+            "shorten it, or raise CONTEXT_TOKENS."
+        )
 
     keys = Keys(settings.redis_prefix)
     redis = connect(settings.redis_url)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmchat import events
-from llmchat.conversation import Branch, Conversation, derived_id, first_words, milliseconds
+from llmchat.conversation import Branch, Conversation, derived_id, first_words, leaves_room, milliseconds
 from llmchat.errors import BadField, Busy, NotFound, TooLong
 from llmchat.events import (
     ConversationListed,
@@ -213,6 +213,8 @@ class Chat:
                 changes[flag] = str(int(value))
         if command.system is not None:
             self._check_text("system", command.system)
+            if not leaves_room(command.system, self._settings.context_tokens):
+                raise TooLong("The system takes more than half of what the model can be sent; shorten it.")
             changes["system"] = command.system
         if command.model is not None:
             changes["model"] = self._checked_model(command.model)

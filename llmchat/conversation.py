@@ -170,6 +170,11 @@ def context(
     return Context(chosen[::-1], used)
 
 
+def leaves_room(system: str, context_tokens: int) -> bool:
+    """Tell whether a system prompt, which is always sent, leaves the better half of the context to the conversation."""
+    return estimated_tokens(system) <= context_tokens // 2
+
+
 def _shortened(text: str, tokens: int) -> str:
     mark = "\n[…]\n"
     share = max(1, len(text) * max(tokens - estimated_tokens(mark), 1) // estimated_tokens(text))

@@ -13,6 +13,7 @@ export class Chat {
   #sending = null; // {id, text, conversation, view, stop}: the prompt that is on its way
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
+  #removed = []; // {id, shown}: the chats deleted since the last Undo was on offer
 
   constructor(wire, parts, { conversation, at, running }) {
     this.#wire = wire;
@@ -205,11 +206,13 @@ export class Chat {
     if (this.#sending && this.#wire.cancelMessage(this.#sending.id)) return;
     if (this.#sending) this.#sending.stop = true;
     else if (this.#id) this.#wire.stop(this.#id);
+    this.#parts.composer.focus(); // the button that was pressed may go
   }
 
   #regenerate(message) {
     if (this.#parts.transcript.dataset.running) return;
-    this.#wire.regenerate(this.#id, message, this.#parts.model?.value);
+    this.#wire.regenerate(this.#id, message, this.#parts.model?.value || undefined);
+    this.#parts.composer.focus();
   }
 
   async #older(before) {
@@ -248,10 +251,13 @@ export class Chat {
     } catch (error) {
       return this.#tell(error.message);
     }
-    this.#tell("Chat deleted", () => this.#restore(id, shown));
+    const removed = [...(this.#parts.toast.offersUndo ? this.#removed : []), { id, shown }];
+    this.#removed = removed;
+    const words = removed.length === 1 ? "Chat deleted" : `${removed.length} chats deleted`;
+    this.#tell(words, () => removed.forEach((chat) => this.#restore(chat)));
   }
 
-  async #restore(id, shown) {
+  async #restore({ id, shown }) {
     try {
       await this.#wire.restore(id);
       if (shown) this.show(id);
@@ -281,7 +287,12 @@ export class Chat {
     anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
     anywhere("refused", (error) => this.#tell(error.detail ?? error.message));
-    this.#parts.socket.addEventListener("state", ({ detail }) => transcript.setConnected(detail.state === "connected"));
+    this.#parts.socket.addEventListener("state", ({ detail }) => this.#connected(detail.state === "connected"));
+  }
+
+  #connected(connected) {
+    this.#parts.transcript.setConnected(connected);
+    this.#parts.composer.setConnected(connected);
   }
 
   #snapshot(event) {

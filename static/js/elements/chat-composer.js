@@ -4,6 +4,8 @@
 import { behind, readDraft, writeDraft } from "../drafts.js";
 
 const DRAFT_MILLISECONDS = 300;
+const ANSWERING = "An answer is still being written. Stop it or wait: your text stays here.";
+const LOST = "There is no connection right now. Your text stays here.";
 const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
 const virtualKeyboard = matchMedia("(hover: none) and (pointer: coarse)");
 
@@ -18,6 +20,7 @@ class ChatComposer extends HTMLElement {
   #problem;
   #conversation = "";
   #answering = false;
+  #connected = false;
   #timer = 0;
 
   connectedCallback() {
@@ -55,6 +58,10 @@ class ChatComposer extends HTMLElement {
     this.#answering = answering;
     if (!answering) this.complain("");
     this.#update();
+  }
+
+  setConnected(connected) {
+    this.#connected = connected;
   }
 
   /** Fade the text that is on its way. */
@@ -106,7 +113,7 @@ class ChatComposer extends HTMLElement {
     const text = this.#box.value.trim();
     if (!text) return;
     if (this.#tooLong) return this.complain(this.#lengthProblem);
-    if (this.#answering) return this.complain("An answer is still being written. Stop it or wait: your text stays here.");
+    if (this.#answering) return this.complain(this.#connected ? ANSWERING : LOST);
     this.complain("");
     this.#say("send", text);
   }

@@ -13,6 +13,7 @@ class ChatTranscript extends HTMLElement {
   #column;
   #jump;
   #follower;
+  #turned = null; // {parent, role, names}: the reader turned to another version, and the buttons to be found there
 
   connectedCallback() {
     this.#log = this.querySelector("[role=log]");
@@ -21,6 +22,7 @@ class ChatTranscript extends HTMLElement {
     this.#follower = new ScrollFollower(this.#log, this.#column, (place) => this.#scrolled(place));
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
+    this.addEventListener("version", ({ target }) => this.#remember(target));
     new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
     this.#follower.snap();
   }
@@ -58,6 +60,22 @@ class ChatTranscript extends HTMLElement {
     this.#setRunning(running);
     this.expect(running);
     if (fresh || this.#follower.pinned) this.#follower.snap();
+    this.#refocus();
+  }
+
+  #remember({ dataset: { parent, role } }) {
+    const names = document.activeElement.matches(".next") ? [".next", ".previous"] : [".previous", ".next"];
+    this.#turned = { parent, role, names };
+  }
+
+  // The button in hand went with its message: the one of the other version takes its place.
+  #refocus() {
+    const turned = this.#turned;
+    this.#turned = null;
+    if (!turned || document.activeElement !== document.body) return;
+    const shown = this.#messages.find(({ dataset }) => dataset.parent === turned.parent && dataset.role === turned.role);
+    const buttons = turned.names.map((name) => shown?.querySelector(`${name}:enabled`));
+    buttons.find(Boolean)?.focus({ preventScroll: true });
   }
 
   /** Show that an answer is to come, if the branch shown is the one that it goes to. */
@@ -99,6 +117,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   setConnected(connected) {
+    this.toggleAttribute("data-lost", !connected);
     for (const element of this.#messages) {
       if (!["sending", "unsent"].includes(element.dataset.state)) continue;
       element.setState(connected ? "sending" : "unsent");

@@ -1,4 +1,4 @@
-// A sentence that stays for some seconds, with a way back where there is one.
+// A sentence that stays for some seconds, and for as long as one points at it, with a way back where there is one.
 
 const SHOWN_MILLISECONDS = 8000;
 
@@ -8,9 +8,16 @@ class UndoToast extends HTMLElement {
 
   connectedCallback() {
     this.querySelector("button").addEventListener("click", () => {
+      const undo = this.#undo;
       this.hide();
-      this.#undo?.();
+      undo?.();
     });
+    for (const type of ["pointerenter", "focusin"]) this.addEventListener(type, () => clearTimeout(this.#timer));
+    for (const type of ["pointerleave", "focusout"]) this.addEventListener(type, () => this.#hideLater());
+  }
+
+  get offersUndo() {
+    return Boolean(this.#undo);
   }
 
   show(words, undo = null) {
@@ -18,12 +25,17 @@ class UndoToast extends HTMLElement {
     this.querySelector(".words").textContent = words;
     this.querySelector("button").hidden = !undo;
     this.hidden = false;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.hide(), SHOWN_MILLISECONDS);
+    this.#hideLater();
   }
 
   hide() {
+    this.#undo = null;
     this.hidden = true;
+  }
+
+  #hideLater() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.hide(), SHOWN_MILLISECONDS);
   }
 }
 
