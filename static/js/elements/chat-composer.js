@@ -18,7 +18,7 @@ class ChatComposer extends HTMLElement {
   #box;
   #button;
   #problem;
-  #conversation = "";
+  #conversation = null; // until it belongs to one
   #answering = false;
   #connected = false;
   #timer = 0;
@@ -170,7 +170,7 @@ class ChatComposer extends HTMLElement {
 
   #keepDraft() {
     clearTimeout(this.#timer);
-    writeDraft(this.#conversation, this.#box.value);
+    if (this.#conversation !== null) writeDraft(this.#conversation, this.#box.value);
   }
 
   #say(type, detail) {

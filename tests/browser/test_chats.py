@@ -1,0 +1,199 @@
+"""The chats beside each other: what is done to one, typed in one or on its way in one stays with that one."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.async_api import Locator, Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.person import answers, box, button, chats, messages, say
+from tests.conftest import StartInstance
+from tests.fakes import Model
+from tests.instances import Instance, Store
+
+Instances = tuple[Instance, Instance]
+
+
+async def begin(page: Page, *texts: str) -> None:
+    """Begin a chat with each text, and wait for its answer."""
+    for text in texts:
+        await button(page, "New chat").first.click()
+        await say(page, text)
+        await expect(answers(page)).to_contain_text(f"You said: {text}")
+        await expect(button(page, "Send")).to_be_visible()
+
+
+def chat(page: Page, title: str) -> Locator:
+    return chats(page).filter(has_text=title)
+
+
+async def choose(page: Page, title: str, action: str) -> None:
+    """Choose from a chat's menu."""
+    await chat(page, title).hover()
+    await button(page, f"Options for {title}").click()
+    await page.get_by_role("menuitem", name=action).click()
+
+
+async def away(page: Page, store: Store) -> None:
+    """Take the store away until the page says so."""
+    await store.stop()
+    await expect(page.locator("connection-pill")).to_contain_text("The store is away")
+
+
+async def test_chat_is_renamed_in_place_whatever_happens_meanwhile_and_in_all_tabs(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "One", "Two")
+    other = await open_page(instances[1], like=page)
+    await choose(page, "One", "Rename")
+    title = page.get_by_role("textbox", name="Title")
+    await title.fill("A new ti")
+    await say(other, "Three")  # a new first row: the list is arranged anew
+    await expect(chat(page, "Three")).to_be_visible()
+    await expect(title).to_be_focused()
+    await title.press_sequentially("tle")
+    await title.press("Enter")
+    await expect(chats(page)).to_have_text(["Three", "Two", "A new title"])
+    await expect(chats(other)).to_have_text(["Three", "Two", "A new title"])
+    await choose(page, "Two", "Rename")
+    await title.fill("Never")
+    await title.press("Escape")
+    await expect(chats(page)).to_have_text(["Three", "Two", "A new title"])
+
+
+async def test_pinned_chat_stands_first_in_all_tabs(open_page: OpenPage, instances: Instances) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "One", "Two")
+    other = await open_page(instances[1], like=page)
+    await choose(page, "One", "Pin")
+    for each in (page, other):
+        await expect(chats(each)).to_have_text(["One", "Two"])
+    await choose(page, "One", "Unpin")
+    for each in (page, other):
+        await expect(chats(each)).to_have_text(["Two", "One"])
+
+
+async def test_undo_brings_back_all_chats_deleted_since_it_was_offered(page: Page) -> None:
+    await begin(page, "One", "Two", "Three")
+    await choose(page, "Three", "Delete")
+    await expect(page.get_by_role("status")).to_have_text("Chat deleted")
+    await expect(messages(page)).to_have_count(0)
+    await choose(page, "One", "Delete")
+    await expect(page.get_by_role("status")).to_have_text("2 chats deleted")
+    await expect(chats(page)).to_have_text(["Two"])
+    await button(page, "Undo").click()
+    await expect(chats(page)).to_have_text(["Three", "Two", "One"])
+    await expect(answers(page)).to_contain_text("You said: Three")
+
+
+async def test_drafts_stay_with_their_chats(page: Page) -> None:
+    await begin(page, "One")
+    await box(page).fill("for one")
+    await button(page, "New chat").first.click()
+    await expect(box(page)).to_have_value("")
+    await box(page).fill("for a new one")
+    await chat(page, "One").click()
+    await expect(box(page)).to_have_value("for one")
+    await page.reload()
+    await expect(box(page)).to_have_value("for one")
+    await button(page, "New chat").first.click()
+    await expect(box(page)).to_have_value("for a new one")
+
+
+async def test_first_prompt_of_a_new_chat_that_was_left_goes_through_and_stays_in_its_chat(
+    fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    page = await open_page(await start_instance(fresh_store))
+    await begin(page, "One")
+    await button(page, "New chat").first.click()
+    await away(page, fresh_store)
+    await say(page, "Two")
+    await expect(messages(page).first).to_contain_text("Two")
+    await box(page).press_sequentially(" and a half")
+    await chat(page, "One").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("One")
+    await expect(messages(page)).to_have_count(0)  # not the ones of the chat that was left
+    await button(page, "New chat").first.click()
+    await fresh_store.start()
+    await expect(chats(page)).to_have_text(["Two", "One"], timeout=20_000)
+    await expect(box(page)).to_have_value("and a half")
+    await expect(page).to_have_url(re.compile(r"/$"))
+    await expect(messages(page)).to_have_count(0)
+    await expect(page.get_by_text("What is on your mind?")).to_be_visible()
+    await chat(page, "Two").click()
+    await expect(answers(page)).to_contain_text("You said: Two")
+    await expect(box(page)).to_have_value("")
+    await chat(page, "One").click()
+    await expect(answers(page)).to_contain_text("You said: One")
+    assert [request.prompt for request in model.requests] == ["One", "Two"]
+
+
+async def test_prompt_on_its_way_is_there_when_its_chat_is_shown_again(
+    fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    page = await open_page(await start_instance(fresh_store))
+    await begin(page, "One", "Two")
+    await away(page, fresh_store)
+    await say(page, "Two more")
+    await expect(messages(page).nth(2)).to_contain_text("Two more")
+    await chat(page, "One").click()
+    await expect(page.get_by_role("log")).not_to_contain_text("Two more")
+    await chat(page, "Two").click()
+    await expect(messages(page).first).to_contain_text("Two more")
+    await expect(button(page, "Stop")).to_be_visible()
+    await fresh_store.start()
+    await expect(answers(page).last).to_contain_text("You said: Two more", timeout=20_000)
+    await expect(messages(page)).to_have_count(4)
+    await expect(box(page)).to_have_value("")
+    assert [request.prompt for request in model.requests] == ["One", "Two", "Two more"]
+
+
+async def test_chat_whose_model_is_not_on_offer_any_more_goes_on_with_the_first(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    before = await start_instance(store, OPENAI_MODELS="old,small")
+    page = await open_page(before)
+    await begin(page, "One")
+    after = await start_instance(store, OPENAI_MODELS="new,small")
+    page = await open_page(after, page.url.removeprefix(before.url), like=page)
+    picker = page.get_by_role("combobox", name="Model")
+    for text in ("Two", "Three"):
+        await expect(picker).to_have_value("new")
+        await say(page, text)
+        await expect(answers(page).last).to_contain_text(f"You said: {text}")
+    await picker.select_option("small")
+    await say(page, "Four")
+    await expect(answers(page).last).to_contain_text("You said: Four")
+    await expect(picker).to_have_value("small")
+    assert [request.body["model"] for request in model.requests] == ["old", "new", "new", "small"]
+
+
+async def test_older_messages_come_on_request_and_nothing_moves(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "0")
+    for number in range(1, 30):
+        await say(page, str(number))
+        await expect(answers(page)).to_have_count(number + 1)
+        await expect(button(page, "Send")).to_be_visible()
+    await page.reload()
+    await expect(messages(page)).to_have_count(50)
+    first = messages(page).first
+    await first.scroll_into_view_if_needed()
+    await expect(messages(page)).to_have_count(60)
+    await expect(messages(page).nth(10)).to_be_in_viewport()
+    await expect(button(page, "Earlier messages")).to_be_hidden()
+
+
+async def test_theme_is_kept(page: Page) -> None:
+    root = page.locator("html")
+    await page.get_by_role("radio", name="Dark").check(force=True)
+    await expect(root).to_have_attribute("data-theme", "dark")
+    await page.reload()
+    await expect(root).to_have_attribute("data-theme", "dark")
+    await expect(page.get_by_role("radio", name="Dark")).to_be_checked()
+    await page.get_by_role("radio", name="System").check(force=True)
+    await expect(root).not_to_have_attribute("data-theme", "dark")
