@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 CONTENT_SECURITY_POLICY = (
@@ -34,8 +33,10 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
+ABORT = "llmchat.abort"
+"""In a scope's state, where the server put it: a callable that cuts the connection."""
 DRAIN_SECONDS = 3.0
-"""Of silence, after a websocket was served."""
+"""After a websocket was served; of silence only, where the server gives no way to cut the connection."""
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HEALTH_PATHS = {"/healthz"}
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_-][0-9a-z_.-]*)(:[0-9]{1,5})?", re.ASCII)
@@ -109,10 +110,10 @@ def _host_name(host: str) -> str:
 
 
 async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
-    """Serve a websocket, and read on after the app has ended, until the peer is gone or silent.
+    """Serve a websocket, and read on after the app has ended, until the peer is gone, or for so long; then cut it.
 
     Hypercorn keeps few messages for an app; full of what nobody reads, it never sees that the peer has gone, and the
-    socket stays open for ever.
+    socket stays open for ever. So it does where the peer does not read that it is closed.
     """
     open_ = False
 
@@ -125,13 +126,20 @@ async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
     async def sent(message: Any) -> None:
         nonlocal open_
         open_ = open_ or message["type"] == "websocket.accept"
+        if message["type"] == "websocket.http.response.start":
+            message = message | {"headers": [*message["headers"], *HEADERS]}
         await send(message)
 
     await app(scope, received, sent)
-    with suppress(TimeoutError):
-        while open_:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await received()
+    abort = scope.get("state", {}).get(ABORT)
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS if abort else None):
+            while open_:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await received()
+    except TimeoutError:
+        if abort:
+            abort()
 
 
 async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:

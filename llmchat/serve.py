@@ -22,11 +22,10 @@ from typing import Any
 
 from hypercorn.asyncio import serve as serve_with_hypercorn
 from hypercorn.config import Config
-from hypercorn.protocol import ws_stream
 from hypercorn.utils import LifespanFailureError
-from wsproto.extensions import Extension
 
 from llmchat.errors import StartError
+from llmchat.peers import limit_peers, limit_unread
 from llmchat.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,6 @@ QUIET = (
     "redis",
 )
 
-UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # `localhost` names ::1 without IPv6, too
 
 Ends = Callable[[Callable[[str], None]], None]
@@ -86,13 +84,18 @@ def address_of(host: str, sockets: Sockets) -> str:
 
 
 def configure_logging(debug: bool) -> None:
-    """One line an entry on stderr. Libraries that would log requests, and so prompts, only tell of trouble."""
+    """One line an entry on stderr."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
         force=True,
     )
+    quiet()
+
+
+def quiet() -> None:
+    """Keep libraries from logging requests, and so prompts, whatever variables of their own say."""
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -170,10 +173,10 @@ def _changed_at() -> dict[Path, int]:
 async def _serve(
     settings: Settings, sockets: Sockets, announce: Callable[[], None], ends: Ends | None, stop: _Stop
 ) -> None:
-    from llmchat.app import (
-        create_app,
-    )  # here, so that a malformed variable does not wait for it, and a reload works
+    # Here, so that a malformed variable does not wait for it, and a reload works.
+    from llmchat.app import create_app
 
+    quiet()  # the import may have made the libraries talk
     app = create_app(settings)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_bug)
@@ -186,7 +189,7 @@ async def _serve(
         await _stop_app(app)
         stop.cut_what_lingers()
 
-    refuse_compression()
+    limit_peers()
     config = hypercorn_config(sockets)
     stop.serving = asyncio.create_task(serve_with_hypercorn(app, config, shutdown_trigger=until_stopped))
     try:
@@ -291,20 +294,6 @@ def hypercorn_config(sockets: Sockets) -> Config:
     return config
 
 
-class _NeverAccepted(Extension):
-    name = "permessage-deflate"
-
-    def offer(self) -> bool:
-        return False
-
-
-def refuse_compression() -> None:
-    """Keep Hypercorn from negotiating permessage-deflate: it has no setting for that, inflates frames before
-    their size is checked (200 kB became 187 MB) and costs eight times the memory of a connection.
-    """
-    ws_stream.PerMessageDeflate = _NeverAccepted  # type: ignore[attr-defined,assignment]
-
-
 def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
     host = host.strip("[]")
     if host == "::" and not socket.has_dualstack_ipv6():
@@ -316,10 +305,7 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
 def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
     dual = family == socket.AF_INET6 and address == "::"
     listening = socket.create_server((address, port), family=family, backlog=100, dualstack_ipv6=dual)
-    if (
-        UNREAD_TIMEOUT is not None
-    ):  # for what it accepts, too: Hypercorn waits for ever to flush what nobody reads
-        listening.setsockopt(socket.IPPROTO_TCP, UNREAD_TIMEOUT, SILENT_PEER_SECONDS * 1000)
+    limit_unread(listening, SILENT_PEER_SECONDS)
     return listening
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict
 from typing import Any
 
@@ -67,6 +68,14 @@ async def not_found(error: Exception) -> ResponseReturnValue:
         static=_static,
     )
     return page, 404
+
+
+@blueprint.app_errorhandler(OSError)
+async def no_such_file(error: OSError) -> ResponseReturnValue:
+    """Say so also of a path whose name no file can have."""
+    if error.errno != errno.ENAMETOOLONG:
+        raise error
+    return await not_found(error)
 
 
 async def _page(wanted: str | None) -> ResponseReturnValue:

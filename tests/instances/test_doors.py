@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.conftest import Connect, ConnectSeed
@@ -220,6 +221,7 @@ async def test_handshake_is_answered_by_its_headers(
     async with handshake(instances[0], **filled) as answer:
         assert answer.status == status
         assert "set-cookie" in answer.headers or status != 101
+        assert "content-security-policy" in answer.headers or status == 101
 
 
 async def test_handshake_agrees_on_the_subprotocol_and_never_on_compression(instances: Instances) -> None:
@@ -303,3 +305,13 @@ async def test_seeds_conversation_is_listed_in_its_session(
     (listed,) = (await client.command("conversation.list"))["conversations"]
     await client.command("conversation.open", conversation=listed["id"])
     assert len(client.mirror(listed["id"]).branch()) == 4
+
+
+@pytest.mark.parametrize(
+    "path", ["/nope", "/static/nope.css", "/static/" + "a" * 300, "/static/" + "a/" * 3000]
+)
+async def test_address_of_nothing_is_404_in_our_own_words(instances: Instances, path: str) -> None:
+    async with aiohttp.ClientSession() as http, http.get(instances[0].url + path) as response:
+        assert response.status == 404
+        assert "There is nothing here" in await response.text()
+        assert "content-security-policy" in response.headers

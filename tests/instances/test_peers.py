@@ -1,0 +1,188 @@
+"""Peers that are silent, read nothing or send too much lose their connection; one that answers pings is kept.
+
+The product's Hypercorn, with less patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from llmchat import connection, doors, peers, serve
+from llmchat.app import create_app
+from llmchat.connection import FRAMES_AT_ONCE
+from llmchat.events import MAX_FRAME_BYTES
+from llmchat.settings import Settings
+from tests.fakes import Model
+from tests.instances import Store
+from tests.waiting import eventually, within
+
+PAGES = 400  # more than the buffers between us hold
+ANSWER = "word " * 30_000
+OPENINGS = 80  # of a conversation with it: likewise
+
+
+@pytest.fixture
+async def port(store: Store, model: Model, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    monkeypatch.setattr(serve, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(serve, "SILENT_PEER_SECONDS", 3)
+    settings = Settings(
+        redis_url=store.url,
+        secret_key=secrets.token_hex(32),
+        openai_api_key="sk-of-the-tests",
+        openai_base_url=model.url,
+    )
+    sockets = serve.bind("127.0.0.1", 0)
+    port = serve.port_of(sockets)
+    stop = asyncio.Event()
+    peers.limit_peers()
+    config = serve.hypercorn_config(sockets)
+    serving = asyncio.create_task(
+        serve.serve_with_hypercorn(create_app(settings), config, shutdown_trigger=stop.wait)
+    )
+    yield port
+    stop.set()
+    async with within(10, "the server stops"):
+        await serving
+
+
+def handshake(port: int, cookie: str = "") -> bytes:
+    """Ask for a websocket, as by hand."""
+    key = base64.b64encode(secrets.token_bytes(16)).decode()
+    return (
+        f"GET /ws/chat/ HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: llmchat.v1\r\nSec-WebSocket-Key: {key}\r\n"
+        f"Cookie: {cookie}\r\n\r\n"
+    ).encode()
+
+
+def frame(text: str) -> bytes:
+    """Make a client's frame; its mask is zero."""
+    words = text.encode()
+    size = len(words)
+    if size < 126:
+        return bytes([0x81, 0x80 | size]) + bytes(4) + words
+    if size < 2**16:
+        return bytes([0x81, 0x80 | 126]) + size.to_bytes(2) + bytes(4) + words
+    return bytes([0x81, 0x80 | 127]) + size.to_bytes(8) + bytes(4) + words
+
+
+@asynccontextmanager
+async def peer_of(port: int) -> AsyncIterator[socket.socket]:
+    """Connect a peer that has little room for what it does not read."""
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", port))
+        yield peer
+
+
+async def tell(peer: socket.socket, said: bytes, until: bytes = b"") -> None:
+    """Say something, and read up to what is named."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(peer, said)
+    heard = b""
+    async with within(10, lambda: f"{until!r} is heard; it was {heard!r}"):
+        while until not in heard:
+            heard += await loop.sock_recv(peer, 1)
+
+
+async def is_cut(peer: socket.socket, goes_on_with: bytes) -> None:
+    """Wait until the peer cannot say more, however much it goes on."""
+
+    async def cut() -> bool:
+        try:
+            peer.send(goes_on_with)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+        return False
+
+    await eventually(cut, seconds=30, what="the peer is cut")
+
+
+async def test_silent_peer_is_dropped_and_one_that_answers_pings_is_kept(port: int) -> None:
+    async with aiohttp.ClientSession() as http:
+        # aiohttp answers pings by itself, as a browser does, while somebody reads.
+        live = await http.ws_connect(f"ws://127.0.0.1:{port}/ws/chat/", protocols=["llmchat.v1"])
+        assert (await live.receive_json())["type"] == "session.ready"
+        reading = asyncio.create_task(live.receive())
+
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake(port))
+        async with within(20, "the silent peer is dropped"):
+            heard = await reader.read(-1)  # to the end of the connection: it reads, and never says a word
+        assert heard.startswith(b"HTTP/1.1 101")
+        writer.close()
+
+        assert not reading.done()
+        await live.send_json({"type": "ping"})
+        async with within(10, "the live peer is answered"):
+            assert '"pong"' in (await reading).data
+        await live.close()
+
+
+@pytest.mark.skipif(peers.UNREAD_TIMEOUT is None, reason="only Linux can drop such a peer")
+async def test_peer_that_reads_no_page_is_dropped_with_what_waits_for_it(port: int) -> None:
+    page = f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode()
+    async with peer_of(port) as peer:
+        await tell(peer, page * PAGES)
+        await is_cut(peer, b"\r\n")
+
+
+async def test_peer_that_reads_no_event_is_closed_and_cut(
+    port: int, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "SILENT_PEER_SECONDS", 3600)
+    for room, name in ((connection, "SEND_SECONDS"), (connection, "CLOSE_SECONDS"), (doors, "DRAIN_SECONDS")):
+        monkeypatch.setattr(room, name, 0.3)
+    model.answer(ANSWER)
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+        live = await http.ws_connect(f"http://localhost:{port}/ws/chat/", protocols=["llmchat.v1"])
+        await live.send_json({"type": "message.send", "id": "m", "text": "Much"})
+        async with within(20, "the answer ends"):
+            while (event := await live.receive_json())["type"] != "completion.finished":
+                pass
+        cookie = "; ".join(f"{each.key}={each.value}" for each in http.cookie_jar)
+        opening = frame(f'{{"type": "conversation.open", "conversation": "{event["conversation"]}"}}')
+        async with peer_of(port) as peer:
+            await tell(peer, handshake(port, cookie), b"\r\n\r\n")
+            await tell(peer, opening * OPENINGS)
+            await is_cut(peer, frame('{"type": "ping"}'))
+        await live.send_json({"type": "ping"})
+        async with within(10, "the live peer is answered"):
+            while (await live.receive_json())["type"] != "pong":
+                pass
+        await live.close()
+
+
+@pytest.mark.parametrize("final", [True, False], ids=["whole", "in pieces without an end"])
+async def test_peer_whose_frame_is_too_large_is_told_and_cut_however_much_it_goes_on(
+    port: int, final: bool
+) -> None:
+    large = frame("x" * (MAX_FRAME_BYTES + 1))
+    if not final:
+        large = bytes([large[0] & 0x7F]) + large[1:]
+    async with peer_of(port) as peer:
+        await tell(peer, handshake(port), b"\r\n\r\n")
+        await tell(peer, large, (1009).to_bytes(2))
+        await is_cut(peer, bytes([0x00]) + large[1:])
+
+
+async def test_peer_that_goes_on_flooding_after_its_close_is_cut(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "DRAIN_SECONDS", 0.3)
+    ping = frame('{"type": "ping"}')
+    async with peer_of(port) as peer:
+        await tell(peer, handshake(port), b"\r\n\r\n")
+        await tell(peer, ping * (FRAMES_AT_ONCE + 100), (1008).to_bytes(2))
+        await is_cut(peer, ping * 100)
