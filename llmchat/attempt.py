@@ -102,6 +102,7 @@ class Attempt:
         if found is None or branch is None:
             return  # ended or deleted meanwhile
         self.turn = found[1]
+        self._count = self.turn.count
         told = branch.messages[-1] if self.turn.attempt else {"created": timestamp(), "text": ""}
         answer = self._answer(
             told["created"], max(1, self.turn.attempt), told["text"], told.get("reasoning", "")
@@ -133,6 +134,9 @@ class Attempt:
         )
 
     async def _end(self, answer: Answer, error: ProviderError | None, calibration: float | None) -> None:
+        answer.mend()
+        while (delta := answer.delta()) is not None:
+            await self._place(delta)
         ended: CompletionFinished | CompletionFailed = answer.end(
             seconds=time.monotonic() - self._began,
             error=error,

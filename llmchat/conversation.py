@@ -65,6 +65,8 @@ class Turn:
     attempt: int
     """0 until the answer began."""
     stop: bool = False
+    count: int = 0
+    """Of the attempt's deltas."""
 
 
 @dataclass(frozen=True, slots=True)

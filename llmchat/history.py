@@ -485,7 +485,8 @@ def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]
 
 
 def _turn(turn: dict[str, str]) -> Turn:
-    return Turn(turn["answer"], turn["prompt"], turn["model"], int(turn["attempt"]), "stop" in turn)
+    attempt, count = int(turn["attempt"]), int(turn.get("count", 0))
+    return Turn(turn["answer"], turn["prompt"], turn["model"], attempt, "stop" in turn, count)
 
 
 def _stop_wanted(outcome: list[bytes]) -> bool:

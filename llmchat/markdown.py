@@ -36,6 +36,11 @@ PARSED_PER_BYTE = 8  # the allowance for parsing the tail again …
 PARSED_AT_ONCE = 4_096  # … and its start
 SENT_PER_BYTE = 2.85  # HTML bytes per byte of text that an unfinished block may bring us to
 SENT_AT_ONCE = 150
+SENT_IN_ADVANCE = 1_024  # … also with markup that is heavier than that, as tables of small cells
+GROWTH = 16  # characters of HTML per character of text; what grows more is shown as its source
+GROWTH_AT_ONCE = 2_048
+GROWTH_OF_ONE = 256  # of a single paragraph's or cell's addresses
+MAX_BLOCK = 256 * 1024  # characters of a block's HTML, likewise
 EVENT_BYTES = 8  # what index and brackets of one block cost on the wire
 NEAR = 120  # characters before an append that are looked at again for what makes a rendering due
 
@@ -56,11 +61,12 @@ def render(text: str, *, running: bool = False) -> list[str]:
     `running` says that the text still grows: the last block keeps its code without colours, and an open
     code block at the end is marked with `data-open`.
     """
-    return [_html(block, unfinished) for block, unfinished in _marked(_parse(text, {}), running)]
+    return [html for html, _ in _htmls(_parse(text, {}), GROWTH_AT_ONCE, running)]
 
 
 class _Block(NamedTuple):
     tokens: list[Token]
+    source: str
     first: int  # its first line
     end: int  # the line after its last
     begun: bool  # its first line is complete
@@ -93,6 +99,7 @@ class LiveMarkdown:
         self._settled = 0  # blocks before the cut
         self._sent: list[str] = []  # every block's HTML as it was returned last
         self._references: Env = {"references": {}}  # those before the cut
+        self._growth_left = GROWTH_AT_ONCE  # at the cut
         self._parsing_left = PARSED_AT_ONCE
         self._sending_left = float(SENT_AT_ONCE)
         self.append(text)
@@ -142,7 +149,7 @@ class LiveMarkdown:
 
     def _is_due(self) -> bool:
         size = self._tail_bytes + self._pending_bytes
-        if not self._pending_bytes or size > self._parsing_left:
+        if not self._pending_bytes or size > self._parsing_left or self._sending_left < -SENT_IN_ADVANCE:
             return False
         if self._urgency is _Urgency.STRUCTURE:
             return True
@@ -163,7 +170,8 @@ class LiveMarkdown:
         known = len(self._references["references"])
         blocks = _parse(tail, self._references)
         first = self._settled
-        htmls = [_html(block, unfinished) for block, unfinished in _marked(blocks, running)]
+        rendered = _htmls(blocks, self._growth_left, running)
+        htmls = [html for html, _ in rendered]
         changed = [
             (index, html)
             for index, html in enumerate(htmls, first)
@@ -176,6 +184,8 @@ class LiveMarkdown:
             if blocks and blocks[-1].begun and _is_open_code(blocks[-1]):
                 self._kind = "open"
             self._tail = self._cut(tail, blocks, known)
+            if self._settled > first:
+                self._growth_left = rendered[self._settled - first - 1][1]
             self._tail_bytes = len(self._tail.encode())
             self._last_bytes = len(htmls[-1].encode()) if htmls and self._tail else 0
         return changed
@@ -268,7 +278,7 @@ def _block(tokens: list[Token], lines: Sequence[str]) -> _Block:
         closed = end + 1 < len(lines) and not lines[end].strip(" \t")
     else:  # lists and indented code go on after a blank line
         closed = False
-    return _Block(tokens, first, end, first + 1 < len(lines), closed)
+    return _Block(tokens, "\n".join(lines[first:end]), first, end, first + 1 < len(lines), closed)
 
 
 def _is_fence_closed(token: Token, lines: Sequence[str]) -> bool:
@@ -290,6 +300,22 @@ def _marked(blocks: Sequence[_Block], running: bool) -> Iterable[tuple[_Block, b
     for index, block in enumerate(blocks):
         unfinished = running and index == last and not block.closed
         yield block, unfinished
+
+
+def _htmls(blocks: Sequence[_Block], left: int, running: bool) -> list[tuple[str, int]]:
+    """Render blocks, each with what is left of the allowance for growth behind it.
+
+    One whose HTML is out of all proportion shows its source.
+    """
+    htmls = []
+    for block, unfinished in _marked(blocks, running):
+        left += GROWTH * len(block.source)
+        html = _html(block, unfinished)
+        if len(html) > min(left, MAX_BLOCK):
+            html = _cleaner().clean(_figure("text", escapeHtml(block.source)))
+        left -= len(html)
+        htmls.append((html, left))
+    return htmls
 
 
 def _html(block: _Block, unfinished: bool) -> str:
@@ -348,6 +374,8 @@ def _inline(state: StateCore) -> None:
         elif token.type == "inline":
             token.children = []
             state.md.inline.parse(token.content, state.md, state.env, token.children)
+            if _grows_too_much(token):
+                token.children = [Token("text", "", 0, content=token.content)]
 
 
 def _linkify(state: StateCore) -> None:
@@ -359,6 +387,12 @@ def _linkify(state: StateCore) -> None:
 
 def _has_too_many_links(token: Token) -> bool:
     return sum(token.content.count(start) for start in ("[", "://", "mailto:")) > MAX_LINKS
+
+
+def _grows_too_much(token: Token) -> bool:
+    """Tell whether references make far more of a text than it is: a short name may stand for a long address."""
+    size = sum(len(str(value)) for child in token.children or () for value in child.attrs.values())
+    return size > GROWTH * len(token.content) + GROWTH_OF_ONE
 
 
 def _image(state: StateInline, silent: bool) -> bool:
@@ -406,7 +440,11 @@ def _code(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: 
     language = words[0].lower() if words and LANGUAGE.fullmatch(words[0]) else "text"
     is_open = env["unfinished"] and token.level == 0 and token.meta.get("open")
     code = escapeHtml(token.content) if env["unfinished"] else highlighted(token.content, language)
+    return _figure(language, code, " data-open" if is_open else "")
+
+
+def _figure(language: str, code: str, mark: str = "") -> str:
     return (
-        f'<figure class="code" data-language="{language}"{" data-open" if is_open else ""}>'
+        f'<figure class="code" data-language="{language}"{mark}>'
         f'<pre tabindex="0" translate="no"><code>{code}</code></pre></figure>'
     )

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,10 @@ MAX_ANSWER_BYTES = 192 * 1024
 MAX_REASONING_BYTES = 128 * 1024
 DELTA_CHARACTERS = 16_384
 """Of one completion.delta: what waited for a Redis that was away goes in several."""
+BLOCKS_BYTES = 512 * 1024
+"""Of blocks in one event, as JSON."""
 FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+Blocks = list[tuple[int, str]]
 EMPTY = ProviderError("provider_refused", "The model gave no answer.", retryable=True)
 
 
@@ -62,6 +66,8 @@ class Answer:
         self._all_reasoning = reasoning
         self._bytes_left = MAX_ANSWER_BYTES - len(kept.encode())
         self._reasoning_bytes_left = MAX_REASONING_BYTES - len(reasoning.encode())
+        self._owed: list[Blocks] = []  # that the last event had no room for
+        self._mended: Blocks | None = None  # what is left for the last event, once it is known
         self._finish_reason: str | None = None
         self.usage: dict[str, int] | None = None
 
@@ -73,7 +79,7 @@ class Answer:
     @property
     def pending(self) -> bool:
         """Something was taken and not said yet."""
-        return bool(self._text or self._reasoning)
+        return bool(self._text or self._reasoning or self._owed)
 
     @property
     def complete(self) -> bool:
@@ -114,10 +120,19 @@ class Answer:
         """Say what was taken since the last time, if anything was; much of it in several steps."""
         if not self.pending:
             return None
+        if self._owed:
+            return self._delta("", "", self._owed.pop(0))
         text, self._text = self._text[:DELTA_CHARACTERS], self._text[DELTA_CHARACTERS:]
         reasoning, self._reasoning = self._reasoning[:DELTA_CHARACTERS], self._reasoning[DELTA_CHARACTERS:]
         self._markdown.append(text)
-        blocks = self._markdown.changed()
+        blocks, *self._owed = _portions(self._markdown.changed())
+        return self._delta(text, reasoning, blocks)
+
+    def mend(self) -> None:
+        """Render for the last time. Everything taken must have been said; what then is pending comes before the end."""
+        *self._owed, self._mended = _portions(self._markdown.finish())
+
+    def _delta(self, text: str, reasoning: str, blocks: Blocks) -> CompletionDelta:
         return CompletionDelta(
             conversation=self._conversation,
             message=self._message,
@@ -130,11 +145,12 @@ class Answer:
     def end(
         self, *, seconds: float, error: ProviderError | None = None, stopped: bool = False
     ) -> CompletionFinished | CompletionFailed:
-        """Say how it ends. Everything taken must have been said before."""
+        """Say how it ends. Everything taken must have been said before, and `mend` called, with what it left."""
         reason = "stopped" if stopped else self._finish_reason
-        if reason is None and self.text:
+        said = bool(self.text.strip())
+        if reason is None and said:
             reason = "interrupted"
-        if reason is None or (not stopped and not self.text):
+        if reason is None or (not stopped and not said):
             error = error or EMPTY
             return CompletionFailed(
                 conversation=self._conversation,
@@ -144,13 +160,14 @@ class Answer:
                 retryable=error.retryable,
                 retry_after=error.retry_after,
             )
-        blocks = self._markdown.finish()
+        if self._mended is None:
+            self.mend()
         return CompletionFinished(
             conversation=self._conversation,
             message=self._message,
             finish_reason=reason,
             digest=digest(self.text),
-            blocks=blocks,
+            blocks=self._mended or [],
             count=self._markdown.count,
             usage=self.usage,
             seconds=round(seconds, 1),
@@ -176,6 +193,22 @@ class Answer:
         if ended.usage:
             record["usage"] = ended.usage
         return record | {"state": "done", "finish_reason": ended.finish_reason, "seconds": ended.seconds}
+
+
+def _portions(blocks: Blocks) -> list[Blocks]:
+    """Split blocks into what events have room for, at least one; a block that none has room for is left out."""
+    portions: list[Blocks] = [[]]
+    room = BLOCKS_BYTES
+    for block in blocks:
+        size = len(json.dumps(block, ensure_ascii=False).encode())
+        if size > BLOCKS_BYTES:
+            continue
+        if size > room:
+            portions.append([])
+            room = BLOCKS_BYTES
+        portions[-1].append(block)
+        room -= size
+    return portions
 
 
 def _cut(text: str, most_bytes: int) -> str:

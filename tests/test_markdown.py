@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from llmchat import highlight
 from llmchat.highlight import SPAN_CLASSES
-from llmchat.markdown import LiveMarkdown, render
+from llmchat.markdown import GROWTH, LiveMarkdown, render
 
 PROSE = (
     "A hash map stores pairs of **keys and values**. To find a value it computes a *hash* of the key, "
@@ -356,6 +356,43 @@ def test_dense_code_gets_fewer_colours_rather_than_more_bytes() -> None:
     code = '{"a": 1, "b": [1, 2, 3], "c": true}\n' * 20
     (html,) = render(f"```json\n{code}```")
     assert len(html) < 3 * len(code)
+
+
+HEAVY = {
+    "references": "[a]: http://e.example/" + "x" * 1700 + "\n\n" + "[a] \n\n" * 2000,
+    "references in one paragraph": "[a]: http://e.example/" + "x" * 1700 + "\n\n" + "[a] " * 400,
+    "references in cells": "[a]: http://e.example/" + "x" * 1700 + "\n\n|a|\n|-|\n" + "|[a]|\n" * 500,
+    "images": "[a]: http://e.example/" + "x" * 1700 + "\n\n" + "![][a] \n\n" * 500,
+    "empty headings": "#\n" * 5000,
+    "small tables": "|a|\n|-|\n|b|\n\n" * 600,
+    "wide table": "|" + "a|" * 300 + "\n|" + "-|" * 300 + "\n" + "|\n" * 200,
+    "deep quotes": (">" * 39 + " a\n\n") * 50,
+}
+
+
+@pytest.mark.parametrize("text", HEAVY.values(), ids=HEAVY)
+def test_html_is_never_out_of_proportion_to_its_text(text: str) -> None:
+    growing = LiveMarkdown()
+    live, rendered = 0, {}
+    for start in range(0, len(text), 12):
+        growing.append(text[start : start + 12])
+        changed = growing.changed()
+        live += sum(len(html) for _, html in changed)
+        rendered.update(changed)
+    last = growing.finish()
+    rendered.update(last)
+    whole = render(text)
+    assert [rendered[index] for index in range(growing.count)] == whole
+    assert sum(map(len, whole)) <= GROWTH * len(text) + 4_096
+    assert live <= GROWTH * len(text) + 4_096
+    assert sum(len(html) for _, html in last) <= sum(map(len, whole))
+
+
+def test_block_out_of_proportion_shows_its_source() -> None:
+    text = "|" + "a|" * 300 + "\n|" + "-|" * 300 + "\n" + "|\n" * 200
+    (html,) = render(text)
+    assert html.startswith('<figure class="code" data-language="text"><pre')
+    assert text.strip() in html
 
 
 FRAGMENTS = [

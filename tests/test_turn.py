@@ -394,6 +394,9 @@ def test_events_add_up_to_the_whole_answer_however_it_comes(
         answer.take(Delta(finish_reason="stop"))
     if event := answer.delta():
         page.show(event)
+    answer.mend()
+    while event := answer.delta():
+        page.show(event)
     ended = answer.end(seconds=0.0, error=CUT if how == "cut" else None, stopped=how == "stopped")
     text = kept + "".join(piece for piece, _ in pieces)
     assert page.text == answer.text == answer.record(ended)["text"] == text
@@ -402,4 +405,40 @@ def test_events_add_up_to_the_whole_answer_however_it_comes(
         assert ended.digest == hashlib.sha256(text.encode()).hexdigest()
         assert page.html == "".join(render(text))
     else:
-        assert text == ""
+        assert text.strip() == ""
+
+
+def test_blocks_that_one_event_has_no_room_for_come_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "BLOCKS_BYTES", 200)
+    answer, page = new_answer(), Page()
+    text = "[a]: https://a.example\n\n".join(f"word {number} [a]\n\n" for number in range(9))
+    answer.take(Delta(text))
+    answer.take(Delta(finish_reason="stop"))
+    said = []
+    while event := answer.delta():
+        said.append(event)
+    answer.mend()
+    while event := answer.delta():
+        said.append(event)
+    for event in [*said, finished(answer)]:
+        page.show(event)
+        assert sum(len(json.dumps(block)) for block in event.blocks) <= 200
+    assert len(said) > 3
+    assert page.text == text
+    assert page.html == "".join(render(text))
+
+
+def test_block_that_no_event_has_room_for_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "BLOCKS_BYTES", 60)
+    answer = new_answer()
+    (said,) = says(answer, "short\n\n" + "long " * 30 + "\n\nend", Delta(finish_reason="stop"))
+    ended = finished(answer)
+    assert ended.count == 3
+    assert {index for index, _ in [*said.blocks, *ended.blocks]} == {0, 2}
+
+
+@pytest.mark.parametrize("blank", [" ", "\n\n", "\t \n"])
+def test_answer_of_blanks_only_fails_as_an_empty_one(blank: str) -> None:
+    answer = new_answer()
+    says(answer, blank, Delta(finish_reason="stop"))
+    assert failed(answer).code == "provider_refused"

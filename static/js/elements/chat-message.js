@@ -116,7 +116,7 @@ class ChatMessage extends HTMLElement {
   }
 
   finish({ blocks, count, finish_reason }) {
-    this.#live.mend(blocks, count);
+    if (!this.#live.mend(blocks, count)) this.#live.showPlain(this.text);
     this.setState("done", finish_reason);
   }
 
