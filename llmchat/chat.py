@@ -139,10 +139,15 @@ class Chat:
         if not command.text.strip():
             raise BadField("The field text is wrong: it must have a word in it.")
         conversation = self.conversation_of(session, command)
-        model = self._checked_model(command.model)
+        message = derived_id("message", conversation, command.id)
+        try:
+            model = self._checked_model(command.model)
+        except BadField:  # of a repeat, no field but the text counts
+            if not await self._history.has_prompt(session, conversation, message):
+                raise
+            model = ""
         if command.conversation and not model:
             model = self._model_of(await self._history.conversation(session, conversation))
-        message = derived_id("message", conversation, command.id)
         try:
             sent = await self._history.send(
                 session=session,
@@ -177,17 +182,17 @@ class Chat:
         self._turns.begin(conversation)  # should nobody make it any more: then it ends here
         return True
 
-    async def regenerate(self, session: str, command: events.CompletionRegenerate) -> None:
-        """Have a prompt answered once more. Raises NotFound, BadField, Busy."""
+    async def regenerate(self, session: str, command: events.CompletionRegenerate) -> bool:
+        """Have a prompt answered once more; False where this very command did before. Raises NotFound, BadField, Busy."""
         known = await self._history.conversation(session, command.conversation)
         message = await self._history.message(session, command.conversation, command.message)
         prompt = message["id"]
         if message["role"] == "assistant":
             prompt = message["parent"]
-        elif known.turn is None and not await self._unanswered(session, known, message):
+        elif known.turn is None and await self._answered(session, known.id, prompt):
             raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
         attempt = command.id or str(known.at["offset"])
-        await self._history.regenerate(
+        made = await self._history.regenerate(
             session=session,
             conversation=known.id,
             prompt=prompt,
@@ -196,6 +201,7 @@ class Chat:
         )
         self._turns.begin(known.id)
         await self._listing.updated(session, known.id, used=True)
+        return made
 
     async def select(self, session: str, command: events.MessageSelect) -> None:
         """Make the branch through a message the current one, for all. Raises NotFound."""
@@ -250,11 +256,10 @@ class Chat:
         except NotFound:
             return known, None
 
-    async def _unanswered(self, session: str, known: Conversation, prompt: dict[str, Any]) -> bool:
-        """Tell whether the current branch's answer to a prompt failed or was never begun."""
-        branch = await self._history.read(session, known.id, limit=2, max_bytes=SNAPSHOT_TEXT_BYTES)
-        newest = branch.messages[-1]
-        return newest["id"] == prompt["id"] or (newest["parent"], newest["state"]) == (prompt["id"], "failed")
+    async def _answered(self, session: str, conversation: str, prompt: str) -> bool:
+        """Tell whether the newest answer to a prompt did not fail."""
+        answers = await self._history.answers(session, conversation, prompt)
+        return bool(answers) and answers[-1]["state"] != "failed"
 
     def _check_text(self, field: str, text: str) -> None:
         limit = self._settings.max_prompt_chars

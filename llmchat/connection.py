@@ -398,13 +398,18 @@ class Connection:
 
     async def _stop(self, command: events.CompletionStop) -> None:
         if not await self._chat.stop(self._session, command.conversation):
-            async with self._telling:
-                told = self._told.get(command.conversation)
-                at = asdict(told) if told else await self._chat.place(self._session, command.conversation)
-                self._tell(ConversationCurrent(id=command.id, conversation=command.conversation, at=at))
+            await self._tell_current(command.conversation, command.id)
 
     async def _regenerate(self, command: events.CompletionRegenerate) -> None:
-        await self._chat.regenerate(self._session, command)
+        if not await self._chat.regenerate(self._session, command):
+            await self._tell_current(command.conversation, command.id)
+
+    async def _tell_current(self, conversation: str, command: str | None) -> None:
+        """Answer a command that brings nothing about with where the client stands."""
+        async with self._telling:
+            told = self._told.get(conversation)
+            at = asdict(told) if told else await self._chat.place(self._session, conversation)
+            self._tell(ConversationCurrent(id=command, conversation=conversation, at=at))
 
     async def _ping(self, command: events.Ping) -> None:
         self._tell(Pong(id=command.id))

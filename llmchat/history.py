@@ -148,6 +148,16 @@ class History:
         answer, epoch, offset = rest[0].split(" ")
         return Sent(answer, _at(epoch, offset), _at(rest[1], rest[2]), repeated=outcome == "repeated")
 
+    async def has_prompt(self, session: str, conversation: str, message: str) -> bool:
+        """Tell whether a prompt was stored."""
+        keys = self._keys.of_conversation(conversation)
+        async with available():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hget(keys.conversation, "session")
+            pipe.hexists(keys.tree, f"sent:{message}")
+            owner, sent = await pipe.execute()
+        return bool(sent) and owner.decode() == session
+
     async def _where_to_grow(self, session: str, conversation: str, message: str, parent: str) -> _Spot:
         """Find where a prompt's message would go. Raises NotFound, BadField."""
         keys = self._keys.of_conversation(conversation)
@@ -178,8 +188,8 @@ class History:
 
     async def regenerate(
         self, *, session: str, conversation: str, prompt: str, answer: str, model: str
-    ) -> None:
-        """Make a turn for a prompt that is there. Raises NotFound, Busy."""
+    ) -> bool:
+        """Make a turn for a prompt that is there; False where it was made before. Raises NotFound, Busy."""
         keys = self._keys.of_conversation(conversation)
         await self._note_work(conversation)
         outcome = await self._regenerate(
@@ -190,6 +200,7 @@ class History:
             raise NotFound(NO_CONVERSATION)
         if outcome == b"busy":
             raise Busy(BUSY)
+        return bool(outcome == b"accepted")
 
     async def select(self, session: str, conversation: str, message: str) -> None:
         """Make the branch through a message the current one. Raises NotFound."""
@@ -337,6 +348,15 @@ class History:
         """Read one message. Raises NotFound."""
         branch = await self.read(session, conversation, start=message, limit=1, max_bytes=0)
         return branch.messages[0]
+
+    async def answers(self, session: str, conversation: str, prompt: str) -> list[dict[str, Any]]:
+        """Read the answers to a prompt, oldest first, without the text of one being made. Raises NotFound."""
+        keys = self._keys.of_conversation(conversation)
+        await self.conversation(session, conversation)
+        async with available():
+            children: Any = await self._redis.hget(keys.tree, f"children:{prompt}")
+            records = await self._redis.hmget(keys.messages, children.decode().split()) if children else []
+        return [json.loads(record) for record in records if record]
 
     async def after(
         self, session: str, conversation: str, epoch: str, offset: int

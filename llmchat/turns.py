@@ -25,6 +25,10 @@ from llmchat.settings import Settings
 WATCH_SECONDS = 0.25
 GRACE_SECONDS = 1.0
 """A turn so young is left to the instance that accepted its prompt."""
+SLOW_SECONDS = 1.0
+"""A look at the store that took longer: it was away, or we were, and leases ran out that will be renewed."""
+PATIENCE_SECONDS = 1.0
+"""For the holders to renew them, when the store is back."""
 STALE_SECONDS = 5.0
 """An entry in the index of work without a turn, so old, is taken off."""
 TAKE_TRIES = 3
@@ -65,6 +69,7 @@ class Turns:
         self._listing = listing
         self._running: dict[str, _Running] = {}  # conversation -> its turn, while it is made here
         self._tasks: set[asyncio.Task[None]] = set()
+        self._patient_until = 0.0  # by the loop's clock: nothing is taken over before
         self._stopping = False
 
     async def __aenter__(self) -> Self:
@@ -129,15 +134,24 @@ class Turns:
     async def _watch(self) -> None:
         """Take over what nobody makes: the turns of instances that died."""
         while not self._stopping:
+            began = self._now
             try:
                 await self._look_for_work()
             except Unavailable:
+                self._patient_until = self._now + PATIENCE_SECONDS
                 log.debug("Redis is away; looking for work again in a moment.")
             except Exception:
                 log.exception("Looking for work failed.")
+            if self._now - began > SLOW_SECONDS:
+                self._patient_until = self._now + PATIENCE_SECONDS
             await asyncio.sleep(WATCH_SECONDS)
 
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     async def _look_for_work(self) -> None:
+        began = self._now
         entries = [
             entry
             for entry in await self._history.work()
@@ -148,8 +162,9 @@ class Turns:
         names = [entry.conversation for entry in entries]
         turns = await self._history.with_turn(names)
         held = await self._leases.held(names)
+        patient = self._now < self._patient_until or self._now - began > SLOW_SECONDS
         for entry, has_turn, is_held in zip(entries, turns, held, strict=True):
-            if has_turn and not is_held:
+            if has_turn and not is_held and not patient:
                 self.begin(entry.conversation)
             elif not has_turn and entry.age_seconds > STALE_SECONDS:
                 await self._history.forget_work(entry)

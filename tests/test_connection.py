@@ -194,6 +194,58 @@ async def test_stop_of_nothing_is_answered_with_where_the_client_stands(house: H
     assert answer["at"] == socket.placed(conversation)[-1]["at"]
 
 
+async def test_repeat_of_a_prompt_is_accepted_whatever_else_it_names(house: House, model: Model) -> None:
+    socket = await house.connect()
+    first = await socket.ask(type="message.send", id="once", text="Hi")
+    await finished(socket, first["answer"])
+    for more in ({"model": "gone"}, {"conversation": first["conversation"], "model": "gone", "parent": "no"}):
+        assert await socket.ask(type="message.send", id="once", text="Hi", **more) == first
+    assert (await socket.ask(type="message.send", id="twice", text="Hi", model="gone"))["code"] == "bad_field"
+    assert len(model.requests) == 1
+
+
+async def test_prompt_whose_answer_failed_is_answered_anew_wherever_it_stands(
+    house: House, model: Model
+) -> None:
+    socket = await house.connect()
+    model.refuse(400, to="First")
+    first = await socket.ask(type="message.send", text="First")
+    await socket.a("completion.failed")
+    conversation = first["conversation"]
+    second = await socket.ask(type="message.send", text="Second", conversation=conversation)
+    await finished(socket, second["answer"])
+    for sent, expected in ((first, "completion.started"), (second, "error")):
+        since = len(socket.sent)
+        socket.say(type="completion.regenerate", id="r", conversation=conversation, message=sent["message"])
+        told = await socket.until(lambda e: e["type"] in ("completion.started", "error"), since=since)
+        assert told["type"] == expected
+        if expected == "completion.started":
+            assert told["parent"] == first["message"]
+            await finished(socket, told["message"])
+
+
+async def test_repeat_of_a_regenerate_is_answered_with_where_the_client_stands(
+    house: House, model: Model
+) -> None:
+    socket = await house.connect()
+    first = await socket.ask(type="message.send", text="First")
+    await finished(socket, first["answer"])
+    again = {
+        "type": "completion.regenerate",
+        "conversation": first["conversation"],
+        "message": first["answer"],
+    }
+    socket.say(id="5", **again)
+    started = await socket.until(
+        lambda e: e["type"] == "completion.started" and e["message"] != first["answer"]
+    )
+    await finished(socket, started["message"])
+    told = await socket.ask(id="5", **again)
+    assert told["type"] == "conversation.current"
+    assert told["at"] == socket.placed(first["conversation"])[-1]["at"]
+    assert len(model.requests) == 2
+
+
 async def test_another_session_is_told_nothing(house: House) -> None:
     alice, mallory = await house.connect(), await house.connect("mallory")
     conversation = await begin(alice)

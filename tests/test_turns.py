@@ -18,7 +18,8 @@ from llmchat.attempt import MAX_ATTEMPTS
 from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions
 from llmchat.conversation import Branch, Turn, digest
-from llmchat.history import TIP, History
+from llmchat.errors import Unavailable
+from llmchat.history import TIP, History, Work
 from llmchat.keys import Keys
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
@@ -28,7 +29,7 @@ from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
 from llmchat.turns import Turns
 from tests.fakes import CUT, Gate, Line, Model, Reasoning
 from tests.instances import Store
-from tests.waiting import eventually, within
+from tests.waiting import Bell, eventually, within
 
 SESSION = "alice"
 ENDINGS = ("completion.finished", "completion.failed")
@@ -640,6 +641,37 @@ async def test_nothing_of_an_answer_is_lost_while_the_store_is_away(
     assert ended["digest"] == digest("one two three")
     assert [frame["at"]["offset"] for frame in frames] == list(range(1, len(frames) + 1))
     assert len(model.requests) == 1
+
+
+async def test_nothing_is_taken_over_until_holders_could_renew_when_the_store_was_away(
+    instance: Instance, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns_room, "PATIENCE_SECONDS", 3600)
+    read, bell = instance.history.work, Bell()
+    ages: list[float] = []
+    away = True
+
+    async def work() -> list[Work]:
+        nonlocal away
+        if away:
+            away = False
+            bell.ring()
+            raise Unavailable
+        found = await read()
+        ages.extend(entry.age_seconds for entry in found)
+        bell.ring()
+        return found
+
+    monkeypatch.setattr(instance.history, "work", work)
+    await bell.until(lambda: not away, seconds=10, what="the store was away")
+    answer = await instance.send("m1", begin=False)
+    old = turns_room.GRACE_SECONDS
+    await bell.until(
+        lambda: sum(age > old for age in ages) > 2, seconds=20, what="the turn was seen, and left alone"
+    )
+    assert model.requests == []
+    instance.turns._patient_until = 0
+    assert (await instance.end(answer))["finish_reason"] == "stop"
 
 
 async def cut_off(redis: Redis) -> None:
