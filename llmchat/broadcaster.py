@@ -1,7 +1,7 @@
 """The channel layer: groups of channels over Redis pub/sub, for any number of processes.
 
-Channels' group words with Channels' meaning. Knows nothing of chats: usable on its own. Pub/sub is for speed and forgets; whoever must not miss anything keeps a log and, told by
-`ChannelLapsed`, reads on there.
+Channels' group words with Channels' meaning. Knows nothing of chats: usable on its own. Pub/sub is for speed and
+forgets; whoever must not miss anything keeps a log and, told by `ChannelLapsed`, reads on there.
 """
 
 from __future__ import annotations

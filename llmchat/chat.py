@@ -26,8 +26,6 @@ from llmchat.turns import Turns
 
 SNAPSHOT_TEXT_BYTES = 300 * 1024
 """Of stored text in one frame: with its HTML it stays below what a frame may have, nearly always."""
-
-
 SHED = {"html", "reasoning"}
 """What a message goes without where it would not fit in a frame."""
 

@@ -77,7 +77,6 @@ class Conversation:
     title: str
     epoch: str
     offset: int
-    revision: str
     tip: str
     created: str
     updated: str

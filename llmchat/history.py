@@ -490,7 +490,6 @@ def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]
         title=state["title"],
         epoch=state["epoch"],
         offset=int(state["offset"]),
-        revision=state["revision"],
         tip=state["tip"],
         created=state["created"],
         updated=state["updated"],

@@ -25,12 +25,12 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from llmchat.errors import StartError
+from llmchat.events import MAX_FRAME_BYTES
 from llmchat.peers import limit_peers, limit_unread
 from llmchat.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-FRAME_BYTES = 64 * 1024
 PING_SECONDS = 20
 SILENT_PEER_SECONDS = 60
 APP_STOP_SECONDS = 1.2
@@ -289,7 +289,7 @@ def hypercorn_config(sockets: Sockets) -> Config:
     config.keep_alive_timeout = 5
     config.read_timeout = SILENT_PEER_SECONDS  # pongs count as read: only a silent peer runs into it
     config.websocket_ping_interval = PING_SECONDS
-    config.websocket_max_message_size = FRAME_BYTES
+    config.websocket_max_message_size = MAX_FRAME_BYTES
     config.h11_max_incomplete_size = 32 * 1024
     return config
 

@@ -140,7 +140,7 @@ def test_digest_is_of_the_text_in_utf_8() -> None:
 
 
 def test_conversation_is_listed_as_the_protocol_shapes_it() -> None:
-    conversation = Conversation("c1", "Greeting", "e", 3, "r", "m2", "created", "updated")
+    conversation = Conversation("c1", "Greeting", "e", 3, "m2", "created", "updated")
     assert conversation.at == {"epoch": "e", "offset": 3}
     assert conversation.listed(["gpt-4o-mini", "gpt-4o"]) == {
         "id": "c1",
@@ -156,7 +156,7 @@ def test_conversation_is_listed_as_the_protocol_shapes_it() -> None:
 
 def test_conversation_is_listed_as_running_with_its_own_model_when_it_has_a_turn() -> None:
     turn = Turn("m2", "m1", "small", 1)
-    conversation = Conversation("c1", "", "e", 3, "r", "m2", "", "", model="small", turn=turn)
+    conversation = Conversation("c1", "", "e", 3, "m2", "", "", model="small", turn=turn)
     listed = conversation.listed(["gpt-4o-mini", "small"])
     assert listed["running"] is True
     assert listed["model"] == "small"
@@ -164,7 +164,7 @@ def test_conversation_is_listed_as_running_with_its_own_model_when_it_has_a_turn
 
 
 def test_conversation_is_listed_with_the_first_model_when_its_own_is_not_on_offer_any_more() -> None:
-    conversation = Conversation("c1", "", "e", 3, "r", "m2", "", "", model="old")
+    conversation = Conversation("c1", "", "e", 3, "m2", "", "", model="old")
     assert conversation.listed(["new", "small"])["model"] == "new"
 
 

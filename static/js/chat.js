@@ -279,7 +279,6 @@ export class Chat {
     here("completion.delta", (event) => transcript.grow(event) || this.#follow(false));
     here("completion.finished", (event) => this.#finished(event));
     here("completion.failed", (event) => this.#failed(event));
-    here("message.withdrawn", (event) => transcript.remove(event.message));
     here("unopened", (error) => this.#unopened(error));
     anywhere("message.accepted", (event) => this.#accepted(event));
     anywhere("conversation.updated", (event) => this.#updated(event.conversation));

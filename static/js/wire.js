@@ -19,10 +19,9 @@ function byteLength(command) {
 }
 
 export class Refused extends Error {
-  constructor({ code, detail, retry_after }) {
+  constructor({ code, detail }) {
     super(detail);
     this.code = code;
-    this.retryAfter = retry_after;
   }
 }
 

@@ -200,10 +200,6 @@ class ChatTranscript extends HTMLElement {
     this.#setRunning(null);
   }
 
-  remove(id) {
-    this.message(id)?.remove();
-  }
-
   #sent({ role, text }) {
     return this.#messages.find(
       (element) => element.dataset.role === role && ["sending", "unsent"].includes(element.dataset.state) && element.text === text,
