@@ -62,9 +62,8 @@ class _Stream(WSStream):
         await super().handle(event)
         if self.buffer.length > self.buffer.max_length:
             self.buffer.clear()
-            await super().handle(
-                StreamClosed(stream_id=self.stream_id)
-            )  # the app is told, and no more is taken
+            # The app is told, and no more is taken.
+            await super().handle(StreamClosed(stream_id=self.stream_id))
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.scope["state"][ABORT])
 
 
