@@ -219,7 +219,7 @@ class Connection:
         """Tell when Redis is away, and when it is back; what was missed meanwhile comes by the lapse."""
         while True:
             await self._broadcaster.lost.wait()
-            detail = "The store is away. What is written meanwhile comes when it is back."
+            detail = "The store is away; nothing is lost"
             self._tell(events.SessionStore(available=False, detail=detail))
             await self._broadcaster.ready.wait()
             self._tell(events.SessionStore(available=True))

@@ -4,6 +4,15 @@
 import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
+const RESTORABLE_MILLISECONDS = 28_000; // the server keeps a deleted chat for 30 s
+const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
+const ENDINGS = {
+  stop: "Answer complete",
+  stopped: "Answer stopped",
+  interrupted: "The answer broke off before its end",
+  length: "The answer was cut off at the length limit",
+  content_filter: "The answer was cut off by the model’s content filter",
+};
 
 export class Chat {
   #wire;
@@ -13,7 +22,8 @@ export class Chat {
   #sending = null; // {id, text, conversation, view, stop}: the prompt that is on its way
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
-  #removed = []; // {id, shown}: the chats deleted since the last Undo was on offer
+  #removed = []; // {id, shown, at}: the chats that Undo would bring back
+  #removing = new Set(); // ids of chats that are being deleted from here
 
   constructor(wire, parts, { conversation, at, running }) {
     this.#wire = wire;
@@ -35,7 +45,7 @@ export class Chat {
     if (this.#id) this.#wire.close(this.#id);
     this.#enter(id);
     if (id) this.#turnTo(id);
-    else this.#parts.transcript.clear();
+    else this.#clear();
     this.#parts.composer.attach(id);
     this.#parts.composer.focus();
   }
@@ -52,15 +62,20 @@ export class Chat {
     const { transcript } = this.#parts;
     if (!transcript.hasAttribute("data-turning")) return;
     transcript.toggleAttribute("data-turning", false);
-    transcript.clear();
+    this.#clear();
+  }
+
+  #clear() {
+    this.#parts.transcript.clear();
     this.#showSending();
   }
 
   #enter(id) {
+    const pending = !id && this.#sending && !this.#sending.conversation; // a new chat whose first prompt is on its way
     this.#id = id;
-    this.#view = {};
+    this.#view = pending ? this.#sending.view : {};
     this.#fresh = true;
-    this.#setPlace(id ? "" : "empty");
+    this.#setPlace(id || pending ? "" : "empty");
     this.#setTitle(id ? (this.#parts.list.title(id) ?? "Chat") : "New chat");
     this.#parts.list.setCurrent(id);
     this.#parts.transcript.toggleAttribute("data-turning", false);
@@ -121,6 +136,7 @@ export class Chat {
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
+    list.addEventListener("emptied", () => composer.focus());
     transcript.addEventListener("older", ({ detail }) => this.#older(detail));
     list.addEventListener("choose", ({ detail }) => this.show(detail));
     list.addEventListener("more", ({ detail }) => this.#moreChats(detail));
@@ -138,6 +154,7 @@ export class Chat {
   }
 
   #suggested(prompt) {
+    this.#parts.composer.write(prompt);
     this.#parts.composer.focus(); // the suggestions go
     this.#send(prompt);
   }
@@ -203,9 +220,10 @@ export class Chat {
   }
 
   #stop() {
-    if (this.#sending && this.#wire.cancelMessage(this.#sending.id)) return;
-    if (this.#sending) this.#sending.stop = true;
-    else if (this.#id) this.#wire.stop(this.#id);
+    if (this.#sendsHere) {
+      if (this.#wire.cancelMessage(this.#sending.id)) return;
+      this.#sending.stop = true;
+    } else if (this.#id) this.#wire.stop(this.#id);
     this.#parts.composer.focus(); // the button that was pressed may go
   }
 
@@ -246,24 +264,35 @@ export class Chat {
 
   async #delete(id) {
     const shown = id === this.#id;
+    this.#removing.add(id);
     try {
       await this.#wire.remove(id);
-    } catch (error) {
-      return this.#tell(error.message);
-    }
-    const removed = [...(this.#parts.toast.offersUndo ? this.#removed : []), { id, shown }];
-    this.#removed = removed;
-    const words = removed.length === 1 ? "Chat deleted" : `${removed.length} chats deleted`;
-    this.#tell(words, () => removed.forEach((chat) => this.#restore(chat)));
-  }
-
-  async #restore({ id, shown }) {
-    try {
-      await this.#wire.restore(id);
-      if (shown) this.show(id);
+      this.#offerUndo({ id, shown, at: Date.now() });
     } catch (error) {
       this.#tell(error.message);
+    } finally {
+      this.#removing.delete(id);
     }
+  }
+
+  #offerUndo(chat) {
+    const { offer } = this.#parts;
+    const before = offer.offersUndo ? this.#removed : [];
+    this.#removed = [...before.filter(({ at }) => Date.now() - at < RESTORABLE_MILLISECONDS), chat];
+    const { length } = this.#removed;
+    const words = length === 1 ? "Chat deleted" : `${length} chats deleted`;
+    offer.show(words, () => this.#undo(this.#removed));
+    this.#say(words);
+  }
+
+  async #undo(removed) {
+    this.#parts.composer.focus(); // the button goes
+    const outcomes = await Promise.allSettled(removed.map(({ id }) => this.#wire.restore(id)));
+    const back = removed.filter((_, index) => outcomes[index].status === "fulfilled");
+    const shown = back.findLast((chat) => chat.shown);
+    if (shown) this.show(shown.id);
+    if (back.length < removed.length) this.#tell("Not every chat could be brought back");
+    else this.#say(back.length === 1 ? "The chat is back" : "The chats are back");
   }
 
   // The wire
@@ -301,9 +330,18 @@ export class Chat {
     transcript.toggleAttribute("data-turning", false);
     transcript.show(event, fresh);
     if (fresh) this.#showSending();
+    this.#turn();
     this.#setTitle(event.title);
     this.#showModel(event.model);
     this.#showAnswering();
+  }
+
+  async #turn() {
+    const { transcript } = this.#parts;
+    const view = this.#view;
+    for (let page = 0; page < PAGES_BACK && view === this.#view && transcript.missing; page++) await this.#older(transcript.oldest);
+    const words = view === this.#view && transcript.turn();
+    if (words) this.#say(words);
   }
 
   #showModel(id) {
@@ -325,7 +363,7 @@ export class Chat {
   #finished(event) {
     this.#parts.transcript.finish(event);
     this.#showAnswering();
-    this.#say(event.finish_reason === "stopped" ? "Answer stopped" : "Answer complete");
+    this.#say(ENDINGS[event.finish_reason] ?? ENDINGS.stop);
   }
 
   #failed(event) {
@@ -346,6 +384,7 @@ export class Chat {
   #showStore(event) {
     this.#storeAway = !event.available;
     this.#parts.pill.showStore(event);
+    if (event.available) this.#ready();
   }
 
   #updated(conversation) {
@@ -360,14 +399,14 @@ export class Chat {
     if (conversation !== this.#id) return;
     history.replaceState({}, "", "/");
     this.show(null, { push: false });
-    this.#tell("This chat was deleted");
+    if (!this.#removing.has(conversation)) this.#tell("This chat was deleted");
   }
 
   async #ready() {
     try {
       this.#parts.list.refresh(await this.#wire.list());
     } catch {
-      // the next connection asks again
+      // asked again with the next connection, and when the store is back
     }
   }
 
@@ -381,8 +420,8 @@ export class Chat {
     document.querySelector("[role=alert]").textContent = words;
   }
 
-  #tell(words, undo) {
-    this.#parts.toast.show(words, undo);
+  #tell(words) {
+    this.#parts.toast.show(words);
     this.#say(words);
   }
 }

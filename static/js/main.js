@@ -28,7 +28,8 @@ const parts = {
   menu: part("chat-menu"),
   sidebar: part("side-bar"),
   pill: part("connection-pill"),
-  toast: part("undo-toast"),
+  toast: part("undo-toast.told"),
+  offer: part("undo-toast.offer"),
   model: part("select.model"),
 };
 

@@ -35,7 +35,7 @@ const LOST = { code: "lost", detail: "There is no connection right now." };
 export class Wire extends EventTarget {
   #socket;
   #answers = new Answers();
-  #places = new Map(); // conversation id -> {at, asked}: what is open here, and whether a new start was asked for
+  #places = new Map(); // conversation id -> {at, asked, again}: what is open here, whether and when a new start is asked for
   #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
   #unsent = new Map(); // command id -> {command, attempts}: a prompt that nobody accepted yet
   #early = new Map(); // conversation id -> events that came before we knew that the conversation is ours
@@ -50,11 +50,13 @@ export class Wire extends EventTarget {
 
   /** Follow a conversation: from the place `at` that is already shown, or from a snapshot. */
   open(conversation, at = null) {
+    clearTimeout(this.#places.get(conversation)?.again);
     this.#places.set(conversation, { at, asked: true });
     this.#askPlace(conversation);
   }
 
   close(conversation) {
+    clearTimeout(this.#places.get(conversation)?.again);
     if (this.#places.delete(conversation)) this.#socket.send({ type: "conversation.close", conversation });
   }
 
@@ -149,7 +151,14 @@ export class Wire extends EventTarget {
   #askPlace(conversation) {
     const place = this.#places.get(conversation);
     place.asked = true;
+    clearTimeout(place.again);
     this.#socket.send({ type: "conversation.open", id: openId(conversation), conversation, after: place.at ?? undefined });
+  }
+
+  #askPlaceLater(conversation) {
+    const place = this.#places.get(conversation);
+    clearTimeout(place.again);
+    place.again = setTimeout(() => this.#places.get(conversation) === place && this.#askPlace(conversation), ASK_AGAIN_MILLISECONDS);
   }
 
   #resume() {
@@ -220,7 +229,7 @@ export class Wire extends EventTarget {
     const conversation = [...this.#places.keys()].find((id) => frame.id === openId(id));
     if (conversation) {
       if (frame.code === "not_found") this.#places.delete(conversation);
-      else setTimeout(() => this.#places.has(conversation) && this.#askPlace(conversation), ASK_AGAIN_MILLISECONDS);
+      else this.#askPlaceLater(conversation);
       this.#emit("unopened", { ...frame, conversation });
     } else if (!this.#settle(frame)) {
       this.#emit("refused", new Refused({ ...frame, detail: frame.detail || frame.code }));

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, box, button, chats, messages, say
 from tests.conftest import StartInstance
-from tests.fakes import Model
+from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
@@ -75,17 +76,23 @@ async def test_pinned_chat_stands_first_in_all_tabs(open_page: OpenPage, instanc
         await expect(chats(each)).to_have_text(["Two", "One"])
 
 
-async def test_undo_brings_back_all_chats_deleted_since_it_was_offered(page: Page) -> None:
+@pytest.mark.parametrize("order", [("Three", "One"), ("One", "Three")], ids=["shown first", "shown last"])
+async def test_undo_brings_back_all_chats_deleted_since_it_was_offered(
+    page: Page, order: tuple[str, str]
+) -> None:
     await begin(page, "One", "Two", "Three")
-    await choose(page, "Three", "Delete")
+    first, second = order
+    await choose(page, first, "Delete")
     await expect(page.get_by_role("status")).to_have_text("Chat deleted")
-    await expect(messages(page)).to_have_count(0)
-    await choose(page, "One", "Delete")
+    await choose(page, second, "Delete")
     await expect(page.get_by_role("status")).to_have_text("2 chats deleted")
+    await expect(messages(page)).to_have_count(0)
     await expect(chats(page)).to_have_text(["Two"])
     await button(page, "Undo").click()
     await expect(chats(page)).to_have_text(["Three", "Two", "One"])
     await expect(answers(page)).to_contain_text("You said: Three")
+    await expect(page.get_by_role("status")).to_have_text("The chats are back")
+    await expect(box(page)).to_be_focused()
 
 
 async def test_drafts_stay_with_their_chats(page: Page) -> None:
@@ -102,8 +109,9 @@ async def test_drafts_stay_with_their_chats(page: Page) -> None:
     await expect(box(page)).to_have_value("for a new one")
 
 
+@pytest.mark.parametrize("back", [True, False], ids=["and shown again", "and not shown again"])
 async def test_first_prompt_of_a_new_chat_that_was_left_goes_through_and_stays_in_its_chat(
-    fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+    fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, back: bool
 ) -> None:
     page = await open_page(await start_instance(fresh_store))
     await begin(page, "One")
@@ -115,16 +123,21 @@ async def test_first_prompt_of_a_new_chat_that_was_left_goes_through_and_stays_i
     await chat(page, "One").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("One")
     await expect(messages(page)).to_have_count(0)  # not the ones of the chat that was left
-    await button(page, "New chat").first.click()
+    if back:
+        await button(page, "New chat").first.click()
+        await expect(messages(page).first).to_contain_text("Two")
     await fresh_store.start()
     await expect(chats(page)).to_have_text(["Two", "One"], timeout=20_000)
-    await expect(box(page)).to_have_value("and a half")
+    await expect(answers(page)).to_contain_text(f"You said: {'Two' if back else 'One'}")
+    await expect(messages(page)).to_have_count(2)
+    await chat(page, "Two").click()
+    await expect(answers(page)).to_contain_text("You said: Two")
+    await expect(box(page)).to_have_value("and a half" if back else "")
+    await button(page, "New chat").first.click()
+    await expect(box(page)).to_have_value("" if back else "and a half")
     await expect(page).to_have_url(re.compile(r"/$"))
     await expect(messages(page)).to_have_count(0)
     await expect(page.get_by_text("What is on your mind?")).to_be_visible()
-    await chat(page, "Two").click()
-    await expect(answers(page)).to_contain_text("You said: Two")
-    await expect(box(page)).to_have_value("")
     await chat(page, "One").click()
     await expect(answers(page)).to_contain_text("You said: One")
     assert [request.prompt for request in model.requests] == ["One", "Two"]
@@ -197,3 +210,65 @@ async def test_theme_is_kept(page: Page) -> None:
     await expect(page.get_by_role("radio", name="Dark")).to_be_checked()
     await page.get_by_role("radio", name="System").check(force=True)
     await expect(root).not_to_have_attribute("data-theme", "dark")
+
+
+async def test_back_while_a_title_is_typed_shows_the_chat_before(page: Page) -> None:
+    await begin(page, "One", "Two")
+    await chat(page, "One").click()
+    await expect(answers(page)).to_contain_text("You said: One")
+    await choose(page, "Two", "Rename")
+    await expect(page.get_by_role("textbox", name="Title")).to_be_focused()
+    await page.go_back()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Two")
+    await expect(answers(page)).to_contain_text("You said: Two")
+
+
+async def test_stop_is_of_the_chat_that_is_shown(
+    fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    page = await open_page(await start_instance(fresh_store))
+    await begin(page, "One")
+    gate = Gate()
+    model.answer("It runs", gate, to="Two")
+    await button(page, "New chat").first.click()
+    await say(page, "Two")
+    await expect(answers(page)).to_contain_text("It runs")
+    await chat(page, "One").click()
+    await expect(answers(page)).to_contain_text("You said: One")
+    await away(page, fresh_store)
+    await say(page, "One more")
+    await expect(messages(page).nth(2)).to_contain_text("One more")
+    await chat(page, "Two").click()
+    await fresh_store.start()
+    await expect(answers(page)).to_contain_text("It runs", timeout=20_000)
+    await button(page, "Stop").click()
+    await expect(answers(page)).to_contain_text("Stopped")
+    await chat(page, "One").click()
+    await expect(answers(page).last).to_contain_text("You said: One more")
+
+
+async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "0")
+    for number in range(1, 30):
+        await say(page, str(number))
+        await expect(answers(page)).to_have_count(number + 1)
+        await expect(button(page, "Send")).to_be_visible()
+    early = answers(page).nth(2)
+    model.answer("Anew")
+    await early.hover()
+    await early.get_by_role("button", name="Regenerate").click()
+    await expect(answers(page)).to_have_count(3)
+    await expect(answers(page).last).to_contain_text("Anew")
+    await answers(page).last.hover()
+    await page.mouse.wheel(0, -3000)  # the reader leaves the end
+    await answers(page).last.get_by_role("button", name="Previous version").click()
+    await expect(early).to_be_in_viewport()
+    await expect(early.get_by_role("button", name="Next version")).to_be_focused()
+    await expect(page.get_by_role("status")).to_have_text("Version 1 of 2")
+    await early.get_by_role("button", name="Next version").click()
+    await expect(answers(page)).to_have_count(3)
+    await expect(answers(page).last).to_contain_text("Anew")
+    await expect(answers(page).last.get_by_role("button", name="Previous version")).to_be_focused()

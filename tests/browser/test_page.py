@@ -51,7 +51,7 @@ class Frames:
 
 def toast(page: Page) -> Locator:
     """The words of what is told for some seconds; they are none until something is told."""
-    return page.locator("undo-toast .words")
+    return page.locator("undo-toast.told .words")
 
 
 async def test_page_shows_the_answer_as_live_markdown(page: Page, model: Model) -> None:

@@ -64,6 +64,13 @@ class ChatComposer extends HTMLElement {
     this.#connected = connected;
   }
 
+  /** Take over a text as if it were typed. */
+  write(text) {
+    this.#box.value = text;
+    this.#keepDraft();
+    this.#update();
+  }
+
   /** Fade the text that is on its way. */
   setSending(sending) {
     this.toggleAttribute("data-sending", sending);

@@ -1,5 +1,5 @@
 // The chats of the session, under headings by time. Events: `choose` (detail: id), `options` (detail: {id, button}),
-// `rename` (detail: {id, title}), `more` (detail: the oldest row's time). It does not know the wire.
+// `rename` (detail: {id, title}), `more` (detail: the oldest row's time), `emptied` (the row that had the focus was the last). It does not know the wire.
 
 import { millisecondsToMidnight, periodOf } from "../periods.js";
 
@@ -25,7 +25,8 @@ class ChatList extends HTMLElement {
   }
 
   title(id) {
-    return this.row(id)?.querySelector(".title").textContent;
+    const row = this.row(id);
+    return row?.querySelector(".title")?.textContent ?? row?.querySelector("input").defaultValue; // while it is renamed
   }
 
   setCurrent(id) {
@@ -62,11 +63,15 @@ class ChatList extends HTMLElement {
   }
 
   remove(id) {
-    const row = this.row(id);
-    const next = row?.contains(document.activeElement) && (row.nextElementSibling ?? row.previousElementSibling);
-    row?.remove();
+    const rows = this.#rows;
+    const index = rows.findIndex((row) => row.dataset.id === id);
+    if (index < 0) return;
+    const focused = rows[index].contains(document.activeElement);
+    rows[index].remove();
     this.#group();
-    if (next) next.querySelector("a")?.focus();
+    const next = rows[index + 1] ?? rows[index - 1];
+    if (focused && next) next.querySelector("a")?.focus();
+    else if (focused) this.#say("emptied");
   }
 
   /** Let the title be typed over in place. */
@@ -75,7 +80,7 @@ class ChatList extends HTMLElement {
     if (!row) return; // deleted in another tab
     const link = row.querySelector("a");
     const input = document.createElement("input");
-    input.value = this.title(id);
+    input.defaultValue = this.title(id);
     input.maxLength = 200;
     input.setAttribute("aria-label", "Title");
     let ended = false; // taking the box away blurs it, which would end the renaming a second time

@@ -13,7 +13,7 @@ class ChatTranscript extends HTMLElement {
   #column;
   #jump;
   #follower;
-  #turned = null; // {parent, role, names}: the reader turned to another version, and the buttons to be found there
+  #turned = null; // {id, top, names, pinned}: the version turned to, where it was, the buttons to be found there
 
   connectedCallback() {
     this.#log = this.querySelector("[role=log]");
@@ -22,7 +22,7 @@ class ChatTranscript extends HTMLElement {
     this.#follower = new ScrollFollower(this.#log, this.#column, (place) => this.#scrolled(place));
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
-    this.addEventListener("version", ({ target }) => this.#remember(target));
+    this.addEventListener("version", ({ target, detail }) => this.#remember(target, detail));
     new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
     this.#follower.snap();
   }
@@ -55,27 +55,57 @@ class ChatTranscript extends HTMLElement {
   show({ messages, more, running }, fresh) {
     const unsent = fresh ? [] : this.#messages.filter((element) => ["sending", "unsent"].includes(element.dataset.state));
     const elements = messages.map((message) => this.#shown(message));
-    this.#arrange([...elements, ...unsent]);
-    this.toggleAttribute("data-more", more);
+    const older = fresh ? [] : this.#olderThan(messages[0]);
+    const change = () => this.#arrange([...older, ...elements, ...unsent]);
+    const held = fresh || this.#follower.pinned ? null : this.#inView();
+    if (held) this.#follower.keep(held, change);
+    else change();
+    if (older.length === 0) this.toggleAttribute("data-more", more);
     this.#setRunning(running);
     this.expect(running);
     if (fresh || this.#follower.pinned) this.#follower.snap();
-    this.#refocus();
+    if (fresh) this.#turned = null;
   }
 
-  #remember({ dataset: { parent, role } }) {
+  // What was loaded before the messages of a snapshot stays, where it leads to them.
+  #olderThan(first) {
+    const here = this.#messages;
+    const index = here.findIndex(({ dataset }) => dataset.id === first?.id);
+    return here[index - 1]?.dataset.id === first?.parent ? here.slice(0, index) : [];
+  }
+
+  #inView() {
+    const { top, bottom } = this.#log.getBoundingClientRect();
+    return this.#messages.find((element) => {
+      const box = element.getBoundingClientRect();
+      return box.bottom > top && box.top < bottom;
+    });
+  }
+
+  #remember(element, id) {
     const names = document.activeElement.matches(".next") ? [".next", ".previous"] : [".previous", ".next"];
-    this.#turned = { parent, role, names };
+    this.#turned = { id, top: element.getBoundingClientRect().top, names, pinned: this.#follower.pinned };
   }
 
-  // The button in hand went with its message: the one of the other version takes its place.
-  #refocus() {
+  /** The version turned to that is not here yet: its messages may be older than those of the snapshot. */
+  get missing() {
+    return this.#turned && !this.message(this.#turned.id) && this.hasAttribute("data-more");
+  }
+
+  /** Show the version turned to where the other one was, with its button in hand. Says which it is. */
+  turn() {
     const turned = this.#turned;
+    const shown = turned && this.message(turned.id);
     this.#turned = null;
-    if (!turned || document.activeElement !== document.body) return;
-    const shown = this.#messages.find(({ dataset }) => dataset.parent === turned.parent && dataset.role === turned.role);
-    const buttons = turned.names.map((name) => shown?.querySelector(`${name}:enabled`));
-    buttons.find(Boolean)?.focus({ preventScroll: true });
+    if (!shown) return "";
+    if (!turned.pinned) this.#follower.showAt(shown, turned.top);
+    const buttons = turned.names.map((name) => shown.querySelector(`${name}:enabled`));
+    if (document.activeElement === document.body) buttons.find(Boolean)?.focus({ preventScroll: true });
+    return `Version ${shown.siblings.indexOf(turned.id) + 1} of ${shown.siblings.length}`;
+  }
+
+  get oldest() {
+    return this.#column.firstElementChild?.dataset.id;
   }
 
   /** Show that an answer is to come, if the branch shown is the one that it goes to. */
@@ -137,7 +167,7 @@ class ChatTranscript extends HTMLElement {
   accept(id, message, answer) {
     const element = this.message(id);
     if (!element) return;
-    if (this.message(message)) return this.unsend(id);
+    if (this.message(message)) return this.#acceptShown(id, answer);
     element.rename(message);
     element.setSiblings([message]);
     element.setState("done");
@@ -145,6 +175,12 @@ class ChatTranscript extends HTMLElement {
     if (!this.message(answer)) this.wait(answer, message);
     this.message(answer).dataset.parent = message;
     this.#setRunning(answer);
+  }
+
+  // A snapshot brought the prompt, and perhaps its answer, before its sender was told.
+  #acceptShown(id, answer) {
+    this.unsend(id);
+    if (["waiting", "running"].includes(this.message(answer)?.dataset.state)) this.#setRunning(answer);
   }
 
   /** A prompt of any tab is part of the conversation. False if its parent is not known here. */
@@ -264,10 +300,9 @@ class ChatTranscript extends HTMLElement {
   }
 
   #askOlder() {
-    const oldest = this.#column.firstElementChild;
-    if (!this.hasAttribute("data-more") || this.hasAttribute("data-loading") || !oldest) return;
+    if (!this.hasAttribute("data-more") || this.hasAttribute("data-loading") || !this.oldest) return;
     this.toggleAttribute("data-loading", true);
-    this.dispatchEvent(new CustomEvent("older", { bubbles: true, detail: oldest.dataset.id }));
+    this.dispatchEvent(new CustomEvent("older", { bubbles: true, detail: this.oldest }));
   }
 }
 

@@ -44,7 +44,7 @@ export class LiveBlocks {
   grow({ text = "", blocks, count }) {
     if (blocks.length === 0) return text && this.#append(text);
     const open = this.#openCode();
-    this.#gap = gapAfter(text);
+    if (text) this.#gap = gapAfter(text);
     const untouched = open && !blocks.some(([index]) => index === this.#element.children.length - 1);
     this.mend(blocks, count);
     if (untouched && open.isConnected && text) this.#append(text);

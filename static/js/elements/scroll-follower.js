@@ -56,6 +56,19 @@ export class ScrollFollower {
     this.#write(this.#box.scrollHeight - before);
   }
 
+  /** Keep an element where it is seen, while `change` alters what stands around it. */
+  keep(element, change) {
+    const before = element.getBoundingClientRect().top;
+    change();
+    if (element.isConnected) this.#write(this.#box.scrollTop + element.getBoundingClientRect().top - before);
+  }
+
+  /** Leave the end, and show an element at a height. */
+  showAt(element, top) {
+    this.#unpin();
+    this.#write(this.#box.scrollTop + element.getBoundingClientRect().top - top);
+  }
+
   #grown() {
     if (this.#pinned) this.#glide();
     else this.#tell();
