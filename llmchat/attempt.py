@@ -160,6 +160,7 @@ class Attempt:
                 sent = self._context(branch, calibration)
             if sent.messages == before.messages:
                 break
+            log.warning("The model refused a context for its length: CONTEXT_TOKENS may be too much for it.")
             error = await self._ask(answer, branch, sent)
         if error is not None:  # less may not have been the remedy
             calibration = branch.conversation.calibration

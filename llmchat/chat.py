@@ -52,8 +52,7 @@ class Chat:
     def models(self) -> list[dict[str, Any]]:
         """The models on offer, the default first."""
         return [
-            {"id": model, "label": self._settings.label_of(model), "images": False}
-            for model in self._settings.openai_models
+            {"id": model, "label": self._settings.label_of(model), "images": False} for model in self._offered
         ]
 
     @property
@@ -74,7 +73,7 @@ class Chat:
             id=command,
             conversation=conversation,
             title=known.title,
-            model=self._model_of(known),
+            model=known.model_among(self._offered),
             system=self._settings.system_prompt if known.system is None else known.system,
             messages=messages,
             more=branch.more or cut,
@@ -117,7 +116,7 @@ class Chat:
         found, more = await self._history.listed(
             session, before_ms=before_ms, limit=command.limit, query=command.query
         )
-        shaped = [each.listed(self._settings.openai_models) for each in found]
+        shaped = [each.listed(self._offered) for each in found]
         return ConversationListed(id=command.id, conversations=shaped, more=more)
 
     async def place(self, session: str, conversation: str) -> dict[str, Any]:
@@ -145,7 +144,7 @@ class Chat:
                 raise
             model = ""
         if command.conversation and not model:
-            model = self._model_of(await self._history.conversation(session, conversation))
+            model = (await self._history.conversation(session, conversation)).model_among(self._offered)
         try:
             sent = await self._history.send(
                 session=session,
@@ -156,7 +155,7 @@ class Chat:
                 text=command.text,
                 parent=(command.parent or "") if command.names_parent else TIP,
                 answer=derived_id("answer", conversation, command.id),
-                model=model or self._default_model,
+                model=model or self._offered[0],
             )
         except Busy:
             self._turns.begin(conversation)  # should nobody make the answer that is in the way
@@ -187,7 +186,7 @@ class Chat:
         prompt = message["id"]
         if message["role"] == "assistant":
             prompt = message["parent"]
-        elif known.turn is None and await self._answered(session, known.id, prompt):
+        elif known.turn is None and await self._answered(known.id, prompt):
             raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
         attempt = command.id or str(known.at["offset"])
         made = await self._history.regenerate(
@@ -195,7 +194,7 @@ class Chat:
             conversation=known.id,
             prompt=prompt,
             answer=derived_id("answer", known.id, message["id"], attempt),
-            model=self._checked_model(command.model) or self._model_of(known),
+            model=self._checked_model(command.model) or known.model_among(self._offered),
         )
         self._turns.begin(known.id)
         await self._listing.updated(session, known.id, used=True)
@@ -254,9 +253,9 @@ class Chat:
         except NotFound:
             return known, None
 
-    async def _answered(self, session: str, conversation: str, prompt: str) -> bool:
+    async def _answered(self, conversation: str, prompt: str) -> bool:
         """Tell whether the newest answer to a prompt did not fail."""
-        answers = await self._history.answers(session, conversation, prompt)
+        answers = await self._history.answers(conversation, prompt)
         return bool(answers) and answers[-1]["state"] != "failed"
 
     def _check_text(self, field: str, text: str) -> None:
@@ -265,17 +264,14 @@ class Chat:
             raise TooLong(f"The {field} has {len(text)} characters; at most {limit} are taken.")
 
     @property
-    def _default_model(self) -> str:
-        return self._settings.openai_models[0]
-
-    def _model_of(self, known: Conversation) -> str:
-        """Name the model a conversation asks; the default where its own is not on offer any more."""
-        return known.model_among(self._settings.openai_models)
+    def _offered(self) -> Sequence[str]:
+        """The models on offer, the default first."""
+        return self._settings.openai_models
 
     def _checked_model(self, model: str | None) -> str:
         if model is None:
             return ""
-        if model not in self._settings.openai_models:
+        if model not in self._offered:
             raise BadField("The field model is wrong: this model is not on offer here.")
         return model
 

@@ -114,7 +114,8 @@ class Connection:
         self._chat = chat
         self._broadcaster = broadcaster
         self._ready = ready
-        self._channel = ""  # until the store could be reached
+        self._channel = ""
+        self._joined = asyncio.Event()  # set once the store could be reached, and the channel is there
         self._commands: asyncio.Queue[str] = asyncio.Queue(COMMANDS_WAITING)
         self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
         self._waiting = 0  # bytes of memory in frames that are not written yet
@@ -176,6 +177,7 @@ class Connection:
             await self._broadcaster.close_channel(channel)
             raise
         self._channel = channel
+        self._joined.set()
 
     async def _until_closing(self) -> None:
         raise await self._closing
@@ -202,7 +204,7 @@ class Connection:
                 self._tell(Error(id=error.id, code=error.code, detail=error.detail))
                 continue
             try:
-                if not self._channel and not isinstance(command, events.Ping):
+                if not self._joined.is_set() and not isinstance(command, events.Ping):
                     raise Unavailable
                 await self._carry_out[type(command)](command)
             except CommandError as error:
@@ -218,15 +220,18 @@ class Connection:
     async def _watch_store(self) -> None:
         """Tell when Redis is away, and when it is back; what was missed meanwhile comes by the lapse."""
         while True:
-            await self._broadcaster.lost.wait()
+            if self._joined.is_set():
+                await self._broadcaster.lost.wait()
             detail = "The store is away; nothing is lost"
             self._tell(events.SessionStore(available=False, detail=detail))
             await self._broadcaster.ready.wait()
+            await self._joined.wait()
             self._tell(events.SessionStore(available=True))
 
     async def _relay(self) -> None:
-        while not self._channel:
+        while not self._joined.is_set():
             try:
+                await self._broadcaster.ready.wait()
                 await self._join_session()
                 await self._bring_up_all()
             except Unavailable:

@@ -16,6 +16,8 @@ UNTITLED = "New chat"
 ANSWER_SHARE = 4
 """One part in so many of the context is left free for the answer, up to ANSWER_TOKENS."""
 ANSWER_TOKENS = 2048
+PROMPT_SHARE = 16
+"""One part in so many is the newest message's, whatever else there is: what is cut further is no prompt any more."""
 MESSAGE_TOKENS = 6
 """What a model's chat template adds around a message, estimated."""
 MIN_CALIBRATION, MAX_CALIBRATION = 0.5, 8.0
@@ -141,7 +143,7 @@ def context(
     """Choose what the model is sent: the system prompt always, then the newest messages that fit.
 
     `calibration` is tokens counted by the provider per token estimated here. A newest message that does not fit
-    alone keeps its beginning and its end.
+    alone keeps its beginning and its end, and never less of them than its share.
     """
     reserved = min(ANSWER_TOKENS, context_tokens // ANSWER_SHARE)
     budget = int((context_tokens - reserved) / calibration)
@@ -158,7 +160,7 @@ def context(
         if not fits and chosen:
             break
         if not fits:
-            text = _shortened(text, budget - used - MESSAGE_TOKENS)
+            text = _shortened(text, max(budget - used - MESSAGE_TOKENS, context_tokens // PROMPT_SHARE))
             cost = estimated_tokens(text) + MESSAGE_TOKENS
         chosen.append({"role": message["role"], "content": text})
         used += cost
@@ -177,6 +179,8 @@ def leaves_room(system: str, context_tokens: int) -> bool:
 
 
 def _shortened(text: str, tokens: int) -> str:
+    if estimated_tokens(text) <= tokens:
+        return text
     mark = "\n[…]\n"
     share = max(1, len(text) * max(tokens - estimated_tokens(mark), 1) // estimated_tokens(text))
     while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 CONTENT_SECURITY_POLICY = (
@@ -132,14 +133,16 @@ async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
 
     await app(scope, received, sent)
     abort = scope.get("state", {}).get(ABORT)
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS if abort else None):
-            while open_:
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    await received()
-    except TimeoutError:
-        if abort:
-            abort()
+    if abort is not None:
+        cut = asyncio.get_running_loop().call_later(DRAIN_SECONDS, abort)
+        while open_:  # also when it is cut: what is left is in the way of the end
+            await received()
+        cut.cancel()
+        return
+    with suppress(TimeoutError):
+        while open_:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await received()
 
 
 async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:

@@ -349,10 +349,9 @@ class History:
         branch = await self.read(session, conversation, start=message, limit=1, max_bytes=0)
         return branch.messages[0]
 
-    async def answers(self, session: str, conversation: str, prompt: str) -> list[dict[str, Any]]:
-        """Read the answers to a prompt, oldest first, without the text of one being made. Raises NotFound."""
+    async def answers(self, conversation: str, prompt: str) -> list[dict[str, Any]]:
+        """Read the answers to a prompt of a conversation that is one's own, oldest first, as they are stored."""
         keys = self._keys.of_conversation(conversation)
-        await self.conversation(session, conversation)
         async with available():
             children: Any = await self._redis.hget(keys.tree, f"children:{prompt}")
             records = await self._redis.hmget(keys.messages, children.decode().split()) if children else []

@@ -312,10 +312,17 @@ def _htmls(blocks: Sequence[_Block], left: int, running: bool) -> list[tuple[str
         left += GROWTH * len(block.source)
         html = _html(block, unfinished)
         if len(html) > min(left, MAX_BLOCK):
-            html = _cleaner().clean(_figure("text", escapeHtml(block.source)))
+            html = _cleaner().clean(_figure("text", _escaped(block.source)))
         left -= len(html)
         htmls.append((html, left))
     return htmls
+
+
+def _escaped(source: str) -> str:
+    escaped = escapeHtml(source)
+    if len(escaped) <= MAX_BLOCK:
+        return escaped
+    return escapeHtml(source[: MAX_BLOCK // 6]) + "\n… (Copy the message for all of it.)"
 
 
 def _html(block: _Block, unfinished: bool) -> str:

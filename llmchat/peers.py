@@ -34,6 +34,7 @@ def limit_peers() -> None:
         (hypercorn.protocol.h2, "WSStream", _Stream),
         (hypercorn.asyncio.run, "TCPServer", _Server),
     ):
+        getattr(module, name)  # fails where another version has no such name
         setattr(module, name, ours)
 
 

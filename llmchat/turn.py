@@ -21,7 +21,7 @@ MAX_ANSWER_BYTES = 192 * 1024
 MAX_REASONING_BYTES = 128 * 1024
 DELTA_CHARACTERS = 16_384
 """Of one completion.delta: what waited for a Redis that was away goes in several."""
-BLOCKS_BYTES = 512 * 1024
+BLOCKS_BYTES = 704 * 1024
 """Of blocks in one event, as JSON."""
 FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 Blocks = list[tuple[int, str]]
@@ -67,7 +67,7 @@ class Answer:
         self._bytes_left = MAX_ANSWER_BYTES - len(kept.encode())
         self._reasoning_bytes_left = MAX_REASONING_BYTES - len(reasoning.encode())
         self._owed: list[Blocks] = []  # that the last event had no room for
-        self._mended: Blocks | None = None  # what is left for the last event, once it is known
+        self._mended: Blocks = []  # left for the last event
         self._finish_reason: str | None = None
         self.usage: dict[str, int] | None = None
 
@@ -145,7 +145,7 @@ class Answer:
     def end(
         self, *, seconds: float, error: ProviderError | None = None, stopped: bool = False
     ) -> CompletionFinished | CompletionFailed:
-        """Say how it ends. Everything taken must have been said before, and `mend` called, with what it left."""
+        """Say how it ends. Everything taken must have been said before, and what `mend` left."""
         reason = "stopped" if stopped else self._finish_reason
         said = bool(self.text.strip())
         if reason is None and said:
@@ -160,14 +160,12 @@ class Answer:
                 retryable=error.retryable,
                 retry_after=error.retry_after,
             )
-        if self._mended is None:
-            self.mend()
         return CompletionFinished(
             conversation=self._conversation,
             message=self._message,
             finish_reason=reason,
             digest=digest(self.text),
-            blocks=self._mended or [],
+            blocks=self._mended,
             count=self._markdown.count,
             usage=self.usage,
             seconds=round(seconds, 1),
@@ -196,14 +194,12 @@ class Answer:
 
 
 def _portions(blocks: Blocks) -> list[Blocks]:
-    """Split blocks into what events have room for, at least one; a block that none has room for is left out."""
+    """Split blocks into what events have room for; there is at least one portion. Each block has room: markdown.MAX_BLOCK."""
     portions: list[Blocks] = [[]]
     room = BLOCKS_BYTES
     for block in blocks:
         size = len(json.dumps(block, ensure_ascii=False).encode())
-        if size > BLOCKS_BYTES:
-            continue
-        if size > room:
+        if size > room and portions[-1]:
             portions.append([])
             room = BLOCKS_BYTES
         portions[-1].append(block)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.completion import Completions
 from llmchat.errors import Fenced, Unavailable
-from llmchat.history import History
+from llmchat.history import History, Work
 from llmchat.keys import TURNS
 from llmchat.lease import RENEW_SECONDS, Lease, Leases
 from llmchat.listing import Listing
@@ -134,47 +134,61 @@ class Turns:
     async def _watch(self) -> None:
         """Take over what nobody makes: the turns of instances that died."""
         while not self._stopping:
-            began = self._now
             try:
                 await self._look_for_work()
             except Unavailable:
-                self._patient_until = self._now + PATIENCE_SECONDS
                 log.debug("Redis is away; looking for work again in a moment.")
             except Exception:
                 log.exception("Looking for work failed.")
-            if self._now - began > SLOW_SECONDS:
-                self._patient_until = self._now + PATIENCE_SECONDS
             await asyncio.sleep(WATCH_SECONDS)
 
     @property
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def _look_for_work(self) -> None:
+    @property
+    def _patient(self) -> bool:
+        return self._now < self._patient_until
+
+    @contextmanager
+    def _noticing_outages(self) -> Iterator[None]:
+        """Be patient after a look at the store that failed, or took too long."""
         began = self._now
+        away = True
+        try:
+            yield
+            away = self._now - began > SLOW_SECONDS
+        finally:
+            if away:
+                self._patient_until = self._now + PATIENCE_SECONDS
+
+    async def _look_for_work(self) -> None:
+        with self._noticing_outages():
+            found = await self._work()
+        for entry, has_turn, is_held in found:
+            if has_turn and not is_held and not self._patient:
+                self.begin(entry.conversation)
+            elif not has_turn and entry.age_seconds > STALE_SECONDS:
+                await self._history.forget_work(entry)
+
+    async def _work(self) -> list[tuple[Work, bool, bool]]:
+        """List what may be taken over: whether it has a turn, and whether somebody holds it."""
         entries = [
             entry
             for entry in await self._history.work()
             if entry.age_seconds > GRACE_SECONDS and entry.conversation not in self._running
         ]
-        if not entries:
-            return
         names = [entry.conversation for entry in entries]
         turns = await self._history.with_turn(names)
         held = await self._leases.held(names)
-        patient = self._now < self._patient_until or self._now - began > SLOW_SECONDS
-        for entry, has_turn, is_held in zip(entries, turns, held, strict=True):
-            if has_turn and not is_held and not patient:
-                self.begin(entry.conversation)
-            elif not has_turn and entry.age_seconds > STALE_SECONDS:
-                await self._history.forget_work(entry)
+        return list(zip(entries, turns, held, strict=True))
 
     async def _take(self, conversation: str) -> None:
         running = self._running[conversation]
         lease: Lease | None = None
         session = ""
         try:
-            lease = await self._lease(conversation)
+            lease = await self._lease(conversation) if await self._may_take(conversation) else None
             found = await self._history.turn(conversation) if lease else None
             if lease is not None and found is not None:
                 session, turn = found
@@ -204,6 +218,13 @@ class Turns:
                     self.begin(conversation)
         if session:
             await self._listing.updated(session, conversation, used=True)
+
+    async def _may_take(self, conversation: str) -> bool:
+        """Tell whether nobody else is expected to go on: a turn that was begun has a holder, who may just renew."""
+        if not self._patient:
+            return True
+        found = await self._history.turn(conversation)
+        return found is not None and found[1].attempt == 0
 
     async def _lease(self, conversation: str) -> Lease | None:
         for _ in range(TAKE_TRIES - 1):

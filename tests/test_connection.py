@@ -302,7 +302,7 @@ async def test_bad_frame_is_an_error_and_the_connection_stays(house: House, fram
 
 async def test_flood_is_closed_also_of_frames_that_are_no_commands(house: House) -> None:
     socket = await house.connect()
-    for _ in range(FRAMES_AT_ONCE + 10):
+    for _ in range(2 * FRAMES_AT_ONCE):
         socket.say(b"\0")
     assert await socket.ended() == 1008
     assert socket.reason == "Too many frames."
@@ -365,6 +365,7 @@ async def test_connection_made_while_the_store_is_away_stays_and_is_told_all_whe
         await socket.settled()
         await fresh_store.start()
         await socket.until(lambda e: e["type"] == "session.store" and e["available"])
+        assert (await socket.ask(type="conversation.list"))["type"] == "conversation.listed"
         recent = await socket.a("conversation.updated")
         assert recent["conversation"]["id"] == conversation
         assert await begin(socket, "Another")

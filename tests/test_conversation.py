@@ -15,6 +15,7 @@ from llmchat.conversation import (
     MAX_CALIBRATION,
     MESSAGE_TOKENS,
     MIN_CALIBRATION,
+    PROMPT_SHARE,
     TITLE_CHARACTERS,
     UNTITLED,
     Conversation,
@@ -48,6 +49,13 @@ def contents(system: str, branch: list[dict[str, Any]], tokens: int, calibration
 
 def budget(tokens: int, calibration: float = 1.0) -> int:
     return int((tokens - min(ANSWER_TOKENS, tokens // 4)) / calibration)
+
+
+def test_prompt_is_never_cut_to_nothing_whatever_the_system_prompt_takes() -> None:
+    words = "What shall we do with this? " * 100
+    system, newest = contents("s" * 16_000, [user(words)], 8_000, MAX_CALIBRATION)
+    assert len(system) == 16_000
+    assert len(newest) > 1_500
 
 
 # Titles
@@ -290,7 +298,9 @@ def test_context_fits_and_is_the_end_of_the_branch(
     branch = [*older, user(newest)]
     chosen = context(system, branch, tokens, calibration)
     costs = [estimated_tokens(message["content"]) + MESSAGE_TOKENS for message in chosen.messages]
-    assert chosen.estimate == sum(costs) <= budget(tokens, calibration)
+    assert chosen.estimate == sum(costs)
+    at_least = costs[-1] <= tokens // PROMPT_SHARE + MESSAGE_TOKENS and len(costs) == 1 + bool(system)
+    assert chosen.estimate <= budget(tokens, calibration) or at_least
     messages = chosen.messages
     if system:
         assert messages[0] == {"role": "system", "content": system}

@@ -239,14 +239,12 @@ def test_documents_name_only_files_that_are_there(document: Path) -> None:
 
 
 def test_protocol_names_the_limits_that_the_code_has() -> None:
-
     for words in (
         f"at most {events.MAX_FRAME_BYTES // 1024} KiB of UTF-8",
         f"over {connection.FRAMES_PER_SECOND} frames a second, after {connection.FRAMES_AT_ONCE} at once",
         f"or {connection.COMMANDS_WAITING} commands waiting",
         f"at most {connection.OPEN_CONVERSATIONS} conversations open",
         f"more than {turn.MAX_ANSWER_BYTES // 1024} KiB of UTF-8 is cut",
-        f"too large for a frame ({turn.BLOCKS_BYTES // 1024} KiB)",
         f"some {markdown.GROWTH} times its text, or {markdown.MAX_BLOCK // 1024} Ki characters",
         f"({history.RESUME_ENTRIES}, or {history.RESUME_BYTES // 1024} KiB)",
         f"of the newest {history.SEARCHED})",

@@ -17,7 +17,15 @@ from markdown_it import MarkdownIt
 
 from llmchat import highlight
 from llmchat.highlight import SPAN_CLASSES
-from llmchat.markdown import GROWTH, LiveMarkdown, render
+from llmchat.markdown import (
+    GROWTH,
+    MAX_BLOCK,
+    SENT_AT_ONCE,
+    SENT_IN_ADVANCE,
+    SENT_PER_BYTE,
+    LiveMarkdown,
+    render,
+)
 
 PROSE = (
     "A hash map stores pairs of **keys and values**. To find a value it computes a *hash* of the key, "
@@ -377,6 +385,8 @@ def test_html_is_never_out_of_proportion_to_its_text(text: str) -> None:
     for start in range(0, len(text), 12):
         growing.append(text[start : start + 12])
         changed = growing.changed()
+        if changed:
+            assert live <= SENT_PER_BYTE * (start + 12) + SENT_AT_ONCE + SENT_IN_ADVANCE
         live += sum(len(html) for _, html in changed)
         rendered.update(changed)
     last = growing.finish()
@@ -393,6 +403,13 @@ def test_block_out_of_proportion_shows_its_source() -> None:
     (html,) = render(text)
     assert html.startswith('<figure class="code" data-language="text"><pre')
     assert text.strip() in html
+
+
+def test_block_too_large_for_a_frame_shows_a_part_and_says_so() -> None:
+    (html,) = render("```\n" + "<&" * 60_000 + "\n```")
+    assert html.startswith('<figure class="code" data-language="text"><pre')
+    assert len(html) <= MAX_BLOCK
+    assert "Copy the message for all of it" in html
 
 
 FRAGMENTS = [

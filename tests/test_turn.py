@@ -37,6 +37,7 @@ def says(answer: Answer, *deltas: Delta | str) -> list[CompletionDelta]:
 
 
 def finished(answer: Answer, **how: Any) -> CompletionFinished:
+    answer.mend()
     ended = answer.end(**{"seconds": 1.0, **how})
     assert isinstance(ended, CompletionFinished)
     return ended
@@ -420,21 +421,14 @@ def test_blocks_that_one_event_has_no_room_for_come_in_several(monkeypatch: pyte
     answer.mend()
     while event := answer.delta():
         said.append(event)
-    for event in [*said, finished(answer)]:
+    ended = answer.end(seconds=1.0)
+    assert isinstance(ended, CompletionFinished)
+    for event in [*said, ended]:
         page.show(event)
         assert sum(len(json.dumps(block)) for block in event.blocks) <= 200
     assert len(said) > 3
     assert page.text == text
     assert page.html == "".join(render(text))
-
-
-def test_block_that_no_event_has_room_for_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "BLOCKS_BYTES", 60)
-    answer = new_answer()
-    (said,) = says(answer, "short\n\n" + "long " * 30 + "\n\nend", Delta(finish_reason="stop"))
-    ended = finished(answer)
-    assert ended.count == 3
-    assert {index for index, _ in [*said.blocks, *ended.blocks]} == {0, 2}
 
 
 @pytest.mark.parametrize("blank", [" ", "\n\n", "\t \n"])

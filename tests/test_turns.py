@@ -643,35 +643,52 @@ async def test_nothing_of_an_answer_is_lost_while_the_store_is_away(
     assert len(model.requests) == 1
 
 
-async def test_nothing_is_taken_over_until_holders_could_renew_when_the_store_was_away(
-    instance: Instance, model: Model, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", ["away", "slow"])
+async def test_begun_turn_is_left_to_its_holder_for_a_moment_when_the_store_was_in_trouble(
+    instance: Instance, model: Model, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     monkeypatch.setattr(turns_room, "PATIENCE_SECONDS", 3600)
+    answer = await instance.send("m1", begin=False)
+    lease = await instance.leases.take("c1")
+    found = await instance.history.turn("c1")
+    assert lease
+    assert found
+    made = Answer(
+        conversation="c1", message=answer, prompt="m1", model="m", created="2026-11-22T10:00:00Z", attempt=1
+    )
+    await instance.history.begin("c1", lease.fence, 1, made.record(), "", made.started())
     read, bell = instance.history.work, Bell()
-    ages: list[float] = []
-    away = True
+    looks, troubled = 0, False
 
     async def work() -> list[Work]:
-        nonlocal away
-        if away:
-            away = False
-            bell.ring()
-            raise Unavailable
-        found = await read()
-        ages.extend(entry.age_seconds for entry in found)
+        nonlocal looks, troubled
+        looks += 1
         bell.ring()
-        return found
+        if trouble == "away" and not troubled:
+            troubled = True
+            raise Unavailable
+        return await read()
 
+    if trouble == "slow":
+        monkeypatch.setattr(turns_room, "SLOW_SECONDS", -1)
     monkeypatch.setattr(instance.history, "work", work)
-    await bell.until(lambda: not away, seconds=10, what="the store was away")
-    answer = await instance.send("m1", begin=False)
-    old = turns_room.GRACE_SECONDS
-    await bell.until(
-        lambda: sum(age > old for age in ages) > 2, seconds=20, what="the turn was seen, and left alone"
-    )
+    await bell.until(lambda: looks > 2, seconds=10, what="the watch looked")
+    await instance.leases.release(lease)  # as one that ran out meanwhile
+    instance.turns.begin("c1")  # as a stop or another prompt does
+    seen = looks
+    await bell.until(lambda: looks > seen + 6, seconds=20, what="the watch saw the turn that nobody holds")
     assert model.requests == []
+    monkeypatch.setattr(turns_room, "SLOW_SECONDS", 3600)
     instance.turns._patient_until = 0
     assert (await instance.end(answer))["finish_reason"] == "stop"
+    assert len(model.requests) == 1
+
+
+async def test_prompt_that_nobody_began_is_answered_at_once_also_when_the_store_was_in_trouble(
+    instance: Instance,
+) -> None:
+    instance.turns._patient_until = float("inf")
+    assert (await instance.end(await instance.send("m1")))["finish_reason"] == "stop"
 
 
 async def cut_off(redis: Redis) -> None:

@@ -116,7 +116,7 @@ class ChatMessage extends HTMLElement {
   }
 
   finish({ blocks, count, finish_reason }) {
-    if (!this.#live.mend(blocks, count)) this.#live.showPlain(this.text);
+    this.#live.mend(blocks, count);
     this.setState("done", finish_reason);
   }
 

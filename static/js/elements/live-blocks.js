@@ -50,16 +50,12 @@ export class LiveBlocks {
     if (untouched && open.isConnected && text) this.#append(text);
   }
 
-  /**
-   * The last rendering: it covers all text, also text that brings no block of its own, as a link's definition.
-   * False where a block is missing: one too large for a frame never comes.
-   */
+  /** The last rendering: it covers all text, also text that brings no block of its own, as a link's definition. */
   mend(blocks, count) {
     this.#clearTail();
     for (const [index, html] of blocks) this.#replace(index, html);
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
     this.#furnish();
-    return this.#element.children.length === count;
   }
 
   #place(html) {
