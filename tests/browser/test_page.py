@@ -154,6 +154,16 @@ async def test_hostile_answer_runs_nothing_and_calls_nobody(page: Page, model: M
     assert await page.title() != "broken"
 
 
+async def test_words_go_in_their_own_direction_and_code_from_left_to_right(page: Page, model: Model) -> None:
+    model.answer("`print()` هي دالة.\n\n```python\nprint([1, 2])\n```\n\n- أولا\n\nAnd in English.")
+    await say(page, "مرحبا")
+    await expect(answers(page)).to_contain_text("And in English.")
+    await expect(button(page, "Send")).to_be_visible()
+    for element, direction in (("ul", "rtl"), ("pre", "ltr"), ("p code", "ltr"), ("p:last-child", "ltr")):
+        await expect(answers(page).locator(f".blocks {element}")).to_have_css("direction", direction)
+    await expect(answers(page).locator(".blocks > p").first).to_have_css("direction", "rtl")
+
+
 async def test_new_chat_and_the_list_lead_back_and_forth(page: Page) -> None:
     await say(page, "One")
     await expect(answers(page)).to_contain_text("You said: One")

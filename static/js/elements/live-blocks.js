@@ -120,6 +120,9 @@ export class LiveBlocks {
   }
 
   #furnish() {
+    // Each block goes in the direction of its words; code has none of its own.
+    for (const code of this.#element.querySelectorAll("code:not([dir])")) code.dir = "ltr";
+    for (const block of this.#element.querySelectorAll(":scope > :not([dir], figure)")) block.dir = "auto";
     for (const figure of this.#element.querySelectorAll("figure.code:not(:has(> code-header))")) {
       figure.prepend(codeHeader(figure.dataset.language));
     }
