@@ -240,7 +240,7 @@ async def test_stop_is_of_the_chat_that_is_shown(
     await expect(messages(page).nth(2)).to_contain_text("One more")
     await chat(page, "Two").click()
     await fresh_store.start()
-    await expect(answers(page)).to_contain_text("It runs", timeout=20_000)
+    await expect(answers(page).last).to_contain_text("It runs", timeout=20_000)
     await button(page, "Stop").click()
     await expect(answers(page)).to_contain_text("Stopped")
     await chat(page, "One").click()
