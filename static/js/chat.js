@@ -275,11 +275,12 @@ export class Chat {
     }
   }
 
-  #offerUndo(chat) {
+  #offerUndo(...removed) {
     const { offer } = this.#parts;
     const before = offer.offersUndo ? this.#removed : [];
-    this.#removed = [...before.filter(({ at }) => Date.now() - at < RESTORABLE_MILLISECONDS), chat];
+    this.#removed = [...before, ...removed].filter(({ at }) => Date.now() - at < RESTORABLE_MILLISECONDS);
     const { length } = this.#removed;
+    if (length === 0) return;
     const words = length === 1 ? "Chat deleted" : `${length} chats deleted`;
     offer.show(words, () => this.#undo(this.#removed));
     this.#say(words);
@@ -289,8 +290,10 @@ export class Chat {
     this.#parts.composer.focus(); // the button goes
     const outcomes = await Promise.allSettled(removed.map(({ id }) => this.#wire.restore(id)));
     const back = removed.filter((_, index) => outcomes[index].status === "fulfilled");
+    const again = removed.filter((_, index) => outcomes[index].reason && outcomes[index].reason.code !== "not_found");
     const shown = back.findLast((chat) => chat.shown);
     if (shown) this.show(shown.id);
+    if (again.length > 0) this.#offerUndo(...again);
     if (back.length < removed.length) this.#tell("Not every chat could be brought back");
     else this.#say(back.length === 1 ? "The chat is back" : "The chats are back");
   }
@@ -314,8 +317,13 @@ export class Chat {
     anywhere("conversation.deleted", (event) => this.#deleted(event.conversation));
     anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
-    anywhere("refused", (error) => this.#tell(error.detail ?? error.message));
+    anywhere("refused", (error) => this.#refused(error));
     this.#parts.socket.addEventListener("state", ({ detail }) => this.#connected(detail.state === "connected"));
+  }
+
+  #refused(error) {
+    this.#parts.transcript.forgetTurn();
+    this.#tell(error.detail ?? error.message);
   }
 
   #connected(connected) {

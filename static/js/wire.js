@@ -37,7 +37,7 @@ export class Wire extends EventTarget {
   #answers = new Answers();
   #places = new Map(); // conversation id -> {at, asked, again}: what is open here, whether and when a new start is asked for
   #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
-  #unsent = new Map(); // command id -> {command, attempts}: a prompt that nobody accepted yet
+  #unsent = new Map(); // command id -> {command, attempts, again}: a prompt that nobody accepted yet, and when it is repeated
   #early = new Map(); // conversation id -> events that came before we knew that the conversation is ours
 
   constructor(socket) {
@@ -145,6 +145,7 @@ export class Wire extends EventTarget {
 
   #sendUnsent(id) {
     const unsent = this.#unsent.get(id);
+    clearTimeout(unsent.again);
     if (this.#socket.send(unsent.command)) unsent.attempts += 1;
   }
 
@@ -240,7 +241,8 @@ export class Wire extends EventTarget {
   #sendAgain({ id }) {
     const unsent = this.#unsent.get(id);
     if (unsent.attempts === 1) this.#emit("refused", new Refused(KEPT));
-    setTimeout(() => this.#unsent.has(id) && this.#sendUnsent(id), ASK_AGAIN_MILLISECONDS);
+    clearTimeout(unsent.again);
+    unsent.again = setTimeout(() => this.#unsent.has(id) && this.#sendUnsent(id), ASK_AGAIN_MILLISECONDS);
   }
 
   #placed(event) {

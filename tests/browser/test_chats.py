@@ -247,8 +247,9 @@ async def test_stop_is_of_the_chat_that_is_shown(
     await expect(answers(page).last).to_contain_text("You said: One more")
 
 
+@pytest.mark.parametrize("leaves", [True, False], ids=["by a reader who left the end", "from the end"])
 async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
-    open_page: OpenPage, instances: Instances, model: Model
+    open_page: OpenPage, instances: Instances, model: Model, leaves: bool
 ) -> None:
     page = await open_page(instances[0])
     await begin(page, "0")
@@ -263,7 +264,8 @@ async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
     await expect(answers(page)).to_have_count(3)
     await expect(answers(page).last).to_contain_text("Anew")
     await answers(page).last.hover()
-    await page.mouse.wheel(0, -3000)  # the reader leaves the end
+    if leaves:
+        await page.mouse.wheel(0, -3000)
     await answers(page).last.get_by_role("button", name="Previous version").click()
     await expect(early).to_be_in_viewport()
     await expect(early.get_by_role("button", name="Next version")).to_be_focused()
@@ -272,3 +274,30 @@ async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
     await expect(answers(page)).to_have_count(3)
     await expect(answers(page).last).to_contain_text("Anew")
     await expect(answers(page).last.get_by_role("button", name="Previous version")).to_be_focused()
+
+
+async def test_suggestion_leaves_what_was_typed(page: Page) -> None:
+    await box(page).fill("My long and careful draft")
+    await page.get_by_role("group", name="Suggestions").get_by_role("button").first.click()
+    await expect(answers(page)).to_contain_text("You said:")
+    await expect(box(page)).to_have_value("My long and careful draft")
+    await page.reload()
+    await expect(box(page)).to_have_value("My long and careful draft")
+
+
+async def test_older_messages_come_also_after_they_were_asked_for_in_a_chat_that_was_left(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "Short", "0")
+    for number in range(1, 30):
+        await say(page, str(number))
+        await expect(answers(page)).to_have_count(number + 1)
+        await expect(button(page, "Send")).to_be_visible()
+    await chat(page, "Short").click()
+    await expect(messages(page)).to_have_count(2)
+    await page.locator("chat-transcript").evaluate("element => element.toggleAttribute('data-loading', true)")
+    await chat(page, "0").click()
+    await expect(messages(page)).to_have_count(50)
+    await messages(page).first.scroll_into_view_if_needed()
+    await expect(messages(page)).to_have_count(60)

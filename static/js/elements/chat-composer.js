@@ -64,11 +64,15 @@ class ChatComposer extends HTMLElement {
     this.#connected = connected;
   }
 
-  /** Take over a text as if it were typed. */
+  /** Take over a text that is about to be sent, as if it were typed before all else. */
   write(text) {
-    this.#box.value = text;
+    this.#putBefore(text);
     this.#keepDraft();
     this.#update();
+  }
+
+  #putBefore(text) {
+    if (!this.#box.value.includes(text)) this.#box.value = this.#box.value ? `${text}\n\n${this.#box.value}` : text;
   }
 
   /** Fade the text that is on its way. */
@@ -89,7 +93,7 @@ class ChatComposer extends HTMLElement {
   /** The text was not taken: it is in the box, whatever else was there. */
   rejected(text, reason) {
     this.setSending(false);
-    if (!this.#box.value.includes(text)) this.#box.value = this.#box.value ? `${text}\n\n${this.#box.value}` : text;
+    this.#putBefore(text);
     this.#keepDraft();
     this.#update();
     this.complain(reason);

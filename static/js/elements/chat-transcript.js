@@ -49,6 +49,7 @@ class ChatTranscript extends HTMLElement {
   /** What is shown belongs to a conversation that is left: nothing of it goes on here. */
   leave() {
     this.#setRunning(null);
+    this.toggleAttribute("data-loading", false);
   }
 
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
@@ -74,12 +75,14 @@ class ChatTranscript extends HTMLElement {
     return here[index - 1]?.dataset.id === first?.parent ? here.slice(0, index) : [];
   }
 
-  #inView() {
+  #sees(element) {
     const { top, bottom } = this.#log.getBoundingClientRect();
-    return this.#messages.find((element) => {
-      const box = element.getBoundingClientRect();
-      return box.bottom > top && box.top < bottom;
-    });
+    const box = element.getBoundingClientRect();
+    return box.bottom > top && box.top < bottom;
+  }
+
+  #inView() {
+    return this.#messages.find((element) => this.#sees(element));
   }
 
   #remember(element, id) {
@@ -92,13 +95,18 @@ class ChatTranscript extends HTMLElement {
     return this.#turned && !this.message(this.#turned.id) && this.hasAttribute("data-more");
   }
 
+  /** The version turned to does not come. */
+  forgetTurn() {
+    this.#turned = null;
+  }
+
   /** Show the version turned to where the other one was, with its button in hand. Says which it is. */
   turn() {
     const turned = this.#turned;
     const shown = turned && this.message(turned.id);
     this.#turned = null;
     if (!shown) return "";
-    if (!turned.pinned) this.#follower.showAt(shown, turned.top);
+    if (!turned.pinned || !this.#sees(shown)) this.#follower.showAt(shown, turned.top);
     const buttons = turned.names.map((name) => shown.querySelector(`${name}:enabled`));
     if (document.activeElement === document.body) buttons.find(Boolean)?.focus({ preventScroll: true });
     return `Version ${shown.siblings.indexOf(turned.id) + 1} of ${shown.siblings.length}`;
@@ -159,7 +167,7 @@ class ChatTranscript extends HTMLElement {
   unsend(id) {
     this.message(`answer-${id}`)?.remove();
     this.message(id)?.remove();
-    this.#setRunning(null);
+    if (this.dataset.running === `answer-${id}`) this.#setRunning(null);
     this.#makeRoom();
   }
 
@@ -167,7 +175,7 @@ class ChatTranscript extends HTMLElement {
   accept(id, message, answer) {
     const element = this.message(id);
     if (!element) return;
-    if (this.message(message)) return this.#acceptShown(id, answer);
+    if (this.message(message)) return this.#acceptShown(id, message, this.message(answer));
     element.rename(message);
     element.setSiblings([message]);
     element.setState("done");
@@ -178,9 +186,11 @@ class ChatTranscript extends HTMLElement {
   }
 
   // A snapshot brought the prompt, and perhaps its answer, before its sender was told.
-  #acceptShown(id, answer) {
+  #acceptShown(id, message, answer) {
     this.unsend(id);
-    if (["waiting", "running"].includes(this.message(answer)?.dataset.state)) this.#setRunning(answer);
+    if (!answer) return;
+    answer.dataset.parent = message;
+    if (["waiting", "running"].includes(answer.dataset.state)) this.#setRunning(answer.dataset.id);
   }
 
   /** A prompt of any tab is part of the conversation. False if its parent is not known here. */
