@@ -160,8 +160,9 @@ class Attempt:
                 sent = self._context(branch, calibration)
             if sent.messages == before.messages:
                 break
-            log.warning("The model refused a context for its length: CONTEXT_TOKENS may be too much for it.")
             error = await self._ask(answer, branch, sent)
+        if calibration > branch.conversation.calibration:
+            log.warning("The model refused a context for its length: CONTEXT_TOKENS may be too much for it.")
         if error is not None:  # less may not have been the remedy
             calibration = branch.conversation.calibration
         counted = (answer.usage or {}).get("prompt_tokens", 0)

@@ -24,7 +24,7 @@ from hypercorn.asyncio import serve as serve_with_hypercorn
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
-from llmchat.errors import StartError
+from llmchat.errors import SettingsError, StartError
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.peers import limit_peers, limit_unread
 from llmchat.settings import Settings
@@ -157,7 +157,7 @@ def _serve_reloaded(settings: Settings, sockets: Sockets) -> None:
 
     try:
         sys.exit(serve(settings, sockets, announce=lambda: None, ends=when_the_parent_ends))
-    except StartError as error:
+    except (SettingsError, StartError) as error:
         sys.exit(f"llmchat: {error}")
 
 

@@ -77,7 +77,7 @@ VARIABLES = (
     Variable(
         "SYSTEM_PROMPT",
         "You are helpful and friendly. Be short but concise as you can!",
-        "what the model is told before every conversation",
+        "what the model is told before every conversation; at most half of CONTEXT_TOKENS",
     ),
     Variable(
         "CONTEXT_TOKENS",
@@ -236,7 +236,7 @@ class Settings:
     def read(cls, env: Mapping[str, str] | None = None, *, local: bool) -> Settings:
         """Read `env` (the process' own where None), and where `local` the file .env for what it leaves out."""
         reader = _Reader(os.environ if env is None else env, local=local)
-        offered = reader.names("OPENAI_MODELS", _is_model)
+        offered = reader.names("OPENAI_MODELS")
         model = offered[0] if offered and not reader.given("OPENAI_MODEL") else reader.text("OPENAI_MODEL")
         return cls(
             openai_api_key=reader.optional("OPENAI_API_KEY", _is_header_value),
@@ -375,10 +375,6 @@ def _is_prefix(value: str) -> bool:
 
 def _is_header_value(value: str) -> bool:
     return value.isascii() and value.isprintable() and " " not in value
-
-
-def _is_model(value: str) -> bool:
-    return value.isprintable()
 
 
 def _is_http_url(value: str) -> bool:

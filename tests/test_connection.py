@@ -246,6 +246,16 @@ async def test_repeat_of_a_regenerate_is_answered_with_where_the_client_stands(
     assert len(model.requests) == 2
 
 
+async def test_system_prompt_that_leaves_no_room_is_too_long(house: House) -> None:
+    socket = await house.connect()
+    conversation = await begin(socket)
+    update = {"type": "conversation.update", "conversation": conversation}
+    assert (await socket.ask(**update, system="Be kind."))["type"] == "conversation.updated"
+    assert (await socket.ask(**update, system="世" * 4_001))["code"] == "too_long"
+    snapshot = await socket.ask(type="conversation.open", conversation=conversation)
+    assert snapshot["system"] == "Be kind."
+
+
 async def test_another_session_is_told_nothing(house: House) -> None:
     alice, mallory = await house.connect(), await house.connect("mallory")
     conversation = await begin(alice)

@@ -90,6 +90,13 @@ async def test_a_malformed_variable_is_one_line(start: Start, command: str) -> N
     assert line == "PORT is 'eighty': it must be a port from 0 to 65535."
 
 
+@pytest.mark.parametrize("command", ["run", "serve"])
+async def test_a_system_prompt_that_leaves_no_room_is_one_line(start: Start, command: str) -> None:
+    given = {**DEPLOYED, "PORT": "0", "CONTEXT_TOKENS": "256", "SYSTEM_PROMPT": "You must obey. " * 40}
+    line = await refused(await start(command, **given))
+    assert line.startswith("SYSTEM_PROMPT takes more than half of the context, which is 256 tokens")
+
+
 async def test_a_folder_that_cannot_be_written_is_one_line(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = await refused(await start(DATA_DIR="file/data", PORT="0"))

@@ -1,6 +1,6 @@
 -- Read a branch from a message upwards, newest first, and all that belongs to it, in one step.
 -- `from`: a message id, '' for the tip; `above` = '1' begins at its parent. Ends after `limit` messages or `bytes`
--- of them, of each no more counted than what it has beyond `beside`. `with_reasoning` = '1' reads that, too.
+-- of them; of each record counts only what it has beyond `beside` bytes. `with_reasoning` = '1' reads that, too.
 local conversation, messages, tree, turn, text, reasoning = unpack(KEYS)
 local session, from, above, limit, bytes, beside, with_reasoning = unpack(ARGV)
 

@@ -25,6 +25,15 @@ async def begin(page: Page, *texts: str) -> None:
         await expect(button(page, "Send")).to_be_visible()
 
 
+async def begin_long(page: Page) -> None:
+    """Begin a chat of 60 messages: more than a snapshot has."""
+    await begin(page, "0")
+    for number in range(1, 30):
+        await say(page, str(number))
+        await expect(answers(page)).to_have_count(number + 1)
+        await expect(button(page, "Send")).to_be_visible()
+
+
 def chat(page: Page, title: str) -> Locator:
     return chats(page).filter(has_text=title)
 
@@ -187,11 +196,7 @@ async def test_older_messages_come_on_request_and_nothing_moves(
     open_page: OpenPage, instances: Instances
 ) -> None:
     page = await open_page(instances[0])
-    await begin(page, "0")
-    for number in range(1, 30):
-        await say(page, str(number))
-        await expect(answers(page)).to_have_count(number + 1)
-        await expect(button(page, "Send")).to_be_visible()
+    await begin_long(page)
     await page.reload()
     await expect(messages(page)).to_have_count(50)
     first = messages(page).first
@@ -252,11 +257,7 @@ async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
     open_page: OpenPage, instances: Instances, model: Model, leaves: bool
 ) -> None:
     page = await open_page(instances[0])
-    await begin(page, "0")
-    for number in range(1, 30):
-        await say(page, str(number))
-        await expect(answers(page)).to_have_count(number + 1)
-        await expect(button(page, "Send")).to_be_visible()
+    await begin_long(page)
     early = answers(page).nth(2)
     model.answer("Anew")
     await early.hover()
@@ -289,11 +290,8 @@ async def test_older_messages_come_also_after_they_were_asked_for_in_a_chat_that
     open_page: OpenPage, instances: Instances
 ) -> None:
     page = await open_page(instances[0])
-    await begin(page, "Short", "0")
-    for number in range(1, 30):
-        await say(page, str(number))
-        await expect(answers(page)).to_have_count(number + 1)
-        await expect(button(page, "Send")).to_be_visible()
+    await begin(page, "Short")
+    await begin_long(page)
     await chat(page, "Short").click()
     await expect(messages(page)).to_have_count(2)
     await page.locator("chat-transcript").evaluate("element => element.toggleAttribute('data-loading', true)")

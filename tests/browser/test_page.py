@@ -72,6 +72,20 @@ async def test_page_shows_the_answer_as_live_markdown(page: Page, model: Model) 
     await expect(chats(page)).to_have_text(["Write a function"])
 
 
+async def test_page_shows_that_an_answer_is_awaited_until_its_first_words(page: Page, model: Model) -> None:
+    gate = Gate()
+    model.answer(gate, "At last")
+    await say(page, "Think first")
+    await gate.wait()
+    awaited = answers(page).get_by_text("Waiting for the answer")
+    await expect(awaited).to_be_visible()
+    await page.reload()
+    await expect(awaited).to_be_visible()
+    gate.open()
+    await expect(answers(page)).to_contain_text("At last")
+    await expect(awaited).to_be_hidden()
+
+
 async def test_stop_keeps_the_text_and_closes_the_models_connection(page: Page, model: Model) -> None:
     gate = Gate()
     model.answer("As far as ", gate, "this")

@@ -125,6 +125,20 @@ async def test_stop_from_the_other_instance_closes_the_models_connection(
     assert finished["finish_reason"] == "stop"
 
 
+async def test_prompts_and_keys_stay_out_of_the_log_whatever_the_libraries_are_told(
+    store: Store, start_instance: StartInstance, connect: Connect, model: Model
+) -> None:
+    instance = await start_instance(store, OPENAI_LOG="debug")
+    client = await connect(instance)
+    model.answer("An answer of nobody's business")
+    await client.prompt("A prompt of nobody's business")
+    model.refuse(400, message="refused: nobody's business")
+    await client.prompt("Another prompt of nobody's business")
+    assert "nobody's business" not in instance.text
+    assert "DEBUG" not in instance.text
+    assert "sk-of-the-tests" not in instance.text
+
+
 async def test_stop_of_nothing_tells_where_the_conversation_is(
     instances: Instances, connect: Connect
 ) -> None:
