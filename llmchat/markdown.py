@@ -5,7 +5,8 @@ slow lexer. Each block is exactly one top-level element, and the sanitiser has t
 
 Growing text is cut where it cannot change any more: everything before the cut is rendered for good, only
 the tail behind it is parsed again. Two allowances, both earned by the text that came in, bound what that
-costs for any text: characters parsed, and bytes of HTML for blocks that are not finished yet. The one thing
+costs for any text: characters parsed, and bytes of HTML for blocks that are not finished yet. A third bounds
+the HTML of any text, whole or growing: a block that is out of all proportion shows its source. The one thing
 that reaches back over the cut is a link reference definition; `LiveMarkdown.finish` mends that.
 """
 

@@ -166,7 +166,7 @@ class Turns:
         with self._noticing_outages():
             found = await self._work()
         for entry, has_turn, is_held in found:
-            if has_turn and not is_held and not self._patient:
+            if has_turn and not is_held:
                 self.begin(entry.conversation)
             elif not has_turn and entry.age_seconds > STALE_SECONDS:
                 await self._history.forget_work(entry)
