@@ -1,8 +1,10 @@
-"""The command line: `run` (default), `serve`, `parts`. It knows which parts a start needs and in which order."""
+"""The command line: `run` (default), `serve`, `parts`, `hash`. Knows which parts a start needs, in which order."""
 
 from __future__ import annotations
 
 import argparse
+import getpass
+import platform
 import signal
 import sys
 import textwrap
@@ -10,16 +12,18 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from llmchat import __version__
+from llmchat.access import hash_of
 from llmchat.embedded import Embedded, lacking
 from llmchat.errors import SettingsError, StartError
 from llmchat.serve import address_of, bind, serve, serve_and_reload
-from llmchat.settings import VARIABLES, Settings
+from llmchat.settings import PASSWORD_LENGTH, VARIABLES, Settings
 
 COMMANDS = """\
 commands:
   run    serve on this machine (default); Redis and the model are embedded where they are not configured
   serve  serve the public, as one instance of any number: everything has to be configured
   parts  print the file of the embedded parts that `run` still needs installed here, if any
+  hash   ask for a password and print its hash, for ACCESS_PASSWORD
 """
 
 
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)  # as process 1 of a container nobody else would
     command = _parser().parse_args(arguments).command
     try:
-        return {"run": run, "serve": serve_public, "parts": parts}[command]()
+        return {"run": run, "serve": serve_public, "parts": parts, "hash": hash_password}[command]()
     except (SettingsError, StartError) as error:
         print(f"llmchat: {error}", file=sys.stderr)
         return 2
@@ -61,7 +65,9 @@ def serve_public() -> int:
     address = address_of(settings.host, sockets)
 
     def announce() -> None:
-        print(f"llmchat {__version__} serves at {address}; model {_model(settings)}", flush=True)
+        for line in _found(settings):
+            print(line)
+        print(f"llmchat {__version__} serves at {address}", flush=True)
 
     return serve(settings, sockets, announce=announce)
 
@@ -72,6 +78,30 @@ def parts() -> int:
     if needed:
         print(needed)
     return 0
+
+
+def hash_password() -> int:
+    """Ask for a password and print its hash."""
+    try:
+        given = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    except EOFError:
+        given = ""
+    if len(given) < PASSWORD_LENGTH:
+        raise StartError(f"A password of at least {PASSWORD_LENGTH} characters is needed.")
+    print(hash_of(given))
+    return 0
+
+
+def _found(settings: Settings) -> list[str]:
+    """Say in lines what a deployment will do, for whoever reads its log first."""
+    proxies, rate = settings.trusted_proxy_hops, settings.prompts_per_minute
+    asked = "asked" if settings.access_password else "not asked: who has the address may chat"
+    believed = f"{proxies}, address from {settings.trusted_ip_header}" if proxies else "none"
+    return [
+        f"Python {platform.python_version()}; the model that answers: {_model(settings)}",
+        f"Hosts: {', '.join(settings.allowed_hosts)}; proxies believed: {believed}",
+        f"A password is {asked}; a session may send {rate or 'any number of'} prompts a minute",
+    ]
 
 
 def _model(settings: Settings) -> str:
@@ -99,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{COMMANDS}\nsettings, from the environment or (run) from the file .env:\n{_settings()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", nargs="?", choices=("run", "serve", "parts"), default="run")
+    parser.add_argument("command", nargs="?", choices=("run", "serve", "parts", "hash"), default="run")
     parser.add_argument("--version", action="version", version=f"llmchat {__version__}")
     return parser
 

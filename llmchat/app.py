@@ -10,21 +10,25 @@ from pathlib import Path
 from quart import Quart
 
 from llmchat import __version__, events
+from llmchat.access import Access
 from llmchat.blueprints import chat as chat_blueprint
 from llmchat.blueprints import ops as ops_blueprint
 from llmchat.blueprints import page as page_blueprint
+from llmchat.blueprints import sign_in as sign_in_blueprint
 from llmchat.blueprints.rooms import EXTENSION, Rooms
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.completion import Completions
 from llmchat.conversation import leaves_room
 from llmchat.doors import Doors
-from llmchat.errors import SettingsError, Unavailable
+from llmchat.errors import SettingsError, StartError
+from llmchat.health import Health
 from llmchat.history import History
 from llmchat.keys import Keys
 from llmchat.lease import Leases
+from llmchat.limits import Limits, Rates
 from llmchat.listing import Listing
-from llmchat.redis_client import available, connect
+from llmchat.redis_client import connect, place_of
 from llmchat.session import Sessions
 from llmchat.settings import Settings
 from llmchat.turns import Turns
@@ -66,7 +70,21 @@ def create_app(settings: Settings | None = None) -> Quart:
         models=chat.models,
         limits=chat.limits,
     )
-    rooms = Rooms(chat=chat, broadcaster=broadcaster, sessions=sessions, turns=turns, ready=ready)
+    rates = Rates(
+        prompts=settings.prompts_per_minute,
+        connections=settings.connections_per_minute,
+        frames=settings.frames_per_minute,
+    )
+    rooms = Rooms(
+        chat=chat,
+        broadcaster=broadcaster,
+        sessions=sessions,
+        access=Access(settings.access_password, settings.secret_key, settings.secret_key_fallbacks),
+        limits=Limits(redis, keys, rates),
+        health=Health(redis, place_of(settings.redis_url), require_durable=settings.require_durable_redis),
+        turns=turns,
+        ready=ready,
+    )
 
     root = Path(__file__).resolve().parent.parent
     app = Quart(
@@ -77,23 +95,25 @@ def create_app(settings: Settings | None = None) -> Quart:
     )
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[EXTENSION] = rooms
-    for blueprint in (page_blueprint, chat_blueprint, ops_blueprint):
+    for blueprint in (page_blueprint, sign_in_blueprint, chat_blueprint, ops_blueprint):
         app.register_blueprint(blueprint.blueprint)
     app.asgi_app = Doors(  # type: ignore[method-assign]
         app.asgi_app,
         allowed_hosts=settings.allowed_hosts,
         trusted_origins=settings.csrf_trusted_origins,
         proxy_hops=settings.trusted_proxy_hops,
+        address_header=settings.trusted_ip_header,
     )
 
     @app.while_serving
     async def serving() -> AsyncGenerator[None, None]:
-        try:
-            async with available():
-                await redis.ping()
-        except Unavailable as error:
-            cause = f"{type(error.__cause__).__name__} {error.__cause__}"
-            log.warning("Redis cannot be reached yet; the chat works as soon as it can: %s", cause)
+        if not rooms.health.checked:  # else `serve` waited for it
+            try:
+                await rooms.health.check(0)
+            except StartError as error:
+                if settings.require_durable_redis:
+                    raise
+                log.warning("%s The chat works as soon as it can.", error)
         async with turns:
             yield
             await rooms.stop()

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmchat import events
 from llmchat.conversation import Branch, Conversation, derived_id, first_words, leaves_room, milliseconds
-from llmchat.errors import BadField, Busy, NotFound, TooLong
+from llmchat.errors import BadField, Busy, NotFound, RateLimited, TooLong
 from llmchat.events import (
     ConversationListed,
     ConversationOlderEvent,
@@ -19,6 +19,7 @@ from llmchat.events import (
     MessageAccepted,
 )
 from llmchat.history import TIP, History
+from llmchat.limits import Allowance
 from llmchat.listing import Listing
 from llmchat.markdown import render
 from llmchat.settings import Settings
@@ -127,22 +128,23 @@ class Chat:
         """Name the conversation of a prompt: the one it names, or the one that follows from session and id."""
         return command.conversation or derived_id("conversation", session, command.id)
 
-    async def send(self, session: str, command: events.MessageSend) -> Accepted:
+    async def send(self, session: str, command: events.MessageSend, allowance: Allowance) -> Accepted:
         """Take a prompt, once for each id, and have it answered.
 
-        Raises TooLong, BadField, NotFound, Conflict, Busy.
+        Raises TooLong, BadField, NotFound, Conflict, Busy, RateLimited.
         """
         self._check_text("text", command.text)
         if not command.text.strip():
             raise BadField("The field text is wrong: it must have a word in it.")
         conversation = self.conversation_of(session, command)
         message = derived_id("message", conversation, command.id)
+        model = ""
         try:
             model = self._checked_model(command.model)
-        except BadField:  # of a repeat, no field but the text counts
+            await allowance.prompt()
+        except (BadField, RateLimited):  # of a repeat, no field but the text counts
             if not await self._history.has_prompt(session, conversation, message):
                 raise
-            model = ""
         if command.conversation and not model:
             model = (await self._history.conversation(session, conversation)).model_among(self._offered)
         try:
@@ -179,8 +181,13 @@ class Chat:
         self._turns.begin(conversation)  # should nobody make it any more: then it ends here
         return True
 
-    async def regenerate(self, session: str, command: events.CompletionRegenerate) -> bool:
-        """Have a prompt answered once more; False where this very command did before. Raises NotFound, BadField, Busy."""
+    async def regenerate(
+        self, session: str, command: events.CompletionRegenerate, allowance: Allowance
+    ) -> bool:
+        """Have a prompt answered once more; False where this very command did before.
+
+        Raises NotFound, BadField, Busy, RateLimited.
+        """
         known = await self._history.conversation(session, command.conversation)
         message = await self._history.message(session, command.conversation, command.message)
         prompt = message["id"]
@@ -188,13 +195,15 @@ class Chat:
             prompt = message["parent"]
         elif known.turn is None and await self._answered(known.id, prompt):
             raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
+        model = self._checked_model(command.model) or known.model_among(self._offered)
+        await allowance.prompt()
         attempt = command.id or str(known.at["offset"])
         made = await self._history.regenerate(
             session=session,
             conversation=known.id,
             prompt=prompt,
             answer=derived_id("answer", known.id, message["id"], attempt),
-            model=self._checked_model(command.model) or known.model_among(self._offered),
+            model=model,
         )
         self._turns.begin(known.id)
         await self._listing.updated(session, known.id, used=True)

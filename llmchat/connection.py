@@ -17,9 +17,10 @@ from typing import Any, Protocol
 from llmchat import events
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.chat import Chat
-from llmchat.errors import CommandError, NotFound, Unavailable
+from llmchat.errors import CommandError, NotFound, RateLimited, Unavailable
 from llmchat.events import Command, ConversationCurrent, Error, Event, Pong
 from llmchat.keys import group_of_conversation, group_of_session
+from llmchat.limits import Allowance
 
 COMMANDS_WAITING = 100
 FRAMES_WAITING = 1000
@@ -35,7 +36,10 @@ OPEN_CONVERSATIONS = 100
 REPEAT_SECONDS = 0.25
 RECENT_AFTER_LAPSE = 20
 
-RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG = 1012, 1013, 1008, 1009, 1011
+COUNT_SECONDS = 1.0
+"""Between two takings of the allowance for frames: a second of them is bounded here."""
+
+RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT = 1012, 1013, 1008, 1009, 1011, 4401
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +69,40 @@ class _Told:
     offset: int
 
 
-async def frames(socket: Socket) -> AsyncIterator[str | None]:
+class Meter:
+    """Counts the frames read, and takes them of the allowance now and then: reading waits for nothing."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._untaken = 0
+        self._some = asyncio.Event()
+
+    def count(self) -> None:
+        """Count one."""
+        self._untaken += 1
+        self._some.set()
+
+    async def take(self) -> None:
+        """Take them for ever. Raises Closing where they are too many; not while Redis is away."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(COUNT_SECONDS)
+            count, self._untaken = self._untaken, 0
+            self._some.clear()
+            with suppress(Unavailable):
+                try:
+                    await self._allowance.frames(count)
+                except RateLimited:
+                    raise Closing(FLOOD, "Too many frames.") from None
+
+
+async def frames(socket: Socket, meter: Meter) -> AsyncIterator[str | None]:
     """Read text frames, None for one of another kind. Raises Closing for one too large, and for a flood."""
     loop = asyncio.get_running_loop()
     tokens, last = float(FRAMES_AT_ONCE), loop.time()
     while True:
         frame = await socket.receive()
+        meter.count()
         now = loop.time()
         tokens, last = min(FRAMES_AT_ONCE, tokens + (now - last) * FRAMES_PER_SECOND) - 1, now
         if tokens < 0:
@@ -107,10 +139,12 @@ class Connection:
     """Serves one websocket until either side ends it."""
 
     def __init__(
-        self, socket: Socket, session: str, chat: Chat, broadcaster: Broadcaster, ready: Event
+        self, socket: Socket, allowance: Allowance, chat: Chat, broadcaster: Broadcaster, ready: Event
     ) -> None:
         self._socket = socket
-        self._session = session
+        self._session = allowance.session
+        self._allowance = allowance
+        self._meter = Meter(allowance)
         self._chat = chat
         self._broadcaster = broadcaster
         self._ready = ready
@@ -151,6 +185,7 @@ class Connection:
             self._relay,
             self._write,
             self._watch_store,
+            self._meter.take,
             self._until_closing,
         )
         try:
@@ -186,7 +221,7 @@ class Connection:
 
     async def _read(self) -> None:
         """Only read, check and count: what waits here is memory."""
-        async for frame in frames(self._socket):
+        async for frame in frames(self._socket, self._meter):
             if frame is None:
                 self._tell(Error(code="bad_frame", detail="The frame is not text."))
                 continue
@@ -208,7 +243,9 @@ class Connection:
                     raise Unavailable
                 await self._carry_out[type(command)](command)
             except CommandError as error:
-                self._tell(Error(id=command.id, code=error.code, detail=error.detail))
+                self._tell(
+                    Error(id=command.id, code=error.code, detail=error.detail, retry_after=error.retry_after)
+                )
             except Closing:
                 raise
             except Exception:
@@ -244,6 +281,8 @@ class Connection:
                 continue
             if message["type"] == "event":
                 await self._relay_event(message)
+            elif message["type"] == "signed_out":
+                raise Closing(SIGNED_OUT, "You signed out.")
             else:
                 self._put(message["frame"])
 
@@ -385,7 +424,7 @@ class Connection:
         await self._join(conversation)
         try:
             async with self._telling:
-                accepted = await self._chat.send(self._session, command)
+                accepted = await self._chat.send(self._session, command, self._allowance)
                 if conversation not in self._told:
                     told = _Told(**accepted.now)
                     told.offset -= not accepted.repeated
@@ -406,7 +445,7 @@ class Connection:
             await self._tell_current(command.conversation, command.id)
 
     async def _regenerate(self, command: events.CompletionRegenerate) -> None:
-        if not await self._chat.regenerate(self._session, command):
+        if not await self._chat.regenerate(self._session, command, self._allowance):
             await self._tell_current(command.conversation, command.id)
 
     async def _tell_current(self, conversation: str, command: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What every request passes first, http and websocket alike: Host, Origin, trusted scheme; security headers out.
+"""What every request passes first, http and websocket alike: Host, Origin, what trusted proxies say; headers out.
 
 An ASGI middleware that knows nothing of the app behind it.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from ipaddress import ip_address
 from typing import Any
 
 CONTENT_SECURITY_POLICY = (
@@ -34,26 +37,40 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
+SECURE_HEADERS = [(b"strict-transport-security", b"max-age=31536000")]
+"""Over https: for this host alone, whoever else may be under its name."""
 ABORT = "llmchat.abort"
 """In a scope's state, where the server put it: a callable that cuts the connection."""
 DRAIN_SECONDS = 3.0
 """After a websocket was served; of silence only, where the server gives no way to cut the connection."""
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-HEALTH_PATHS = {"/healthz"}
+HEALTH_PATHS = {"/healthz", "/readyz"}
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_-][0-9a-z_.-]*)(:[0-9]{1,5})?", re.ASCII)
 SECURE = {"http": "https", "ws": "wss"}
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
+WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+"""Of the request or websocket that is being served: for log lines, and to quote."""
 
 
 class Doors:
     """Lets in what names an allowed Host and comes from our own page, or from no page at all."""
 
     def __init__(
-        self, app: Any, *, allowed_hosts: Sequence[str], trusted_origins: Sequence[str], proxy_hops: int
+        self,
+        app: Any,
+        *,
+        allowed_hosts: Sequence[str],
+        trusted_origins: Sequence[str],
+        proxy_hops: int,
+        address_header: str = "x-forwarded-for",
     ) -> None:
         self._app = app
         self._allowed_hosts = [host.lower() for host in allowed_hosts]
         self._trusted_origins = {origin.lower().rstrip("/") for origin in trusted_origins}
         self._proxy_hops = proxy_hops
+        self._address_header = address_header.encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one ASGI scope."""
@@ -64,14 +81,16 @@ class Doors:
         for name, value in scope["headers"]:  # several lines of one name are one list
             before = headers.get(name.lower())
             headers[name.lower()] = (f"{before}, " if before is not None else "") + value.decode("latin-1")
-        scope = scope | {"scheme": self._scheme(scope, headers)}
+        scope = scope | {"scheme": self._scheme(scope, headers), "client": self._client(scope, headers)}
+        request_id.set(self._request_id(headers))
+        send = _with_headers(send, secure=scope["scheme"] in SECURE.values())
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             await _refuse(scope, send, *refusal)
         elif scope["type"] == "websocket":
             await _websocket(self._app, scope, receive, send)
         else:
-            await self._app(scope, receive, _with_headers(send))
+            await self._app(scope, receive, send)
 
     def _refusal(self, scope: Any, headers: dict[bytes, str]) -> tuple[int, str] | None:
         if scope["path"] not in HEALTH_PATHS and not self._host_allowed(headers.get(b"host", "")):
@@ -98,11 +117,27 @@ class Doors:
     def _scheme(self, scope: Any, headers: dict[bytes, str]) -> str:
         """Follow X-Forwarded-Proto, as the outermost trusted proxy wrote it."""
         given: str = scope["scheme"]
-        forwarded = [part.strip().lower() for part in headers.get(b"x-forwarded-proto", "").split(",")]
-        if self._proxy_hops == 0 or forwarded == [""]:
-            return given
-        outermost = forwarded[max(0, len(forwarded) - self._proxy_hops)]
+        outermost = self._told(headers, b"x-forwarded-proto").lower()
         return SECURE.get(given, given) if outermost in SECURE.values() else given
+
+    def _client(self, scope: Any, headers: dict[bytes, str]) -> tuple[str, int] | None:
+        """Follow the header in which the outermost trusted proxy wrote who asked it."""
+        told = self._told(headers, self._address_header)
+        ported = WITH_PORT.fullmatch(told)
+        try:
+            return str(ip_address(ported[1] or ported[2] if ported else told)), 0
+        except ValueError:
+            peer: tuple[str, int] | None = scope.get("client")
+            return peer
+
+    def _request_id(self, headers: dict[bytes, str]) -> str:
+        told = headers.get(b"x-request-id", "") if self._proxy_hops else ""
+        return told if REQUEST_ID.fullmatch(told) else secrets.token_hex(8)
+
+    def _told(self, headers: dict[bytes, str], name: bytes) -> str:
+        """Find what the outermost trusted proxy wrote: each appends to what it got, or writes anew."""
+        told = [part.strip() for part in headers.get(name, "").split(",")]
+        return told[max(0, len(told) - self._proxy_hops)] if self._proxy_hops else ""
 
 
 def _host_name(host: str) -> str:
@@ -127,8 +162,6 @@ async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
     async def sent(message: Any) -> None:
         nonlocal open_
         open_ = open_ or message["type"] == "websocket.accept"
-        if message["type"] == "websocket.http.response.start":
-            message = message | {"headers": [*message["headers"], *HEADERS]}
         await send(message)
 
     await app(scope, received, sent)
@@ -151,16 +184,20 @@ async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
-        *HEADERS,
     ]
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": body, "more_body": False})
 
 
-def _with_headers(send: Any) -> Any:
+def _with_headers(send: Any, *, secure: bool) -> Any:
+    own = [(b"x-request-id", request_id.get().encode())]
+    ours = [*HEADERS, *(SECURE_HEADERS if secure else ()), *own]
+
     async def wrapped(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            message = message | {"headers": [*message["headers"], *HEADERS]}
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            message = message | {"headers": [*message["headers"], *ours]}
+        elif message["type"] == "websocket.accept":
+            message = message | {"headers": [*message.get("headers", ()), *own]}
         await send(message)
 
     return wrapped

@@ -11,12 +11,15 @@ LlmchatError
 │   ├── NotFound             no such conversation or message, or another session's
 │   ├── Conflict             an id used before with another text
 │   ├── Busy                 an answer is running
+│   ├── RateLimited          so much at once is more than a session or an address may
 │   └── Unavailable          Redis is away or full (ours to mend, the client's to repeat)
 ├── Fenced                   ours: another instance holds the turn now
 └── ProviderError            the model server's: becomes `completion.failed`
 """
 
 from __future__ import annotations
+
+import math
 
 
 class LlmchatError(Exception):
@@ -39,6 +42,8 @@ class CommandError(LlmchatError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.retry_after: int | None = None
+        """In seconds, where waiting helps."""
         self.id: str | None = None
         """Of the command, where it could be read."""
 
@@ -83,6 +88,17 @@ class Busy(CommandError):
     """An answer is running in this conversation."""
 
     code = "busy"
+
+
+class RateLimited(CommandError):
+    """More than a session, or an address, may do in a minute. `retry_after` is in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after: float) -> None:
+        seconds = math.ceil(retry_after)
+        super().__init__(f"That was a lot at once. Try again in {seconds} second{'s' * (seconds != 1)}.")
+        self.retry_after = seconds
 
 
 class Unavailable(CommandError):

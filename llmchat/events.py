@@ -365,6 +365,7 @@ class Error(Event):
     id: str | None = None
     code: str
     detail: str
+    retry_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

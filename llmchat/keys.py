@@ -79,6 +79,10 @@ class Keys:
         """Name the sorted set of a session's conversations: id → time of last use, in ms."""
         return f"{self.prefix}:{{{group_of_session(session)}}}:conversations"
 
+    def limit(self, kind: str, who: str) -> str:
+        """Name the allowance of a session or an address: the time at which it will be full again, in ms."""
+        return f"{self.prefix}:limit:{kind}:{who}"
+
     @property
     def work(self) -> str:
         """The sorted set of conversations with a turn: id → time it began, in ms. May hold stale entries."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -46,6 +47,14 @@ def connect(url: str, *, connections: int = 50, retries: int = 1) -> Redis:
 def connect_subscriber(url: str) -> Redis:
     """Make the client for one subscriber: it never reconnects by itself, so that no gap is silent."""
     return _client(url, 2, Retry(NoBackoff(), 0))
+
+
+def place_of(url: str) -> str:
+    """Name the server of a URL, without its login."""
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        return parts.path
+    return f"{f'[{parts.hostname}]' if ':' in parts.hostname else parts.hostname}:{parts.port or 6379}"
 
 
 def _client(url: str, connections: int, retry: Retry) -> Redis:

@@ -6,16 +6,19 @@ import asyncio
 import json
 import logging
 import secrets
+from contextlib import suppress
 from typing import Any
 
 from llmchat import events
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.chat import Chat
-from llmchat.connection import BUG, FLOOD, Closing, Socket, close, frames, send
+from llmchat.connection import BUG, FLOOD, SIGNED_OUT, Closing, Meter, Socket, close, frames, send
 from llmchat.errors import CommandError, NotFound, Unavailable
-from llmchat.keys import group_of_conversation
+from llmchat.keys import group_of_conversation, group_of_session
+from llmchat.limits import Allowance
 
 PROMPTS_WAITING = 100
+REPEAT_SECONDS = 0.25
 LOOK_SECONDS = 5.0
 """An answer's end that was not told is looked for so often."""
 
@@ -25,9 +28,11 @@ log = logging.getLogger(__name__)
 class SeedConnection:
     """One connection is one conversation with memory; prompts are answered one after the other."""
 
-    def __init__(self, socket: Socket, session: str, chat: Chat, broadcaster: Broadcaster) -> None:
+    def __init__(self, socket: Socket, allowance: Allowance, chat: Chat, broadcaster: Broadcaster) -> None:
         self._socket = socket
-        self._session = session
+        self._session = allowance.session
+        self._allowance = allowance
+        self._meter = Meter(allowance)
         self._chat = chat
         self._broadcaster = broadcaster
         self._conversation: str | None = None
@@ -42,9 +47,16 @@ class SeedConnection:
     async def serve(self) -> None:
         """Serve until either side ends it."""
         closing: BaseException = Closing(BUG, "An error of ours.")
+        parts = (
+            self._read,
+            self._answer_all,
+            self._meter.take,
+            self._until_signed_out,
+            self._until_closing,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:  # each part ends only by raising
-                for part in (self._read, self._answer_all, self._until_closing):
+                for part in parts:
                     tasks.create_task(part())
         except* Closing as ended:
             closing = ended.exceptions[0]
@@ -55,8 +67,21 @@ class SeedConnection:
     async def _until_closing(self) -> None:
         raise await self._closing
 
+    async def _until_signed_out(self) -> None:
+        while True:
+            try:
+                async with self._broadcaster.channel("seed.") as channel:
+                    await self._broadcaster.group_add(group_of_session(self._session), channel)
+                    while True:
+                        with suppress(ChannelLapsed):
+                            if (await self._broadcaster.receive(channel))["type"] == "signed_out":
+                                raise Closing(SIGNED_OUT, "You signed out.")
+            except Unavailable:
+                await self._broadcaster.ready.wait()
+                await asyncio.sleep(REPEAT_SECONDS)
+
     async def _read(self) -> None:
-        async for frame in frames(self._socket):
+        async for frame in frames(self._socket, self._meter):
             prompt = _prompt(frame) if frame is not None else None
             if prompt is None:
                 continue
@@ -84,7 +109,7 @@ class SeedConnection:
         conversation = self._chat.conversation_of(self._session, command)
         async with self._broadcaster.channel("seed.") as channel:
             await self._broadcaster.group_add(group_of_conversation(conversation), channel)
-            accepted = await self._chat.send(self._session, command)
+            accepted = await self._chat.send(self._session, command, self._allowance)
             self._conversation = conversation
             await self._chat.tell_list(self._session, conversation)
             while True:

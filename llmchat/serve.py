@@ -24,6 +24,7 @@ from hypercorn.asyncio import serve as serve_with_hypercorn
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
+from llmchat.doors import request_id
 from llmchat.errors import SettingsError, StartError
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.peers import limit_peers, limit_unread
@@ -87,11 +88,18 @@ def configure_logging(debug: bool) -> None:
     """One line an entry on stderr."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format="%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s",
         stream=sys.stderr,
         force=True,
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_with_request_id)
     quiet()
+
+
+def _with_request_id(record: logging.LogRecord) -> bool:
+    record.request_id = request_id.get()
+    return True
 
 
 def quiet() -> None:
@@ -183,6 +191,10 @@ async def _serve(
     if ends:
         ends(stop.ask_from_thread(loop))
 
+    with stop.on_signals():
+        if not await _prepared(app, settings.redis_wait_seconds, stop):
+            return
+
     async def until_stopped() -> None:
         announce()
         await stop.asked.wait()
@@ -262,6 +274,19 @@ class _Stop:
     def _cut(self) -> None:
         if self.serving:
             self.serving.cancel()
+
+
+async def _prepared(app: Any, seconds: float, stop: _Stop) -> bool:
+    """Wait for what the app needs; false where a signal came first. Raises StartError."""
+    checking = asyncio.create_task(app.extensions["llmchat"].health.check(seconds))
+    asked = asyncio.create_task(stop.asked.wait())
+    await asyncio.wait((checking, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if stop.asked.is_set():
+        checking.cancel()
+        return False
+    await checking
+    return True
 
 
 async def _stop_app(app: Any) -> None:

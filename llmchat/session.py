@@ -11,11 +11,44 @@ from itsdangerous import BadSignature, TimestampSigner
 COOKIE_SECONDS = 400 * 86_400
 
 
+class SignedCookie:
+    """A cookie whose value only we can make; signed with the first key, read with all."""
+
+    def __init__(
+        self, name: str, seconds: int, salt: str, secret_key: str, fallbacks: Sequence[str] = ()
+    ) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._signer = TimestampSigner([*reversed(fallbacks), secret_key], salt=f"llmchat.{salt}")
+
+    def read(self, cookies: str | None, *, secure: bool, aged: bool = False) -> str | None:
+        """Find the value in a Cookie header; None without a valid one, with `aged` also where it is too old.
+
+        Else its age is the browser's to count: clocks differ.
+        """
+        for value in _values(cookies or "", cookie_name(self._name, secure)):
+            with suppress(BadSignature, ValueError):
+                return self._signer.unsign(value, max_age=self._seconds if aged else None).decode()
+        return None
+
+    def give(self, value: str, *, secure: bool) -> str:
+        """Give the Set-Cookie header's value."""
+        return self._header(self._signer.sign(value).decode(), self._seconds, secure)
+
+    def gone(self, *, secure: bool) -> str:
+        """Give the Set-Cookie header's value that takes the cookie away."""
+        return self._header("", 0, secure)
+
+    def _header(self, value: str, seconds: int, secure: bool) -> str:
+        flags = f"Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+        return f"{cookie_name(self._name, secure)}={value}; {flags}"
+
+
 class Sessions:
     """Signs session ids with the first key; accepts those of all keys."""
 
     def __init__(self, secret_key: str, fallbacks: Sequence[str] = ()) -> None:
-        self._signer = TimestampSigner([*reversed(fallbacks), secret_key], salt="llmchat.session")
+        self._cookie = SignedCookie("", COOKIE_SECONDS, "session", secret_key, fallbacks)
 
     def new(self) -> str:
         """Make an unguessable session id."""
@@ -23,21 +56,16 @@ class Sessions:
 
     def read(self, cookies: str | None, *, secure: bool) -> str | None:
         """Find the session in a Cookie header; None without a valid one."""
-        for value in _values(cookies or "", cookie_name(secure)):
-            with suppress(BadSignature, ValueError):
-                return self._signer.unsign(value).decode()  # its age is the browser's to count: clocks differ
-        return None
+        return self._cookie.read(cookies, secure=secure)
 
     def cookie(self, session: str, *, secure: bool) -> str:
         """Give the Set-Cookie header's value."""
-        value = self._signer.sign(session).decode()
-        flags = f"Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
-        return f"{cookie_name(secure)}={value}; {flags}"
+        return self._cookie.give(session, secure=secure)
 
 
-def cookie_name(secure: bool) -> str:
-    """Name the cookie: over https with the prefix that browsers guard."""
-    return "__Host-llmchat" if secure else "llmchat"
+def cookie_name(name: str, secure: bool) -> str:
+    """Name a cookie: over https with the prefix that browsers guard."""
+    return ("__Host-" if secure else "") + "llmchat" + (f"-{name}" if name else "")
 
 
 def _values(cookies: str, name: str) -> Iterator[str]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+from argon2 import extract_parameters
+from argon2.exceptions import InvalidHashError
 from environs import Env, EnvError
 
 from llmchat.errors import SettingsError
@@ -21,8 +23,12 @@ from llmchat.errors import SettingsError
 T = TypeVar("T")
 
 SECRET_KEY_LENGTH = 32
+PASSWORD_LENGTH = 8
+ADDRESS_SHARE = 5
+"""What an address may do more than a session: several people may be behind it."""
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 DATABASE = re.compile(r"/?|/[0-9]{1,4}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
 
@@ -112,6 +118,18 @@ VARIABLES = (
         "up to 40 letters, digits, dots, dashes, underscores",
     ),
     Variable(
+        "REDIS_WAIT_SECONDS",
+        "60",
+        "how long a start waits for a Redis that is not there yet",
+        "a whole number from 0 to 3600",
+    ),
+    Variable(
+        "REQUIRE_DURABLE_REDIS",
+        "false",
+        "refuse to start where Redis may lose history, or does not say",
+        "true or false",
+    ),
+    Variable(
         "SECRET_KEY",
         "",
         f"signs the session cookie; `serve` wants at least {SECRET_KEY_LENGTH} characters",
@@ -140,7 +158,10 @@ VARIABLES = (
         shown="localhost, 127.0.0.1, [::1] and RAILWAY_PUBLIC_DOMAIN",
     ),
     Variable(
-        "RAILWAY_PUBLIC_DOMAIN", "", "set by Railway; joins the default of ALLOWED_HOSTS", "a host name"
+        "RAILWAY_PUBLIC_DOMAIN",
+        "",
+        "set by Railway; joins ALLOWED_HOSTS' default, and has Railway's proxy believed",
+        "a host name",
     ),
     Variable(
         "CSRF_TRUSTED_ORIGINS",
@@ -150,9 +171,42 @@ VARIABLES = (
     ),
     Variable(
         "TRUSTED_PROXY_HOPS",
-        "0",
-        "how many proxies in front may set X-Forwarded-Proto (1 on Railway)",
+        "",
+        "how many proxies stand in front, whose X-Forwarded-Proto and TRUSTED_IP_HEADER are believed",
         "a whole number from 0 to 10",
+        shown="0 (on Railway: 1)",
+    ),
+    Variable(
+        "TRUSTED_IP_HEADER",
+        "",
+        "where the proxies write the visitor's address",
+        "the name of a header, like X-Real-IP",
+        shown="X-Forwarded-For (on Railway: X-Real-IP)",
+    ),
+    Variable(
+        "ACCESS_PASSWORD",
+        "",
+        "asked of everybody who wants to chat; in the clear, or as `python -m llmchat hash` prints it",
+        f"of at least {PASSWORD_LENGTH} characters, or an argon2 hash",
+        secret=True,
+    ),
+    Variable(
+        "PROMPTS_PER_MINUTE",
+        "30",
+        f"of one session, and {ADDRESS_SHARE} times as many of one address; 0 sets no limit",
+        "a whole number from 0 to 1000000",
+    ),
+    Variable(
+        "CONNECTIONS_PER_MINUTE",
+        "120",
+        "likewise, websockets opened",
+        "a whole number from 0 to 1000000",
+    ),
+    Variable(
+        "FRAMES_PER_MINUTE",
+        "1200",
+        "likewise, frames sent over websockets",
+        "a whole number from 0 to 1000000",
     ),
     Variable(
         "HOST",
@@ -199,8 +253,15 @@ class Settings:
     secret_key_fallbacks: tuple[str, ...] = field(default=(), repr=False)
     debug: bool = False
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    redis_wait_seconds: int = 60
+    require_durable_redis: bool = False
     csrf_trusted_origins: tuple[str, ...] = ()
     trusted_proxy_hops: int = 0
+    trusted_ip_header: str = "x-forwarded-for"
+    access_password: str | None = field(default=None, repr=False)
+    prompts_per_minute: int = 30
+    connections_per_minute: int = 120
+    frames_per_minute: int = 1200
     host: str = "127.0.0.1"
     port: int = 8000
     data_dir: Path = Path(".llmchat")
@@ -237,6 +298,7 @@ class Settings:
         """Read `env` (the process' own where None), and where `local` the file .env for what it leaves out."""
         reader = _Reader(os.environ if env is None else env, local=local)
         offered = reader.names("OPENAI_MODELS")
+        railway = reader.optional("RAILWAY_PUBLIC_DOMAIN", _is_host)
         model = offered[0] if offered and not reader.given("OPENAI_MODEL") else reader.text("OPENAI_MODEL")
         return cls(
             openai_api_key=reader.optional("OPENAI_API_KEY", _is_header_value),
@@ -250,12 +312,22 @@ class Settings:
             temperature=reader.fraction("TEMPERATURE", 0, 2),
             redis_url=reader.optional("REDIS_URL", _is_redis_url) or _composed_redis_url(reader),
             redis_prefix=reader.text("REDIS_PREFIX", _is_prefix),
+            redis_wait_seconds=reader.number("REDIS_WAIT_SECONDS", 0, 3600),
+            require_durable_redis=reader.flag("REQUIRE_DURABLE_REDIS"),
             secret_key=reader.optional("SECRET_KEY"),
             secret_key_fallbacks=reader.names("SECRET_KEY_FALLBACKS"),
             debug=reader.flag("DEBUG"),
-            allowed_hosts=reader.names("ALLOWED_HOSTS", _is_host) or _default_hosts(reader),
+            allowed_hosts=reader.names("ALLOWED_HOSTS", _is_host) or _default_hosts(railway),
             csrf_trusted_origins=reader.names("CSRF_TRUSTED_ORIGINS", _is_origin),
-            trusted_proxy_hops=reader.number("TRUSTED_PROXY_HOPS", 0, 10),
+            trusted_proxy_hops=reader.number("TRUSTED_PROXY_HOPS", 0, 10, default=1 if railway else 0),
+            trusted_ip_header=(
+                reader.text("TRUSTED_IP_HEADER", _is_header_name).lower()
+                or ("x-real-ip" if railway else "x-forwarded-for")
+            ),
+            access_password=reader.optional("ACCESS_PASSWORD", _is_password),
+            prompts_per_minute=reader.number("PROMPTS_PER_MINUTE", 0, 1_000_000),
+            connections_per_minute=reader.number("CONNECTIONS_PER_MINUTE", 0, 1_000_000),
+            frames_per_minute=reader.number("FRAMES_PER_MINUTE", 0, 1_000_000),
             host=reader.optional("HOST", _is_host) or ("127.0.0.1" if local else "::"),
             port=reader.number("PORT", 0, 65535),
             data_dir=reader.path("DATA_DIR") or Path(),
@@ -313,7 +385,9 @@ class _Reader:
             raise self._malformed(name)
         return names
 
-    def number(self, name: str, low: int, high: int) -> int:
+    def number(self, name: str, low: int, high: int, *, default: int | None = None) -> int:
+        if default is not None and not self.given(name):
+            return default
         value = self._checked(name, lambda: self._source.str(name))
         if not WHOLE_NUMBER.fullmatch(value.strip()) or not low <= int(value) <= high:
             raise self._malformed(name)
@@ -358,8 +432,7 @@ def _composed_redis_url(reader: _Reader) -> str | None:
     return f"redis://{login}{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
 
 
-def _default_hosts(reader: _Reader) -> tuple[str, ...]:
-    railway = reader.optional("RAILWAY_PUBLIC_DOMAIN", _is_host)
+def _default_hosts(railway: str | None) -> tuple[str, ...]:
     return ("localhost", "127.0.0.1", "[::1]", *((railway,) if railway else ()))
 
 
@@ -375,6 +448,20 @@ def _is_prefix(value: str) -> bool:
 
 def _is_header_value(value: str) -> bool:
     return value.isascii() and value.isprintable() and " " not in value
+
+
+def _is_header_name(value: str) -> bool:
+    return HEADER_NAME.fullmatch(value) is not None
+
+
+def _is_password(value: str) -> bool:
+    if not value.startswith("$argon2"):
+        return len(value) >= PASSWORD_LENGTH
+    try:
+        extract_parameters(value)
+    except InvalidHashError:
+        return False
+    return True
 
 
 def _is_http_url(value: str) -> bool:

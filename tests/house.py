@@ -16,6 +16,7 @@ from llmchat.events import CompletionDelta, SessionReady
 from llmchat.history import History
 from llmchat.keys import Keys
 from llmchat.lease import Leases
+from llmchat.limits import Limits, Rates
 from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.seed import SeedConnection
@@ -23,6 +24,7 @@ from llmchat.settings import Settings
 from llmchat.turns import Turns
 from tests.waiting import Bell, within
 
+ADDRESS = "127.0.0.1"
 READY = SessionReady(protocol=1, version="0", instance="i", models=[], limits={})
 
 
@@ -137,7 +139,7 @@ class Holed(Broadcaster):
 class House:
     """One instance without its doors."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, rates: Rates | None = None) -> None:
         prefix = f"connection-{secrets.token_hex(4)}"
         self.redis = connect(url)
         self.keys = Keys(prefix)
@@ -149,6 +151,7 @@ class House:
         self.turns = Turns(
             settings, self.history, self.leases, self.broadcaster, self.completions, self.listing
         )
+        self.limits = Limits(self.redis, self.keys, rates or Rates())
         self.chat = Chat(settings, self.history, self.turns, self.listing)
         self._tasks: list[asyncio.Task[None]] = []
         self.connections: list[Connection] = []
@@ -176,7 +179,7 @@ class House:
     def let_in(self, session: str = "alice") -> FakeSocket:
         """Connect a client that has heard nothing yet."""
         socket = FakeSocket()
-        connection = Connection(socket, session, self.chat, self.broadcaster, READY)
+        connection = Connection(socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster, READY)
         self.connections.append(connection)
         self._tasks.append(asyncio.create_task(connection.serve()))
         return socket
@@ -184,7 +187,7 @@ class House:
     def connect_seed(self, session: str = "alice") -> FakeSocket:
         """Connect a client of the seed's protocol."""
         socket = FakeSocket()
-        connection = SeedConnection(socket, session, self.chat, self.broadcaster)
+        connection = SeedConnection(socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster)
         self._tasks.append(asyncio.create_task(connection.serve()))
         return socket
 

@@ -71,10 +71,11 @@ async def test_turn_that_no_index_leads_to_is_made_when_the_next_prompt_finds_it
     monkeypatch.setattr(turns_room, "GRACE_SECONDS", 3600)  # nobody looks for it
     await house.leave_turn("c1")
     command = MessageSend(type="message.send", id="next", text="Next", conversation="c1")
+    allowance = house.limits.of("alice", "127.0.0.1")
     with pytest.raises(Busy):
-        await house.chat.send("alice", command)
+        await house.chat.send("alice", command, allowance)
     assert await ended(house, "c1") == "stop"
-    assert not (await house.chat.send("alice", command)).repeated
+    assert not (await house.chat.send("alice", command, allowance)).repeated
 
 
 async def test_turn_that_no_index_leads_to_ends_when_it_is_stopped(house: House) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from quart import Blueprint, Websocket, websocket
 from quart.typing import ResponseReturnValue
 
-from llmchat.blueprints.rooms import rooms
+from llmchat.blueprints.rooms import rooms, visitor
 from llmchat.connection import Connection, Socket
 from llmchat.events import SUBPROTOCOL
 from llmchat.seed import SeedConnection
-
-RETRY_AFTER_SECONDS = 1
 
 blueprint = Blueprint("chat", __name__)
 
@@ -19,24 +17,24 @@ blueprint = Blueprint("chat", __name__)
 async def chat() -> ResponseReturnValue | None:
     """Serve one websocket until either side ends it."""
     here = rooms()
-    if here.draining:
-        return "This instance restarts.", 503, {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    who = visitor(websocket)
     offered = websocket.requested_subprotocols
     if offered and SUBPROTOCOL not in offered:
         return f"None of these subprotocols is spoken here; {SUBPROTOCOL} is.", 400
-    secure = websocket.scheme in ("https", "wss")
-    session = here.sessions.read(websocket.headers.get("Cookie"), secure=secure) or here.sessions.new()
+    refusal = await here.refusal(who)
+    if refusal is not None:
+        return refusal.detail, refusal.status, refusal.headers
     await websocket.accept(
-        headers={"Set-Cookie": here.sessions.cookie(session, secure=secure)},
+        headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},
         subprotocol=SUBPROTOCOL if offered else None,
     )
     socket = _socket(websocket)
     connection: Connection | SeedConnection
     if offered:
-        connection = Connection(socket, session, here.chat, here.broadcaster, here.ready)
+        connection = Connection(socket, who.allowance, here.chat, here.broadcaster, here.ready)
     else:
-        connection = SeedConnection(socket, session, here.chat, here.broadcaster)
-    with here.open(connection):
+        connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster)
+    with here.open(connection, who.allowance):
         await connection.serve()
     return None
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import errno
 from dataclasses import asdict
+from http import HTTPStatus
 from typing import Any
 
-from quart import Blueprint, make_response, render_template, request
+from quart import Blueprint, make_response, redirect, render_template, request, url_for
 from quart.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from llmchat import __version__
-from llmchat.blueprints.rooms import rooms
+from llmchat.blueprints.rooms import rooms, visitor
+from llmchat.doors import request_id
 from llmchat.errors import NotFound, Unavailable
 from llmchat.events import ID, PROTOCOL, ConversationList, ConversationSnapshot
 
 RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
+
+REASONS = {
+    HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take that.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "That is more than this address takes.",
+    HTTPStatus.REQUEST_TIMEOUT: "The request came too slowly.",
+}
 
 blueprint = Blueprint("page", __name__)
 
@@ -35,39 +44,42 @@ async def conversation(conversation: str) -> ResponseReturnValue:
 @blueprint.get("/session")
 async def session() -> ResponseReturnValue:
     """Tell a page why its websocket is refused: by the same status, which a page cannot see there."""
-    if rooms().draining:
-        refusal = {"detail": "This instance restarts."}
-        return refusal, 503, {"Cache-Control": "no-store", "Retry-After": "1"}
+    refusal = await rooms().refusal(visitor(request), look=True)
+    if refusal is not None:
+        return {"detail": refusal.detail}, refusal.status, refusal.headers
     return {"protocol": PROTOCOL, "version": __version__}, 200, {"Cache-Control": "no-store"}
 
 
 @blueprint.app_errorhandler(Unavailable)
 async def unavailable(error: Unavailable) -> ResponseReturnValue:
     """Say that Redis is away, in a page that needs nothing of it."""
-    page = await render_template(
-        "error.html",
-        title="One moment",
-        detail=error.detail,
-        link="",
-        words="Try again",
-        again=RELOAD_SECONDS,
-        static=_static,
-    )
+    page = await error_page("One moment", error.detail, link="", words="Try again", again=RELOAD_SECONDS)
     return page, 503, {"Retry-After": str(RELOAD_SECONDS), "Cache-Control": "no-store"}
 
 
 @blueprint.app_errorhandler(404)
 async def not_found(error: Exception) -> ResponseReturnValue:
     """Say that there is no such page."""
-    page = await render_template(
-        "error.html",
-        title="There is nothing here",
-        detail="The address may be mistyped.",
-        link="/",
-        words="New chat",
-        static=_static,
+    return await error_page("There is nothing here", "The address may be mistyped."), 404
+
+
+@blueprint.app_errorhandler(HTTPException)
+async def refused(error: HTTPException) -> ResponseReturnValue:
+    """Say what a request lacked, in our own words."""
+    status = HTTPStatus(error.code or 500)
+    headers = {"Allow": ", ".join(error.valid_methods or ())} if isinstance(error, MethodNotAllowed) else {}
+    return (
+        await error_page(status.phrase, REASONS.get(status, "The request cannot be answered.")),
+        status,
+        headers,
     )
-    return page, 404
+
+
+@blueprint.app_errorhandler(500)
+async def failed(error: Exception) -> ResponseReturnValue:
+    """Say that it is our fault; the log has the rest under the same number."""
+    detail = f"Something is wrong on our side. If you report it, quote {request_id.get()}."
+    return await error_page("That did not work", detail), 500, {"Cache-Control": "no-store"}
 
 
 @blueprint.app_errorhandler(OSError)
@@ -78,19 +90,29 @@ async def no_such_file(error: OSError) -> ResponseReturnValue:
     return await not_found(error)
 
 
+async def error_page(
+    title: str, detail: str, *, link: str = "/", words: str = "New chat", again: int | None = None
+) -> str:
+    """Make a page that needs nothing of the chat."""
+    return await render_template(
+        "error.html", title=title, detail=detail, link=link, words=words, again=again, static=static
+    )
+
+
 async def _page(wanted: str | None) -> ResponseReturnValue:
     here = rooms()
-    secure = request.scheme == "https"
-    who = here.sessions.read(request.headers.get("Cookie"), secure=secure)
+    who = visitor(request)
+    if not who.granted:
+        return redirect(url_for("sign_in.show", to=request.path), 303)
     snapshot: ConversationSnapshot | None = None
     conversations: list[dict[str, Any]] = []
     more = False
-    if who is not None:
-        listed = await here.chat.listed(who, ConversationList(type="conversation.list"))
+    if who.known:
+        listed = await here.chat.listed(who.session, ConversationList(type="conversation.list"))
         conversations, more = listed.conversations, listed.more
         if wanted is not None and ID.fullmatch(wanted):
             try:
-                snapshot = await here.chat.snapshot(who, wanted)
+                snapshot = await here.chat.snapshot(who.session, wanted)
             except NotFound:
                 snapshot = None
     missing = wanted is not None and snapshot is None
@@ -106,14 +128,17 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
         labels={model["id"]: model["label"] for model in here.chat.models},
         limits=here.chat.limits,
         version=__version__,
-        socket_url=f"{'wss' if secure else 'ws'}://{request.host}/ws/chat/",
-        static=_static,
+        socket_url=f"{'wss' if who.secure else 'ws'}://{request.host}/ws/chat/",
+        signed_in=here.access.required,
+        static=static,
     )
     response = await make_response(page, 404 if missing else 200)
-    response.headers["Set-Cookie"] = here.sessions.cookie(who or here.sessions.new(), secure=secure)
+    response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
+    if here.access.required:  # renewed, as the session is
+        response.headers.add("Set-Cookie", here.access.cookie(who.session, secure=who.secure))
     response.headers["Cache-Control"] = "private, no-cache"
     return response
 
 
-def _static(path: str) -> str:
+def static(path: str) -> str:
     return f"/static/{path}"

@@ -1,24 +1,66 @@
-"""What the blueprints need of the app, and the register of its open websockets."""
+"""What the blueprints need of the app, the register of its open websockets, and who is let in."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from quart import current_app
+from quart import Request, Websocket, current_app
 
+from llmchat.access import Access
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.connection import RESTARTING, Connection
+from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import SessionReady
+from llmchat.health import Health
+from llmchat.keys import group_of_session
+from llmchat.limits import Allowance, Limits, network_of
 from llmchat.seed import SeedConnection
 from llmchat.session import Sessions
 from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
 HANDLERS_SECONDS = 1.0
+RETRY_SECONDS = 1
+"""After them a client that was refused because of this instance may ask again: another may answer."""
+CROWDED_SECONDS = 10
+CONNECTIONS = 2000
+"""Open at once on one instance; each costs some 40 KiB, and more while it reads slowly."""
+CONNECTIONS_OF_ADDRESS = 250
+CONNECTIONS_OF_SESSION = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a websocket is not let in: an HTTP status, and a sentence for a person."""
+
+    status: int
+    detail: str
+    retry_after: int | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that go with the status."""
+        return {"Cache-Control": "no-store"} | (
+            {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whoever asks: by its cookies, its address and the scheme, as the doors let them through."""
+
+    session: str
+    """A new one where no valid cookie came."""
+    known: bool
+    granted: bool
+    """Whether it may chat: it knew the password, or none is asked."""
+    secure: bool
+    allowance: Allowance
 
 
 @dataclass
@@ -28,16 +70,43 @@ class Rooms:
     chat: Chat
     broadcaster: Broadcaster
     sessions: Sessions
+    access: Access
+    limits: Limits
+    health: Health
     turns: Turns
     ready: SessionReady
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)
+    _open: Counter[tuple[str, str]] = field(default_factory=Counter)  # by session and by address
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def refusal(self, visitor: Visitor, *, look: bool = False) -> Refusal | None:
+        """Tell why a websocket is not let in, if so; with `look`, nothing is taken of its allowance."""
+        if self.draining:
+            return Refusal(503, "This instance restarts.", RETRY_SECONDS)
+        if not visitor.granted:
+            return Refusal(401, "You are not signed in.")
+        if len(self._connections) >= CONNECTIONS:
+            return Refusal(503, "This instance is full.", RETRY_SECONDS)
+        session, address = _counted(visitor.allowance)
+        if self._open[session] >= CONNECTIONS_OF_SESSION or self._open[address] >= CONNECTIONS_OF_ADDRESS:
+            return Refusal(429, "Too many connections are open.", CROWDED_SECONDS)
+        with suppress(Unavailable):  # then nobody counts; what is open here is bounded
+            try:
+                await visitor.allowance.connection(look=look)
+            except RateLimited as error:
+                return Refusal(429, error.detail, error.retry_after)
+        return None
+
+    async def sign_out(self, session: str) -> None:
+        """Close every connection of a session, on all instances. Raises Unavailable."""
+        await self.broadcaster.group_send(group_of_session(session), {"type": "signed_out"})
+
     @contextmanager
-    def open(self, connection: Connection | SeedConnection) -> Iterator[None]:
+    def open(self, connection: Connection | SeedConnection, allowance: Allowance) -> Iterator[None]:
         """Keep a connection in the register while it is served."""
         self._connections.add(connection)
+        self._open.update(_counted(allowance))
         self._empty.clear()
         if self.draining:  # accepted while the others were being closed
             connection.close(RESTARTING, "This instance restarts.")
@@ -45,6 +114,10 @@ class Rooms:
             yield
         finally:
             self._connections.discard(connection)
+            self._open.subtract(_counted(allowance))
+            for key in _counted(allowance):
+                if not self._open[key]:
+                    del self._open[key]
             if not self._connections:
                 self._empty.set()
 
@@ -63,7 +136,25 @@ class Rooms:
                     await self._empty.wait()
 
 
+def _counted(allowance: Allowance) -> tuple[tuple[str, str], tuple[str, str]]:
+    return ("session", allowance.session), ("address", network_of(allowance.address))
+
+
 def rooms() -> Rooms:
     """Find the running app's rooms."""
     found: Rooms = current_app.extensions[EXTENSION]
     return found
+
+
+def visitor(asked: Request | Websocket) -> Visitor:
+    """Find out who asks."""
+    here, cookies, secure = rooms(), asked.headers.get("Cookie"), asked.scheme in ("https", "wss")
+    known = here.sessions.read(cookies, secure=secure)
+    session = known or here.sessions.new()
+    return Visitor(
+        session=session,
+        known=known is not None,
+        granted=here.access.granted(cookies, known, secure=secure),
+        secure=secure,
+        allowance=here.limits.of(session, asked.remote_addr or ""),
+    )

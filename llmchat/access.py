@@ -1,0 +1,67 @@
+"""Who may chat where a password is asked: checks it, and remembers a session that knew it in a signed cookie."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+
+from llmchat.session import SignedCookie
+
+ACCESS_SECONDS = 30 * 86_400
+CHECKS_AT_ONCE = 2
+"""Of an argon2 hash: each takes 64 MiB for as long as it runs."""
+
+
+class Access:
+    """Lets everybody in where there is no password."""
+
+    def __init__(self, password: str | None, secret_key: str, fallbacks: Sequence[str] = ()) -> None:
+        self._password = password
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
+        # With another password, nobody is signed in any more.
+        salt = hashlib.sha256((password or "").encode()).hexdigest()[:16]
+        self._cookie = SignedCookie("access", ACCESS_SECONDS, f"access.{salt}", secret_key, fallbacks)
+
+    @property
+    def required(self) -> bool:
+        """Whether a password is asked."""
+        return self._password is not None
+
+    def granted(self, cookies: str | None, session: str | None, *, secure: bool) -> bool:
+        """Tell whether this session may chat, by its Cookie header."""
+        if not self.required:
+            return True
+        return session is not None and self._cookie.read(cookies, secure=secure, aged=True) == session
+
+    async def matches(self, given: str) -> bool:
+        """Tell whether `given` is the password."""
+        password = self._password or ""
+        if not password.startswith("$argon2"):
+            return hmac.compare_digest(given.encode(), password.encode())
+        async with self._checks:
+            return await asyncio.to_thread(_verified, password, given)
+
+    def cookie(self, session: str, *, secure: bool) -> str:
+        """Give the Set-Cookie header's value that lets a session in."""
+        return self._cookie.give(session, secure=secure)
+
+    def gone(self, *, secure: bool) -> str:
+        """Give the Set-Cookie header's value that signs it out."""
+        return self._cookie.gone(secure=secure)
+
+
+def hash_of(password: str) -> str:
+    """Hash a password, for ACCESS_PASSWORD."""
+    return PasswordHasher().hash(password)
+
+
+def _verified(password_hash: str, given: str) -> bool:
+    try:
+        return PasswordHasher().verify(password_hash, given)
+    except VerifyMismatchError:
+        return False

@@ -1,0 +1,71 @@
+"""The password, where one is asked: the page that asks it, and the way out."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+from quart import Blueprint, make_response, redirect, render_template, request
+from quart.typing import ResponseReturnValue
+
+from llmchat.blueprints.page import static
+from llmchat.blueprints.rooms import rooms, visitor
+from llmchat.errors import RateLimited, Unavailable
+
+OWN_PAGE = re.compile(r"/(c/[A-Za-z0-9_-]{1,64})?")
+MAX_PASSWORD = 1000
+
+blueprint = Blueprint("sign_in", __name__)
+
+
+@blueprint.get("/sign-in")
+async def show() -> ResponseReturnValue:
+    """Ask for the password; whoever needs none is led on."""
+    if visitor(request).granted:
+        return redirect(_wanted(request.args.get("to")), 303)
+    return await _page(_wanted(request.args.get("to")))
+
+
+@blueprint.post("/sign-in")
+async def sign_in() -> ResponseReturnValue:
+    """Let in whoever knows the password."""
+    form = await request.form
+    here, who, wanted = rooms(), visitor(request), _wanted(form.get("to"))
+    if not here.access.required:
+        return redirect(wanted, 303)
+    try:
+        await who.allowance.sign_in()
+    except RateLimited as error:
+        return await _page(wanted, error.detail, 429, retry_after=error.retry_after)
+    given = form.get("password", "")
+    if len(given) > MAX_PASSWORD or not await here.access.matches(given):
+        return await _page(wanted, "This is not the password.", 403)
+    response = await make_response(redirect(wanted, 303))
+    response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
+    response.headers.add("Set-Cookie", here.access.cookie(who.session, secure=who.secure))
+    return response
+
+
+@blueprint.post("/sign-out")
+async def sign_out() -> ResponseReturnValue:
+    """Sign this browser out, in all its tabs. Its chats stay its own for when it comes back."""
+    here, who = rooms(), visitor(request)
+    response = await make_response(redirect("/sign-in" if here.access.required else "/", 303))
+    response.headers["Set-Cookie"] = here.access.gone(secure=who.secure)
+    if who.known and who.granted:
+        with suppress(Unavailable):  # then the tabs learn it with their next connection
+            await here.sign_out(who.session)
+    return response
+
+
+async def _page(
+    wanted: str, problem: str = "", status: int = 200, retry_after: int | None = None
+) -> ResponseReturnValue:
+    page = await render_template("sign_in.html", to=wanted, problem=problem, static=static)
+    headers = {"Cache-Control": "no-store"} | ({"Retry-After": str(retry_after)} if retry_after else {})
+    return page, status, headers
+
+
+def _wanted(path: str | None) -> str:
+    """Lead to a page of ours only."""
+    return path if path and OWN_PAGE.fullmatch(path) else "/"

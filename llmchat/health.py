@@ -1,0 +1,123 @@
+"""What can be said of Redis from outside: whether it answers, and whether it keeps what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
+
+from llmchat.errors import StartError, Unavailable
+from llmchat.redis_client import available
+
+LOOK_SECONDS = 1.0
+"""A look serves everybody who asks meanwhile, and for so long after."""
+ANSWER_SECONDS = 1.0
+REPEAT_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What Redis said of itself. `risks` are sentences: each a way in which history could be lost."""
+
+    server: str
+    risks: tuple[str, ...]
+
+
+class Health:
+    """Looks at Redis, at the start and for whoever asks."""
+
+    def __init__(self, redis: Redis, where: str, *, require_durable: bool) -> None:
+        self._redis = redis
+        self._where = where
+        self._require_durable = require_durable
+        self._looking = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._found: Look | None = None
+        self.checked = False
+
+    async def check(self, wait_seconds: float) -> None:
+        """Wait for Redis, and log what it is. Raises StartError where it does not come, or is not fit."""
+        look = await self._wait(wait_seconds)
+        self.checked = True
+        log.info("Redis at %s: %s", self._where, look.server)
+        for risk in look.risks:
+            if self._require_durable:
+                raise StartError(f"REQUIRE_DURABLE_REDIS is set, and {risk}")
+            log.warning("History may be lost: %s", risk)
+
+    async def latest(self) -> Look | None:
+        """Return what Redis says now, None where it does not answer; asked at most once in LOOK_SECONDS."""
+        loop = asyncio.get_running_loop()
+        async with self._looking:
+            if loop.time() - self._looked_at > LOOK_SECONDS:
+                try:
+                    self._found = await self._look()
+                except Unavailable:
+                    self._found = None
+                self._looked_at = loop.time()
+            return self._found
+
+    async def _wait(self, seconds: float) -> Look:
+        deadline = asyncio.get_running_loop().time() + seconds
+        told = False
+        while True:
+            try:
+                return await self._look()
+            except Unavailable as error:
+                cause = error.__cause__
+                if isinstance(cause, AuthenticationError | AuthorizationError):
+                    raise StartError(
+                        f"Redis at {self._where} refuses the login: check REDIS_URL, "
+                        "or REDISUSER and REDISPASSWORD."
+                    ) from error
+                why = (
+                    f"{type(cause).__name__}: {cause}" if isinstance(cause, OSError) else type(cause).__name__
+                )
+            if asyncio.get_running_loop().time() >= deadline:
+                raise StartError(
+                    f"Redis at {self._where} does not answer ({why}): start it, or check REDIS_URL or REDISHOST."
+                )
+            if not told:
+                log.warning(
+                    "Redis at %s does not answer yet; waiting up to %g s for it.", self._where, seconds
+                )
+                told = True
+            await asyncio.sleep(REPEAT_SECONDS)
+
+    async def _look(self) -> Look:
+        async with available(ANSWER_SECONDS):
+            await self._redis.ping()
+            try:
+                told: dict[str, Any] = await self._redis.info()
+            except NoPermissionError:
+                return Look("of a kind it does not tell", ("it does not permit INFO, so nobody can tell.",))
+        return Look(_server(told), tuple(_risks(told)))
+
+
+def _server(told: dict[str, Any]) -> str:
+    if "valkey_version" in told:
+        name, version = "Valkey", told["valkey_version"]
+    else:
+        name, version = "Redis", told.get("redis_version", "of an unknown version")
+    file = "an append-only file" if told.get("aof_enabled") else "no append-only file"
+    return f"{name} {version}, {file}, {told.get('maxmemory_policy', 'an unknown eviction policy')}"
+
+
+def _risks(told: dict[str, Any]) -> list[str]:
+    risks = []
+    if not told.get("aof_enabled"):
+        risks.append("Redis writes no append-only file; set appendonly yes.")
+    elif told.get("aof_last_write_status") == "err":
+        risks.append("Redis cannot write its append-only file; look at its disk.")
+    if told.get("maxmemory_policy") != "noeviction":
+        risks.append(
+            f"Redis may evict it when memory is full; set maxmemory-policy noeviction "
+            f"(it is {told.get('maxmemory_policy', 'not told')})."
+        )
+    return risks

@@ -1,0 +1,92 @@
+"""How much a session and an address may do in a minute, over all instances. Knows nothing of what is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from redis.asyncio import Redis
+
+from llmchat.errors import RateLimited
+from llmchat.keys import Keys
+from llmchat.redis_client import Script
+from llmchat.settings import ADDRESS_SHARE
+
+MINUTE_MS = 60_000
+SIGN_INS_PER_MINUTE = 10
+"""Guesses of the password by one session; ADDRESS_SHARE times as many by one address."""
+NETWORK_BITS = 64
+"""What one IPv6 customer has; a single address of it would be no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What a session may do in a minute; 0 is no limit."""
+
+    prompts: int = 0
+    connections: int = 0
+    frames: int = 0
+    sign_ins: int = SIGN_INS_PER_MINUTE
+
+
+class Limits:
+    """Gives out allowances. Each is full at first, and fills evenly, all of it in a minute."""
+
+    def __init__(self, redis: Redis, keys: Keys, rates: Rates) -> None:
+        self._keys = keys
+        self._rates = rates
+        self._limit = Script(redis, "limit")
+
+    def of(self, session: str, address: str) -> Allowance:
+        """Give what a session at an address may do."""
+        return Allowance(self, session, address)
+
+    async def take(self, kind: str, session: str, address: str, cost: int, *, look: bool = False) -> None:
+        """Take, or with `look` only ask. Raises RateLimited, then nothing is taken of the session; Unavailable."""
+        rate: int = getattr(self._rates, kind)
+        if rate == 0 or cost == 0:
+            return
+        for who, most in ((network_of(address), rate * ADDRESS_SHARE), (session, rate)):
+            wait_ms = await self._limit(
+                [self._keys.limit(kind, who)], MINUTE_MS / most, most, cost, "1" if look else "0"
+            )
+            if wait_ms:
+                raise RateLimited(wait_ms / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one connection or request may do. Every method raises RateLimited, and Unavailable."""
+
+    limits: Limits
+    session: str
+    address: str
+
+    async def prompt(self) -> None:
+        """Take an answer's worth."""
+        await self.limits.take("prompts", self.session, self.address, 1)
+
+    async def frames(self, count: int) -> None:
+        """Take so many frames, which were read already."""
+        await self.limits.take("frames", self.session, self.address, count)
+
+    async def connection(self, *, look: bool = False) -> None:
+        """Take a websocket; with `look`, tell only whether one could be had."""
+        await self.limits.take("connections", self.session, self.address, 1, look=look)
+
+    async def sign_in(self) -> None:
+        """Take a guess of the password."""
+        await self.limits.take("sign_ins", self.session, self.address, 1)
+
+
+def network_of(address: str) -> str:
+    """Name whoever is behind an address: of IPv6 a customer's network, else the address itself."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped:
+            return str(found.ipv4_mapped)
+        return str(ip_network((found.packed, NETWORK_BITS), strict=False))
+    return str(found)
