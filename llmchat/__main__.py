@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 def _settings() -> str:
     def entry(name: str, meaning: str, default: str) -> str:
         text = f"{meaning} (default: {default})"
-        return textwrap.fill(text, 100, initial_indent=f"  {name:<22}", subsequent_indent=" " * 24)
+        return textwrap.fill(text, 100, initial_indent=f"  {name:<24}", subsequent_indent=" " * 26)
 
     return "\n".join(entry(each.name, each.meaning, each.default_shown) for each in VARIABLES)
 

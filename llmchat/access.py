@@ -42,9 +42,9 @@ class Access:
         """Tell whether `given` is the password."""
         password = self._password or ""
         if not password.startswith("$argon2"):
-            return hmac.compare_digest(given.encode(), password.encode())
+            return hmac.compare_digest(given.encode(errors="replace"), password.encode())
         async with self._checks:
-            return await asyncio.to_thread(_verified, password, given)
+            return await asyncio.to_thread(_verified, password, given.encode(errors="replace"))
 
     def cookie(self, session: str, *, secure: bool) -> str:
         """Give the Set-Cookie header's value that lets a session in."""
@@ -60,7 +60,7 @@ def hash_of(password: str) -> str:
     return PasswordHasher().hash(password)
 
 
-def _verified(password_hash: str, given: str) -> bool:
+def _verified(password_hash: str, given: bytes) -> bool:
     try:
         return PasswordHasher().verify(password_hash, given)
     except VerifyMismatchError:

@@ -6,6 +6,7 @@ An ASGI middleware that knows nothing of the app behind it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Of the request or websocket that is being served: for log lines, and to quote."""
 
+log = logging.getLogger(__name__)
+
 
 class Doors:
     """Lets in what names an allowed Host and comes from our own page, or from no page at all."""
@@ -71,6 +74,7 @@ class Doors:
         self._trusted_origins = {origin.lower().rstrip("/") for origin in trusted_origins}
         self._proxy_hops = proxy_hops
         self._address_header = address_header.encode()
+        self._told_of_proxy = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one ASGI scope."""
@@ -83,6 +87,7 @@ class Doors:
             headers[name.lower()] = (f"{before}, " if before is not None else "") + value.decode("latin-1")
         scope = scope | {"scheme": self._scheme(scope, headers), "client": self._client(scope, headers)}
         request_id.set(self._request_id(headers))
+        self._tell_of_proxy(headers)
         send = _with_headers(send, secure=scope["scheme"] in SECURE.values())
         refusal = self._refusal(scope, headers)
         if refusal is not None:
@@ -133,6 +138,15 @@ class Doors:
     def _request_id(self, headers: dict[bytes, str]) -> str:
         told = headers.get(b"x-request-id", "") if self._proxy_hops else ""
         return told if REQUEST_ID.fullmatch(told) else secrets.token_hex(8)
+
+    def _tell_of_proxy(self, headers: dict[bytes, str]) -> None:
+        if self._proxy_hops or self._told_of_proxy or b"x-forwarded-for" not in headers:
+            return
+        self._told_of_proxy = True
+        log.warning(
+            "A request came through a proxy, but TRUSTED_PROXY_HOPS is 0: all its visitors count as one address, "
+            "and https as http. Set it to the number of proxies in front; if there is none, it was a forgery."
+        )
 
     def _told(self, headers: dict[bytes, str], name: bytes) -> str:
         """Find what the outermost trusted proxy wrote: each appends to what it got, or writes anew."""

@@ -328,7 +328,7 @@ class Settings:
             prompts_per_minute=reader.number("PROMPTS_PER_MINUTE", 0, 1_000_000),
             connections_per_minute=reader.number("CONNECTIONS_PER_MINUTE", 0, 1_000_000),
             frames_per_minute=reader.number("FRAMES_PER_MINUTE", 0, 1_000_000),
-            host=reader.optional("HOST", _is_host) or ("127.0.0.1" if local else "::"),
+            host=reader.optional("HOST", _is_address) or ("127.0.0.1" if local else "::"),
             port=reader.number("PORT", 0, 65535),
             data_dir=reader.path("DATA_DIR") or Path(),
             history_days=reader.number("HISTORY_DAYS", 0, 36_500),
@@ -439,6 +439,10 @@ def _default_hosts(railway: str | None) -> tuple[str, ...]:
 def _is_host(value: str) -> bool:
     strange = any(character.isspace() or character in "/@?#\\" for character in value)
     return not strange and bool(value.strip(":."))
+
+
+def _is_address(value: str) -> bool:
+    return value in {"::", "[::]"} or _is_host(value)
 
 
 def _is_prefix(value: str) -> bool:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from llmchat import connection as connection_room
-from llmchat.connection import COMMANDS_WAITING, FRAMES_AT_ONCE, RESTARTING
+from llmchat.connection import COMMANDS_WAITING, FLOOD, FRAMES_AT_ONCE, RESTARTING, SIGNED_OUT
 from llmchat.events import MAX_FRAME_BYTES
-from llmchat.keys import group_of_conversation
+from llmchat.keys import group_of_conversation, group_of_session
+from llmchat.limits import Rates
 from llmchat.settings import Settings
 from tests.fakes import Gate, Model
 from tests.house import FakeSocket, House
 from tests.instances import Store
-from tests.waiting import within
+from tests.waiting import eventually, within
 
 
 @pytest.fixture
@@ -392,6 +393,66 @@ async def test_flood_of_commands_is_closed_whatever_one_of_them_waits_for(house:
     for _ in range(COMMANDS_WAITING + waits + 10):
         socket.say(type="conversation.list")
     assert await socket.ended() == 1008
+
+
+async def test_prompt_over_the_limit_is_refused_with_a_time_and_the_repeat_of_one_before_it_is_not(
+    store: Store, settings: Settings
+) -> None:
+    async with House(store.url, settings, Rates(prompts=2)) as house:
+        socket = await house.connect()
+        conversation = await begin(socket)
+        first = await socket.ask(type="message.send", conversation=conversation, text="Two", id="two")
+        await finished(socket, first["answer"])
+        refused = await socket.ask(type="message.send", conversation=conversation, text="Three")
+        assert (refused["type"], refused["code"]) == ("error", "rate_limited")
+        assert 1 <= refused["retry_after"] <= 30
+        again = await socket.ask(
+            type="completion.regenerate", conversation=conversation, message=first["answer"]
+        )
+        assert again["code"] == "rate_limited"
+        repeat = await socket.ask(type="message.send", conversation=conversation, text="Two", id="two")
+        assert (repeat["type"], repeat["answer"]) == ("message.accepted", first["answer"])
+        seed = house.connect_seed()
+        seed.say('{"prompt": "Four"}')
+        told = await seed.until(lambda event: event.get("prompt") == "Four")
+        assert told["response"] == ""
+        assert "Try again in" in told["error"]
+
+
+@pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
+async def test_frames_over_the_limit_of_a_minute_close_the_connection(
+    connect: Callable[[House], FakeSocket],
+    store: Store,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_room, "COUNT_SECONDS", 0)
+    async with House(store.url, settings, Rates(frames=20)) as house:
+        socket, other = connect(house), await house.connect("bob")
+        for _ in range(21):
+            socket.say('{"type": "ping"}')
+            await asyncio.sleep(0)
+        while socket.closed is None:
+            socket.say('{"type": "ping"}')
+            await asyncio.sleep(0)
+        assert await socket.ended() == FLOOD
+        await other.settled()
+
+
+@pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
+async def test_session_that_signs_out_is_closed_everywhere_and_no_other(
+    connect: Callable[[House], FakeSocket], house: House
+) -> None:
+    socket, other = connect(house), await house.connect("bob")
+    joined = group_of_session("alice")
+
+    async def joins() -> bool:
+        return joined in house.broadcaster.joined
+
+    await eventually(joins, seconds=10, what="the connection hears of its session")
+    await house.broadcaster.group_send(joined, {"type": "signed_out"})
+    assert await socket.ended() == SIGNED_OUT
+    await other.settled()
 
 
 async def test_frame_that_is_too_large_is_closed(house: House) -> None:

@@ -148,6 +148,7 @@ def test_protocol_tells_every_close_code() -> None:
         connection.FLOOD,
         connection.TOO_LARGE,
         connection.BUG,
+        connection.SIGNED_OUT,
     )
     assert told == {str(code) for code in codes}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmchat.doors import HEADERS, HEALTH_PATHS, Doors
+from llmchat.doors import HEADERS, HEALTH_PATHS, SECURE_HEADERS, Doors, request_id
 
 Headers = list[tuple[str, str]]
 HOST: Headers = [("Host", "chat.example")]
@@ -69,11 +69,13 @@ async def visit(
     hosts: tuple[str, ...] = ("chat.example",),
     origins: tuple[str, ...] = (),
     hops: int = 0,
+    address_header: str = "x-forwarded-for",
 ) -> Visit:
     """Come to the doors."""
     scope: dict[str, Any] = {
         "type": kind,
         "path": path,
+        "client": ("10.0.0.9", 4711),
         "scheme": scheme or {"http": "http", "websocket": "ws"}[kind],
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
     }
@@ -81,7 +83,13 @@ async def visit(
         scope["method"] = method
     app = App()
     made = Visit(app)
-    doors = Doors(app, allowed_hosts=hosts, trusted_origins=origins, proxy_hops=hops)
+    doors = Doors(
+        app,
+        allowed_hosts=hosts,
+        trusted_origins=origins,
+        proxy_hops=hops,
+        address_header=address_header,
+    )
     await doors(scope, receive, made.send)
     assert bool(app.scopes) == (made.status in (101, 200))
     return made
@@ -315,7 +323,90 @@ async def test_page_behind_a_trusted_proxy_is_our_own(kind: str) -> None:
     assert (await visit(headers, kind=kind, method="POST", hops=0)).status == 403
 
 
+# Who asks
+
+PEER = "10.0.0.9"
+
+
+@pytest.mark.parametrize(
+    ("hops", "forwarded", "address"),
+    [
+        (0, "1.2.3.4", PEER),
+        (1, None, PEER),
+        (1, "", PEER),
+        (1, "1.2.3.4", "1.2.3.4"),
+        (1, "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # the first was written by the client
+        (1, "6.6.6.6,1.2.3.4:55", "1.2.3.4"),
+        (1, "2001:DB8::1", "2001:db8::1"),
+        (1, "[2001:db8::1]:55", "2001:db8::1"),
+        (1, "[2001:db8::1]", "2001:db8::1"),
+        (1, "unknown", PEER),
+        (1, "1.2.3.4, <script>", PEER),
+        (2, "6.6.6.6, 1.2.3.4, 10.0.0.1", "1.2.3.4"),
+        (2, "1.2.3.4", "1.2.3.4"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_address_is_what_the_outermost_trusted_proxy_saw(
+    kind: str, hops: int, forwarded: str | None, address: str
+) -> None:
+    headers = HOST if forwarded is None else [*HOST, ("X-Forwarded-For", forwarded)]
+    made = await visit(headers, kind=kind, hops=hops)
+    assert made.app.scopes[0]["client"][0] == address
+
+
+@pytest.mark.parametrize(("hops", "address"), [(0, PEER), (1, "1.2.3.4")])
+async def test_address_is_read_from_the_header_that_is_trusted_and_no_other(hops: int, address: str) -> None:
+    headers = [*HOST, ("X-Forwarded-For", "6.6.6.6"), ("X-Real-IP", "1.2.3.4")]
+    made = await visit(headers, hops=hops, address_header="x-real-ip")
+    assert made.app.scopes[0]["client"][0] == address
+    made = await visit([*HOST, ("X-Forwarded-For", "6.6.6.6")], hops=hops, address_header="x-real-ip")
+    assert made.app.scopes[0]["client"][0] == PEER
+
+
+async def test_operator_is_told_once_of_a_proxy_that_is_not_trusted(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+    doors = Doors(app, allowed_hosts=["*"], trusted_origins=[], proxy_hops=0)
+    for _ in range(3):
+        headers = [(b"host", b"localhost"), (b"x-forwarded-for", b"6.6.6.6")]
+        scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": headers}
+        await doors(scope, receive, Visit(app).send)
+    assert caplog.text.count("TRUSTED_PROXY_HOPS") == 1
+    assert "6.6.6.6" not in caplog.text
+
+
 # What goes out
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("host", ["chat.example", "evil.example"])
+async def test_every_response_has_a_number_to_quote(kind: str, host: str) -> None:
+    made = await visit([("Host", host)], kind=kind)
+    numbers = [value.decode() for name, value in made.sent[0]["headers"] if name == b"x-request-id"]
+    assert numbers == [request_id.get()]
+    again = await visit([("Host", host)], kind=kind)
+    assert (b"x-request-id", numbers[0].encode()) not in again.sent[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    ("hops", "given", "taken"),
+    [
+        (1, "0123-abcd.EF", True),
+        (0, "0123-abcd.EF", False),
+        (1, "short", False),
+        (1, "a" * 65, False),
+        (1, "x\r\nEvil: 1", False),
+    ],
+)
+async def test_number_of_a_trusted_proxy_is_kept_when_it_is_one(hops: int, given: str, taken: bool) -> None:
+    made = await visit([*HOST, ("X-Request-ID", given)], hops=hops)
+    assert ((b"x-request-id", given.encode()) in made.sent[0]["headers"]) == taken
+
+
+@pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
+async def test_browsers_are_told_to_keep_to_https_over_https_only(scheme: str, secure: bool) -> None:
+    made = await visit(HOST, scheme=scheme)
+    assert (SECURE_HEADERS[0] in made.sent[0]["headers"]) == secure
 
 
 async def test_response_has_the_headers_that_browsers_obey() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -15,12 +16,13 @@ import aiohttp
 import pytest
 
 from llmchat import __version__
-from llmchat.settings import VARIABLES
+from llmchat.access import Access
+from llmchat.settings import VARIABLES, Settings
 from tests.fakes import Model
 from tests.instances import Instance, handshake
 from tests.instances.child import Child, free_port
 from tests.instances.instance import ROOT, SECRET_KEY
-from tests.waiting import eventually
+from tests.waiting import eventually, within
 
 DEPLOYED = {
     "SECRET_KEY": SECRET_KEY,
@@ -59,7 +61,7 @@ async def test_the_help_documents_every_command_and_setting(start: Start) -> Non
     child = await start("--help")
     assert await child.ended() == 0
     text = " ".join(" ".join(child.lines).split())
-    for command in ("run", "serve", "parts"):
+    for command in ("run", "serve", "parts", "hash"):
         assert f" {command} " in text
     for variable in VARIABLES:
         assert f" {variable.name} {variable.meaning} (default: {variable.default_shown})" in text
@@ -125,6 +127,23 @@ async def test_a_local_model_that_is_missing_is_one_line(start: Start, tmp_path:
     assert line == f"LOCAL_MODEL {tmp_path}/no.gguf cannot be read: No such file or directory."
 
 
+async def test_a_hash_is_printed_that_is_taken_as_password(tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    ended = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "llmchat", "hash", env=env, cwd=tmp_path,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with within(30, "the hash is printed"):
+        out, _ = await ended.communicate(b"correct horse\n")
+    password_hash = Settings.read({"ACCESS_PASSWORD": out.decode()}, local=False).access_password
+    assert password_hash
+    assert await Access(password_hash, "k" * 32).matches("correct horse")
+
+
+async def test_a_short_password_is_not_hashed(start: Start) -> None:
+    assert "8 characters" in await refused(await start("hash"))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -132,6 +151,11 @@ async def test_a_local_model_that_is_missing_is_one_line(start: Start, tmp_path:
         ({"SECRET_KEY": "changeme"}, "SECRET_KEY"),
         ({"REDIS_URL": ""}, "REDIS_URL"),
         ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY"),
+        ({"SECRET_KEY": "x" * 40}, "SECRET_KEY"),
+        ({"SECRET_KEY": "change-me-change-me-change-me-1234567890"}, "SECRET_KEY"),
+        ({"REDIS_URL": "redis://127.0.0.1:1", "REDIS_WAIT_SECONDS": "0"}, "REDIS_URL"),
+        ({"REDIS_URL": "", "REDISHOST": "nowhere.invalid", "REDIS_WAIT_SECONDS": "0"}, "REDISHOST"),
+        ({"ACCESS_PASSWORD": "short"}, "ACCESS_PASSWORD"),
         ({"DEBUG": "1"}, "DEBUG"),
     ],
 )
@@ -139,7 +163,7 @@ async def test_an_unfit_deployment_is_refused_in_one_line(
     start: Start, change: dict[str, str], named: str
 ) -> None:
     line = await refused(await start("serve", **{**DEPLOYED, **change}))
-    assert line.startswith(named)
+    assert named in line
 
 
 async def test_a_run_with_nothing_set_says_where_it_is_and_ends_with_its_parts(
@@ -148,7 +172,8 @@ async def test_a_run_with_nothing_set_says_where_it_is_and_ends_with_its_parts(
     port = free_port()
     child = await start(PORT=str(port))
     await child.line("The data lies in", seconds=60)
-    assert child.lines[:3] == [
+    first = next(index for index, line in enumerate(child.lines) if line.startswith("llmchat"))
+    assert child.lines[first : first + 3] == [
         f"llmchat is at http://localhost:{port} (Ctrl-C ends it)",
         "The model that answers: SmolLM2 135M (on this machine)",
         f"The data lies in {tmp_path}/.llmchat",

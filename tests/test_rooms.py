@@ -8,10 +8,15 @@ from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
+from fakeredis import FakeAsyncRedis
 
 from llmchat.blueprints.rooms import Rooms
 from llmchat.connection import RESTARTING
+from llmchat.keys import Keys
+from llmchat.limits import Limits, Rates
 from tests.waiting import within
+
+NOBODY = Limits(cast(Any, FakeAsyncRedis()), Keys("rooms"), Rates()).of("alice", "10.0.0.1")
 
 
 class FakeConnection:
@@ -28,7 +33,7 @@ class FakeConnection:
 
     async def serve(self, rooms: Rooms, came: Callable[[], None]) -> None:
         """Serve it, as the blueprint does."""
-        with rooms.open(cast(Any, self)):
+        with rooms.open(cast(Any, self), NOBODY):
             came()
             await self._closing.wait()
 
@@ -56,7 +61,7 @@ def turns() -> FakeTurns:
 @pytest.fixture
 def rooms(turns: FakeTurns) -> Rooms:
     nobody = cast(Any, None)
-    return Rooms(nobody, nobody, nobody, cast(Any, turns), nobody)
+    return Rooms(nobody, nobody, nobody, nobody, nobody, nobody, cast(Any, turns), nobody)
 
 
 @pytest.fixture

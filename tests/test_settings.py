@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llmchat.access import hash_of
 from llmchat.errors import SettingsError
 from llmchat.settings import VARIABLES, Settings
 
@@ -99,6 +100,38 @@ def test_the_domain_that_railway_gives_is_an_allowed_host() -> None:
     assert domain not in read(RAILWAY_PUBLIC_DOMAIN=domain, ALLOWED_HOSTS="other").allowed_hosts
 
 
+def test_the_proxy_of_railway_is_believed_where_nothing_else_is_said() -> None:
+    assert (read().trusted_proxy_hops, read().trusted_ip_header) == (0, "x-forwarded-for")
+    railway = {"RAILWAY_PUBLIC_DOMAIN": "chat.up.railway.app"}
+    assert (read(**railway).trusted_proxy_hops, read(**railway).trusted_ip_header) == (1, "x-real-ip")
+    said = read(**railway, TRUSTED_PROXY_HOPS="2", TRUSTED_IP_HEADER="X-Forwarded-For")
+    assert (said.trusted_proxy_hops, said.trusted_ip_header) == (2, "x-forwarded-for")
+
+
+@pytest.mark.parametrize(
+    ("password", "taken"),
+    [
+        ("eight ch", True),
+        ("seven c", False),
+        (hash_of("eight ch"), True),
+        ("$argon2id$v=19$m=65536", False),
+        ("$argon2-is-no-hash", False),
+    ],
+)
+def test_a_password_is_long_enough_or_a_hash(password: str, taken: bool) -> None:
+    if taken:
+        assert read(ACCESS_PASSWORD=password).access_password == password
+        return
+    with pytest.raises(SettingsError) as raised:
+        read(ACCESS_PASSWORD=password)
+    assert password not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["::", "[::]", "0.0.0.0", "::1", "localhost"])
+def test_every_address_may_be_listened_on(host: str) -> None:
+    assert read(HOST=host).host == host
+
+
 MALFORMED = [
     ("PORT", "eighty"),
     ("PORT", "70000"),
@@ -116,6 +149,13 @@ MALFORMED = [
     ("TEMPERATURE", "3"),
     ("DEBUG", "maybe"),
     ("TRUSTED_PROXY_HOPS", "-1"),
+    ("TRUSTED_IP_HEADER", "X Real IP"),
+    ("TRUSTED_IP_HEADER", "X-Real-IP: 1"),
+    ("REDIS_WAIT_SECONDS", "long"),
+    ("REQUIRE_DURABLE_REDIS", "perhaps"),
+    ("PROMPTS_PER_MINUTE", "-1"),
+    ("CONNECTIONS_PER_MINUTE", "1.5"),
+    ("FRAMES_PER_MINUTE", "many"),
     ("HISTORY_DAYS", "-1"),
     ("REDIS_PREFIX", "{tag}"),
     ("REDIS_PREFIX", "-"),

@@ -34,6 +34,10 @@ class Instance:
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
             "ALLOWED_HOSTS": "localhost,127.0.0.1",
+            # All tests are one address; those of the limits set them.
+            "PROMPTS_PER_MINUTE": "0",
+            "CONNECTIONS_PER_MINUTE": "0",
+            "FRAMES_PER_MINUTE": "0",
             **environment,
         }
         self.log: list[str] = []

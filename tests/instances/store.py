@@ -17,7 +17,8 @@ class Store:
 
     def __init__(self, folder: Path, **options: str) -> None:
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        address = options.get("bind", "127.0.0.1")
+        self.url = f"redis://{f'[{address}]' if ':' in address else address}:{self.port}/0"
         self._folder = folder
         self._options = {
             "port": str(self.port),

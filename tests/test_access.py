@@ -1,0 +1,80 @@
+"""The password: which is taken, and what a session that gave it carries from then on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from llmchat.access import Access, hash_of
+
+KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+PASSWORD = "correct horse € battery"
+ACCESS = Access(PASSWORD, KEY)
+
+
+def carried(access: Access, session: str, *, secure: bool = False) -> str:
+    """Return the Cookie header of a browser that got the cookie."""
+    return access.cookie(session, secure=secure).partition(";")[0]
+
+
+@pytest.mark.parametrize("kept", [PASSWORD, hash_of(PASSWORD)], ids=["in the clear", "hashed"])
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        (PASSWORD, True),
+        (PASSWORD + " ", False),
+        (PASSWORD.upper(), False),
+        ("", False),
+        ("\ud800", False),
+        ("$argon2id$", False),
+    ],
+)
+async def test_password_is_taken_when_it_is_the_one(kept: str, given: str, right: bool) -> None:
+    assert await Access(kept, KEY).matches(given) == right
+
+
+async def test_hash_is_no_password() -> None:
+    kept = hash_of(PASSWORD)
+    assert not await Access(kept, KEY).matches(kept)
+
+
+def test_everybody_is_let_in_when_no_password_is_asked() -> None:
+    assert Access(None, KEY).granted(None, None, secure=False)
+    assert not Access(None, KEY).required
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_session_that_gave_it_is_let_in_and_no_other(secure: bool) -> None:
+    cookies = carried(ACCESS, "s1", secure=secure)
+    assert ACCESS.granted(cookies, "s1", secure=secure)
+    assert not ACCESS.granted(cookies, "s2", secure=secure)
+    assert not ACCESS.granted(cookies, None, secure=secure)
+    assert not ACCESS.granted(cookies, "s1", secure=not secure)
+    assert not ACCESS.granted(None, "s1", secure=secure)
+    assert not ACCESS.granted(cookies + "x", "s1", secure=secure)
+
+
+def test_another_password_signs_everybody_out() -> None:
+    assert not Access("another password", KEY).granted(carried(ACCESS, "s1"), "s1", secure=False)
+
+
+def test_keys_are_rotated_like_those_of_sessions() -> None:
+    rotated = Access(PASSWORD, OTHER_KEY, [KEY])
+    assert rotated.granted(carried(ACCESS, "s1"), "s1", secure=False)
+    assert not Access(PASSWORD, OTHER_KEY).granted(carried(ACCESS, "s1"), "s1", secure=False)
+
+
+def test_grant_ends_after_thirty_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    cookies = carried(ACCESS, "s1")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 30 * 86_400 + 60)
+    assert not ACCESS.granted(cookies, "s1", secure=False)
+
+
+def test_cookie_is_guarded_by_the_browser() -> None:
+    given = ACCESS.cookie("s1", secure=True)
+    assert given.startswith("__Host-llmchat-access=")
+    assert {"Path=/", "HttpOnly", "SameSite=Lax", "Secure"} <= set(given.split("; "))
+    assert "Secure" not in ACCESS.cookie("s1", secure=False)
+    assert "Max-Age=0" in ACCESS.gone(secure=True)

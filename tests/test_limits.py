@@ -1,0 +1,119 @@
+"""How much a session and an address may do: to the last one, and no more, over all instances."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from llmchat.errors import RateLimited
+from llmchat.keys import Keys
+from llmchat.limits import Limits, Rates, network_of
+from llmchat.settings import ADDRESS_SHARE
+from tests.instances import Store
+
+KEYS = Keys("limits")
+
+
+async def taken(limits: Limits, session: str, address: str, tries: int) -> int:
+    """Try so often to take a prompt, and count how often that worked."""
+    count = 0
+    for _ in range(tries):
+        try:
+            await limits.of(session, address).prompt()
+        except RateLimited:
+            continue
+        count += 1
+    return count
+
+
+async def test_session_gets_what_it_may_and_is_told_when_there_is_more(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(prompts=3))
+    assert await taken(limits, "alice", "10.0.0.1", 3) == 3
+    with pytest.raises(RateLimited) as refused:
+        await limits.of("alice", "10.0.0.1").prompt()
+    assert 1 <= refused.value.retry_after <= 20  # a third of a minute fills one
+    assert str(refused.value.retry_after) in refused.value.detail
+    assert await taken(limits, "bob", "10.0.0.1", 3) == 3
+
+
+async def test_allowance_fills_evenly(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(prompts=3))
+    assert await taken(limits, "alice", "10.0.0.1", 4) == 3
+    for who in ("alice", "10.0.0.1"):  # as if 20 s had passed
+        key = KEYS.limit("prompts", who)
+        full = await fake_redis.get(key)
+        assert full
+        await fake_redis.set(key, float(full) - 20_000, keepttl=True)
+    assert await taken(limits, "alice", "10.0.0.1", 2) == 1
+
+
+async def test_key_goes_when_the_allowance_is_full_again(fake_redis: FakeAsyncRedis) -> None:
+    await Limits(fake_redis, KEYS, Rates(prompts=3)).of("alice", "10.0.0.1").prompt()
+    assert 0 < await fake_redis.pttl(KEYS.limit("prompts", "alice")) <= 20_000
+
+
+async def test_address_bounds_its_sessions_together(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(prompts=2))
+    new_sessions = [await taken(limits, f"s{number}", "10.0.0.1", 1) for number in range(50)]
+    assert sum(new_sessions) == 2 * ADDRESS_SHARE
+    assert await taken(limits, "s99", "10.0.0.2", 1) == 1
+
+
+async def test_looking_takes_nothing(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(connections=2))
+    allowance = limits.of("alice", "10.0.0.1")
+    for _ in range(5):
+        await allowance.connection(look=True)
+    await allowance.connection()
+    await allowance.connection()
+    for look in (True, False):
+        with pytest.raises(RateLimited):
+            await allowance.connection(look=look)
+
+
+async def test_many_at_once_are_taken_together_and_more_than_there_can_be_as_all(
+    fake_redis: FakeAsyncRedis,
+) -> None:
+    allowance = Limits(fake_redis, KEYS, Rates(frames=100)).of("alice", "10.0.0.1")
+    await allowance.frames(60)
+    with pytest.raises(RateLimited):
+        await allowance.frames(60)
+    await allowance.frames(40)
+    other = Limits(fake_redis, KEYS, Rates(frames=100)).of("bob", "10.0.0.2")
+    await other.frames(1000)
+    with pytest.raises(RateLimited):
+        await other.frames(1)
+
+
+async def test_no_rate_is_no_limit_and_asks_nobody() -> None:
+    class Away:
+        """A Redis that must not be asked."""
+
+        def register_script(self, _: str) -> object:
+            return object()
+
+    assert await taken(Limits(Away(), KEYS, Rates()), "alice", "10.0.0.1", 100) == 100  # type: ignore[arg-type]
+
+
+async def test_sum_over_instances_holds_when_they_race(store: Store) -> None:
+    async with store.client() as one, store.client() as two:
+        both = [Limits(redis, Keys("limits-race"), Rates(prompts=2)) for redis in (one, two)]
+        tries = [taken(limits, "alice", "10.0.0.1", 5) for limits in both for _ in range(10)]
+        assert sum(await asyncio.gather(*tries)) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("", "unknown"),
+        ("<script>", "unknown"),
+    ],
+)
+def test_customer_is_an_address_or_a_network_of_ipv6(address: str, network: str) -> None:
+    assert network_of(address) == network
