@@ -26,6 +26,9 @@ COMMANDS_WAITING = 100
 FRAMES_WAITING = 1000
 BYTES_WAITING = 4 * 1024 * 1024
 """Of memory, in frames that are not written yet; a single one may be larger."""
+ALL_BYTES_WAITING = 256 * 1024 * 1024
+"""Likewise of all connections together; over it, those with more than a little are too slow."""
+LITTLE_WAITING = 128 * 1024
 SEND_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 FRAMES_PER_SECOND = 50
@@ -135,11 +138,24 @@ async def close(socket: Socket, closing: BaseException) -> None:
         log.debug("A websocket was gone before it was closed: %s", type(error).__name__)
 
 
+class Backlog:
+    """How many bytes wait in all connections of an instance together."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+
 class Connection:
     """Serves one websocket until either side ends it."""
 
     def __init__(
-        self, socket: Socket, allowance: Allowance, chat: Chat, broadcaster: Broadcaster, ready: Event
+        self,
+        socket: Socket,
+        allowance: Allowance,
+        chat: Chat,
+        broadcaster: Broadcaster,
+        ready: Event,
+        backlog: Backlog,
     ) -> None:
         self._socket = socket
         self._session = allowance.session
@@ -153,6 +169,7 @@ class Connection:
         self._commands: asyncio.Queue[str] = asyncio.Queue(COMMANDS_WAITING)
         self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
         self._waiting = 0  # bytes of memory in frames that are not written yet
+        self._backlog = backlog  # which counts them, too
         self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
         self._telling = asyncio.Lock()  # held from a read of the log to the last frame that comes of it
         self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
@@ -200,6 +217,7 @@ class Connection:
         except* Exception:
             log.exception("A connection failed.")
         finally:
+            self._count_waiting(-self._waiting)
             await self._broadcaster.close_channel(self._channel)
         await close(self._socket, closing)
 
@@ -289,18 +307,22 @@ class Connection:
     async def _write(self) -> None:
         while True:
             frame = await self._frames.get()
-            self._waiting -= getsizeof(frame)
+            self._count_waiting(-getsizeof(frame))
             await send(self._socket, frame)
 
     def _tell(self, event: Event) -> None:
         self._put(event.encode())
 
     def _put(self, frame: str) -> None:
-        self._waiting += getsizeof(frame)
-        too_much = self._waiting > BYTES_WAITING and not self._frames.empty()
-        if self._frames.full() or too_much:
+        self._count_waiting(getsizeof(frame))
+        most = LITTLE_WAITING if self._backlog.waiting > ALL_BYTES_WAITING else BYTES_WAITING
+        if self._frames.full() or (self._waiting > most and not self._frames.empty()):
             raise Closing(TOO_SLOW, "You read too slowly.")
         self._frames.put_nowait(frame)
+
+    def _count_waiting(self, size: int) -> None:
+        self._waiting += size
+        self._backlog.waiting += size
 
     # Places
 

@@ -11,7 +11,7 @@ from typing import Any
 from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
 from llmchat.chat import Chat
 from llmchat.completion import Completions
-from llmchat.connection import Connection
+from llmchat.connection import Backlog, Connection
 from llmchat.events import CompletionDelta, SessionReady
 from llmchat.history import History
 from llmchat.keys import Keys
@@ -153,6 +153,7 @@ class House:
         )
         self.limits = Limits(self.redis, self.keys, rates or Rates())
         self.chat = Chat(settings, self.history, self.turns, self.listing)
+        self.backlog = Backlog()
         self._tasks: list[asyncio.Task[None]] = []
         self.connections: list[Connection] = []
 
@@ -179,7 +180,9 @@ class House:
     def let_in(self, session: str = "alice") -> FakeSocket:
         """Connect a client that has heard nothing yet."""
         socket = FakeSocket()
-        connection = Connection(socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster, READY)
+        connection = Connection(
+            socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster, READY, self.backlog
+        )
         self.connections.append(connection)
         self._tasks.append(asyncio.create_task(connection.serve()))
         return socket

@@ -482,6 +482,24 @@ async def test_reader_with_too_much_waiting_is_closed(house: House, monkeypatch:
     assert await slow.ended() == 1013
 
 
+async def test_slow_readers_are_closed_earlier_when_much_waits_in_all_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_room, "LITTLE_WAITING", 200)
+    slow, quick = await house.connect(), await house.connect()
+    slow.reads = False
+    for _ in range(20):
+        slow.say(type="ping")
+    await quick.settled()
+    assert slow.closed is None
+    assert house.backlog.waiting > 200
+    monkeypatch.setattr(connection_room, "ALL_BYTES_WAITING", 200)
+    slow.say(type="ping")
+    assert await slow.ended() == 1013
+    await quick.settled()
+    assert house.backlog.waiting == 0
+
+
 async def test_connection_closed_from_outside_says_why_and_gives_its_channel_back(house: House) -> None:
     socket = await house.connect()
     await begin(socket)

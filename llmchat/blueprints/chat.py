@@ -31,7 +31,7 @@ async def chat() -> ResponseReturnValue | None:
     socket = _socket(websocket)
     connection: Connection | SeedConnection
     if offered:
-        connection = Connection(socket, who.allowance, here.chat, here.broadcaster, here.ready)
+        connection = Connection(socket, who.allowance, here.chat, here.broadcaster, here.ready, here.backlog)
     else:
         connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster)
     with here.open(connection, who.allowance):

@@ -13,7 +13,7 @@ from quart import Request, Websocket, current_app
 from llmchat.access import Access
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
-from llmchat.connection import RESTARTING, Connection
+from llmchat.connection import RESTARTING, Backlog, Connection
 from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import SessionReady
 from llmchat.health import Health
@@ -75,6 +75,7 @@ class Rooms:
     health: Health
     turns: Turns
     ready: SessionReady
+    backlog: Backlog = field(default_factory=Backlog)
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)
     _open: Counter[tuple[str, str]] = field(default_factory=Counter)  # by session and by address

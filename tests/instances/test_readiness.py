@@ -21,7 +21,7 @@ from llmchat.health import Health
 from llmchat.settings import Settings
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Model
-from tests.instances import Instance, Store, handshake
+from tests.instances import Instance, Store
 from tests.waiting import eventually
 
 LOCAL = {"Host": "localhost"}
