@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, WebSocket, expect
+from playwright.async_api import Locator, Page, Route, WebSocket, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, box, button, chats, messages, say
@@ -331,3 +332,22 @@ async def test_page_is_whole_on_a_phone(
     width = await page.evaluate("document.documentElement.scrollWidth")
     assert width <= 360
     await expect(box(page)).to_be_in_viewport()
+
+
+async def test_what_is_typed_before_the_scripts_run_is_kept(
+    instances: tuple[Instance, Instance], open_page: OpenPage
+) -> None:
+    page = await open_page(instances[0])
+    await box(page).fill("A draft.")
+    typed = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await typed.wait()
+        await route.continue_()
+
+    await page.route("**/js/main.js", late)
+    await page.reload(wait_until="commit")
+    await box(page).fill("Early words.")
+    typed.set()
+    await expect(button(page, "Send")).to_be_enabled()
+    await expect(box(page)).to_have_value("A draft.\n\nEarly words.")

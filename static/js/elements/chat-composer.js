@@ -41,8 +41,10 @@ class ChatComposer extends HTMLElement {
   /** Belong to another conversation: the old draft is kept, the new one is shown. */
   attach(conversation) {
     this.#keepDraft();
+    const early = this.#conversation === null ? this.#box.value : ""; // typed before this script ran
     this.#conversation = conversation ?? "";
-    this.#box.value = readDraft(this.#conversation);
+    const draft = readDraft(this.#conversation);
+    this.#box.value = !early || draft.includes(early) ? draft : [draft, early].filter(Boolean).join("\n\n");
     this.complain("");
     this.#update();
   }
