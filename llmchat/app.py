@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 
 from quart import Quart
@@ -21,7 +23,7 @@ from llmchat.chat import Chat
 from llmchat.completion import Completions
 from llmchat.conversation import leaves_room
 from llmchat.doors import Doors
-from llmchat.errors import SettingsError, StartError
+from llmchat.errors import SettingsError, StartError, Unavailable
 from llmchat.health import Health
 from llmchat.history import History
 from llmchat.keys import Keys
@@ -31,6 +33,8 @@ from llmchat.listing import Listing
 from llmchat.redis_client import connect, place_of
 from llmchat.session import Sessions
 from llmchat.settings import Settings
+from llmchat.shelf import Shelf
+from llmchat.static_files import StaticFiles
 from llmchat.turns import Turns
 
 CHANNEL_CAPACITY = 1000
@@ -75,6 +79,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         connections=settings.connections_per_minute,
         frames=settings.frames_per_minute,
     )
+    root = Path(__file__).resolve().parent.parent
+    app = Quart("llmchat", static_folder=None, template_folder=str(root / "templates"), root_path=str(root))
+    static_files = StaticFiles(app.asgi_app, root / "static", Shelf(redis, keys))
     rooms = Rooms(
         chat=chat,
         broadcaster=broadcaster,
@@ -84,21 +91,15 @@ def create_app(settings: Settings | None = None) -> Quart:
         health=Health(redis, place_of(settings.redis_url), require_durable=settings.require_durable_redis),
         turns=turns,
         ready=ready,
+        static=static_files.path,
     )
 
-    root = Path(__file__).resolve().parent.parent
-    app = Quart(
-        "llmchat",
-        static_folder=str(root / "static"),
-        template_folder=str(root / "templates"),
-        root_path=str(root),
-    )
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[EXTENSION] = rooms
     for blueprint in (page_blueprint, sign_in_blueprint, chat_blueprint, ops_blueprint):
         app.register_blueprint(blueprint.blueprint)
     app.asgi_app = Doors(  # type: ignore[method-assign]
-        app.asgi_app,
+        static_files,
         allowed_hosts=settings.allowed_hosts,
         trusted_origins=settings.csrf_trusted_origins,
         proxy_hops=settings.trusted_proxy_hops,
@@ -114,9 +115,14 @@ def create_app(settings: Settings | None = None) -> Quart:
                 if settings.require_durable_redis:
                     raise
                 log.warning("%s The chat works as soon as it can.", error)
+        with suppress(Unavailable):  # before the first page that names them
+            await static_files.put()
+        keeping = asyncio.create_task(static_files.keep())
         async with turns:
             yield
             await rooms.stop()
+        keeping.cancel()
+        static_files.close()
         await completions.close()
         await broadcaster.close()
         await redis.aclose()

@@ -83,6 +83,10 @@ class Keys:
         """Name the allowance of a session or an address: the time at which it will be full again, in ms."""
         return f"{self.prefix}:limit:{kind}:{who}"
 
+    def shelf(self, version: str) -> str:
+        """Name the bundle of a version of the page's files."""
+        return f"{self.prefix}:static:{version}"
+
     @property
     def work(self) -> str:
         """The sorted set of conversations with a turn: id → time it began, in ms. May hold stale entries."""

@@ -18,6 +18,7 @@ from fakeredis import FakeAsyncRedis
 from llmchat.settings import Settings
 from tests.fakes import Model
 from tests.instances import Client, Instance, SeedClient, Store
+from tests.instances.instance import ROOT
 
 hypothesis.settings.load_profile("ci")  # the same examples every time, and no deadline of theirs
 
@@ -103,8 +104,8 @@ async def start_instance(model: Model) -> AsyncIterator[StartInstance]:
     """Start an instance of the test's own: `await start_instance(fresh_store, DEBUG="…")`."""
     async with AsyncExitStack() as started:
 
-        async def start(store: Store, **environment: str) -> Instance:
-            instance = Instance(store.url, model.url, **environment)
+        async def start(store: Store, root: Path = ROOT, **environment: str) -> Instance:
+            instance = Instance(store.url, model.url, root=root, **environment)
             started.callback(lambda: print(f"instance {instance.port}:\n{instance.text}"))
             return await started.enter_async_context(instance)
 

@@ -26,6 +26,8 @@ REASONS = {
     HTTPStatus.REQUEST_TIMEOUT: "The request came too slowly.",
 }
 
+NO_STORE = {"Cache-Control": "no-store"}
+
 blueprint = Blueprint("page", __name__)
 
 
@@ -60,7 +62,7 @@ async def unavailable(error: Unavailable) -> ResponseReturnValue:
 @blueprint.app_errorhandler(404)
 async def not_found(error: Exception) -> ResponseReturnValue:
     """Say that there is no such page."""
-    return await error_page("There is nothing here", "The address may be mistyped."), 404
+    return await error_page("There is nothing here", "The address may be mistyped."), 404, NO_STORE
 
 
 @blueprint.app_errorhandler(HTTPException)
@@ -95,7 +97,7 @@ async def error_page(
 ) -> str:
     """Make a page that needs nothing of the chat."""
     return await render_template(
-        "error.html", title=title, detail=detail, link=link, words=words, again=again, static=static
+        "error.html", title=title, detail=detail, link=link, words=words, again=again, static=rooms().static
     )
 
 
@@ -130,7 +132,7 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
         version=__version__,
         socket_url=f"{'wss' if who.secure else 'ws'}://{request.host}/ws/chat/",
         signed_in=here.access.required,
-        static=static,
+        static=here.static,
     )
     response = await make_response(page, 404 if missing else 200)
     response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
@@ -138,7 +140,3 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
         response.headers.add("Set-Cookie", here.access.cookie(who.session, secure=who.secure))
     response.headers["Cache-Control"] = "private, no-cache"
     return response
-
-
-def static(path: str) -> str:
-    return f"/static/{path}"

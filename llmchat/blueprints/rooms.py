@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -75,6 +75,8 @@ class Rooms:
     health: Health
     turns: Turns
     ready: SessionReady
+    static: Callable[[str], str]
+    """Gives the path of one of the page's files."""
     backlog: Backlog = field(default_factory=Backlog)
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)

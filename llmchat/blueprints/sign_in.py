@@ -8,7 +8,6 @@ from contextlib import suppress
 from quart import Blueprint, make_response, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
-from llmchat.blueprints.page import static
 from llmchat.blueprints.rooms import rooms, visitor
 from llmchat.errors import RateLimited, Unavailable
 
@@ -61,7 +60,7 @@ async def sign_out() -> ResponseReturnValue:
 async def _page(
     wanted: str, problem: str = "", status: int = 200, retry_after: int | None = None
 ) -> ResponseReturnValue:
-    page = await render_template("sign_in.html", to=wanted, problem=problem, static=static)
+    page = await render_template("sign_in.html", to=wanted, problem=problem, static=rooms().static)
     headers = {"Cache-Control": "no-store"} | ({"Retry-After": str(retry_after)} if retry_after else {})
     return page, status, headers
 

@@ -21,7 +21,7 @@ BUGS = ("Traceback (most recent call last)", "never retrieved", "never awaited",
 class Instance:
     """`python -m llmchat serve` on a port of 127.0.0.1; instances with one store are one service."""
 
-    def __init__(self, store_url: str, model_url: str, **environment: str) -> None:
+    def __init__(self, store_url: str, model_url: str, *, root: Path = ROOT, **environment: str) -> None:
         self.port = int(environment.pop("PORT", "0")) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -41,6 +41,7 @@ class Instance:
             **environment,
         }
         self.log: list[str] = []
+        self._root = root
         self._child: Child | None = None
 
     @property
@@ -51,7 +52,7 @@ class Instance:
 
     async def launch(self) -> None:
         """Start the process without waiting until it serves."""
-        self._child = Child(sys.executable, "-m", "llmchat", "serve", env=self.environment, folder=ROOT)
+        self._child = Child(sys.executable, "-m", "llmchat", "serve", env=self.environment, folder=self._root)
         self._child.lines = self.log
         await self._child.start()
 

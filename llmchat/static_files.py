@@ -1,0 +1,133 @@
+"""The page's files under /static/<version>/: compressed once, kept by browsers for ever. Knows no page.
+
+The version is a digest of all of them, so whatever a page names belongs together and never changes. During a
+deploy a page may ask an instance of another version for its files: it finds them on the shelf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from servestatic import ServeStaticASGI
+from servestatic.compress import Compressor
+
+from llmchat.errors import StartError, Unavailable
+from llmchat.shelf import Shelf
+
+VERSIONED = re.compile(r"/static/([0-9a-f]{32})/.+")
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+OTHER_VERSIONS = 3
+"""Kept of those found on the shelf; a deploy has one other, a deploy in a deploy two."""
+PUT_SECONDS = 6 * 3600
+REPEAT_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class StaticFiles:
+    """An ASGI middleware before the app. What is served was listed before; no request opens a path it names."""
+
+    def __init__(self, app: Any, folder: Path, shelf: Shelf) -> None:
+        files = read(folder)
+        self.version = version_of(files)
+        self._bundle: bytes = msgpack.packb(files)
+        self._shelf = shelf
+        self._versions = {self.version}
+        self._looking = asyncio.Lock()
+        # Compressed files lie beside the others, and the folder may be read-only.
+        try:
+            self._kept = tempfile.TemporaryDirectory(prefix="llmchat-static-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise StartError("No folder for temporary files can be written: set TMPDIR to one.") from error
+        self._served = ServeStaticASGI(
+            app, mimetypes=TYPES, allow_all_origins=False, immutable_file_test=lambda path, url: True
+        )
+        self._add(self.version, files)
+
+    def path(self, name: str) -> str:
+        """Give the path of a file, as pages name it."""
+        return f"/static/{self.version}/{name}"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "http" and (asked := VERSIONED.fullmatch(scope["path"])):
+            await self._find(asked[1])
+        await self._served(scope, receive, send)
+
+    async def put(self) -> None:
+        """Put our version on the shelf. Raises Unavailable."""
+        await self._shelf.put(self.version, self._bundle)
+
+    async def keep(self) -> None:
+        """Keep it there, for ever."""
+        while True:
+            try:
+                await self.put()
+                await asyncio.sleep(PUT_SECONDS)
+            except Unavailable:
+                await asyncio.sleep(REPEAT_SECONDS)
+
+    def close(self) -> None:
+        """Remove the compressed copies."""
+        self._kept.cleanup()
+
+    async def _find(self, version: str) -> None:
+        """Serve another version, too, if it is on the shelf and what it says it is."""
+        if version in self._versions or len(self._versions) > OTHER_VERSIONS:
+            return
+        async with self._looking:
+            bundle = None
+            with suppress(Unavailable):
+                bundle = await self._shelf.take(version)
+            files = _unpacked(bundle) if bundle and version not in self._versions else {}
+            if files and version_of(files) == version:
+                await asyncio.to_thread(self._add, version, files)
+                self._versions.add(version)
+                log.info("Serving the files of version %s, too.", version[:12])
+
+    def _add(self, version: str, files: Mapping[str, bytes]) -> None:
+        folder = Path(self._kept.name) / version
+        compressor = Compressor(use_zstd=False, quiet=True)
+        for name, content in files.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            if compressor.should_compress(name):
+                compressor.compress(file)
+        self._served.add_files(folder, f"/static/{version}/")
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    """Read the files in a folder, in a fixed order; a link is none of them."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def version_of(files: Mapping[str, bytes]) -> str:
+    """Digest names and contents."""
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:32]
+
+
+def _unpacked(bundle: bytes) -> dict[str, bytes]:
+    """Read a bundle; nothing where it is none, or names what would lie elsewhere."""
+    try:
+        files = msgpack.unpackb(bundle)
+    except (ValueError, msgpack.UnpackException):
+        return {}
+    good = isinstance(files, dict) and all(
+        isinstance(name, str) and isinstance(content, bytes) and not {"", ".", ".."} & set(name.split("/"))
+        for name, content in files.items()
+    )
+    return files if good else {}
