@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --pyt
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format requirements screenshot browser
+.PHONY: help run install test test-system check format requirements screenshot browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -31,6 +31,14 @@ install: $(STAMPS)/dev ## install all that the product, its embedded parts and t
 
 test: check browser ## run the checks and all tests
 	$(BIN)/python -m pytest
+
+test-system: check browser ## run the tests that need nginx and docker-compose (Debian packages)
+	@for tool in nginx docker-compose; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
+	if [ -z "$$lacking" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		tests/system/install.sh $$lacking; \
+	else echo "The system tests need$$lacking: install the packages of these names." >&2; exit 1; fi
+	$(BIN)/python -m pytest tests/system
 
 check: $(STAMPS)/dev ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Tests that need Debian packages: `make test-system` installs and runs them."""
