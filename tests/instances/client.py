@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import ssl
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
-from tests.instances.instance import Instance
 from tests.instances.mirror import PLACED, Broken, Event, Mirror
 from tests.waiting import Bell, within
 
@@ -29,6 +29,12 @@ PLACED_ANSWERS = {
     "conversation.restore": {"conversation.updated"},
 }
 UNANSWERED = {"conversation.close"}
+
+
+class Served(Protocol):
+    """Whatever has an address: an instance, or a proxy before several."""
+
+    url: str
 
 
 class Refused(Exception):
@@ -60,13 +66,14 @@ class Client:
     the mirror finds is raised by whatever waits next, and by `close`.
     """
 
-    def __init__(self, jar: aiohttp.CookieJar | None = None) -> None:
+    def __init__(self, jar: aiohttp.CookieJar | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.jar = aiohttp.CookieJar(unsafe=True) if jar is None else jar  # unsafe: hosts may be numbers
         self.seen: list[Event] = []
         self.mirrors: dict[str, Mirror] = {}
-        self.instance: Instance | None = None
+        self.instance: Served | None = None
         self.broken: Broken | None = None
-        self._http = aiohttp.ClientSession(cookie_jar=self.jar)
+        connector = aiohttp.TCPConnector(ssl=tls) if tls else None
+        self._http = aiohttp.ClientSession(cookie_jar=self.jar, connector=connector)
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._reading: asyncio.Task[None] | None = None
         self._handed: set[int] = set()
@@ -76,14 +83,14 @@ class Client:
 
     # Connecting
 
-    async def connect(self, instance: Instance, *, headers: dict[str, str] | None = None) -> Event:
+    async def connect(self, instance: Served, *, headers: dict[str, str] | None = None) -> Event:
         """Connect to an instance as its own page would, and wait for `session.ready`."""
         assert self._reading is None, "connected twice"
         self.instance = instance
         began = len(self.seen)
         async with within(10, "the handshake is answered"):
             self._socket = await self._http.ws_connect(
-                f"ws://127.0.0.1:{instance.port}/ws/chat/",
+                f"{instance.url.replace('http', 'ws', 1)}/ws/chat/",
                 protocols=["llmchat.v1"],
                 headers={"Origin": instance.url, **(headers or {})},
                 max_msg_size=0,
@@ -101,7 +108,7 @@ class Client:
             connection.transport.abort()
         await self.closed()
 
-    async def reconnect(self, instance: Instance | None = None, *, after: bool = True) -> None:
+    async def reconnect(self, instance: Served | None = None, *, after: bool = True) -> None:
         """Connect again, to any instance, and open every conversation known: by its place, or from a snapshot."""
         if self._reading:
             await self.drop()
