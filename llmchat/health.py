@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
 from llmchat.errors import StartError, Unavailable
 from llmchat.redis_client import available
@@ -69,6 +69,8 @@ class Health:
         while True:
             try:
                 return await self._look()
+            except ResponseError as error:
+                raise StartError(f"Redis at {self._where} refuses us: {_first_sentence(error)}") from error
             except Unavailable as error:
                 cause = error.__cause__
                 if isinstance(cause, AuthenticationError | AuthorizationError):
@@ -76,9 +78,7 @@ class Health:
                         f"Redis at {self._where} refuses the login: check REDIS_URL, "
                         "or REDISUSER and REDISPASSWORD."
                     ) from error
-                why = (
-                    f"{type(cause).__name__}: {cause}" if isinstance(cause, OSError) else type(cause).__name__
-                )
+                why = str(cause).rstrip(".") or type(cause).__name__  # redis-py puts no login into it
             if asyncio.get_running_loop().time() >= deadline:
                 raise StartError(
                     f"Redis at {self._where} does not answer ({why}): start it, or check REDIS_URL or REDISHOST."
@@ -92,12 +92,16 @@ class Health:
 
     async def _look(self) -> Look:
         async with available(ANSWER_SECONDS):
-            await self._redis.ping()
             try:
+                await self._redis.ping()
                 told: dict[str, Any] = await self._redis.info()
             except NoPermissionError:
                 return Look("of a kind it does not tell", ("it does not permit INFO, so nobody can tell.",))
         return Look(_server(told), tuple(_risks(told)))
+
+
+def _first_sentence(error: ResponseError) -> str:
+    return str(error).partition(". ")[0].rstrip(".") + "."  # a server's refusal may be a page long
 
 
 def _server(told: dict[str, Any]) -> str:

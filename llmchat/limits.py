@@ -42,11 +42,12 @@ class Limits:
         return Allowance(self, session, address)
 
     async def take(self, kind: str, session: str, address: str, cost: int, *, look: bool = False) -> None:
-        """Take, or with `look` only ask. Raises RateLimited, then nothing is taken of the session; Unavailable."""
+        """Take, or with `look` only ask. Raises RateLimited, and Unavailable."""
         rate: int = getattr(self._rates, kind)
         if rate == 0 or cost == 0:
             return
-        for who, most in ((network_of(address), rate * ADDRESS_SHARE), (session, rate)):
+        # The session first: what it may not have, it does not take from those who share its address.
+        for who, most in ((session, rate), (network_of(address), rate * ADDRESS_SHARE)):
             wait_ms = await self._limit(
                 [self._keys.limit(kind, who)], MINUTE_MS / most, most, cost, "1" if look else "0"
             )

@@ -191,10 +191,6 @@ async def _serve(
     if ends:
         ends(stop.ask_from_thread(loop))
 
-    with stop.on_signals():
-        if not await _prepared(app, settings.redis_wait_seconds, stop):
-            return
-
     async def until_stopped() -> None:
         announce()
         await stop.asked.wait()
@@ -203,10 +199,13 @@ async def _serve(
 
     limit_peers()
     config = hypercorn_config(sockets)
-    stop.serving = asyncio.create_task(serve_with_hypercorn(app, config, shutdown_trigger=until_stopped))
     try:
         with stop.on_signals():
-            await stop.serving
+            if await _prepared(app, settings.redis_wait_seconds, stop):
+                stop.serving = asyncio.create_task(
+                    serve_with_hypercorn(app, config, shutdown_trigger=until_stopped)
+                )
+                await stop.serving
     except asyncio.CancelledError:
         logger.info("Connections whose peers did not end them are cut.")
     except LifespanFailureError as error:

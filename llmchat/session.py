@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -22,13 +23,12 @@ class SignedCookie:
         self._signer = TimestampSigner([*reversed(fallbacks), secret_key], salt=f"llmchat.{salt}")
 
     def read(self, cookies: str | None, *, secure: bool, aged: bool = False) -> str | None:
-        """Find the value in a Cookie header; None without a valid one, with `aged` also where it is too old.
-
-        Else its age is the browser's to count: clocks differ.
-        """
+        """Find the value in a Cookie header; None without a valid one, with `aged` also where it is too old."""
         for value in _values(cookies or "", cookie_name(self._name, secure)):
             with suppress(BadSignature, ValueError):
-                return self._signer.unsign(value, max_age=self._seconds if aged else None).decode()
+                found, signed = self._signer.unsign(value, return_timestamp=True)
+                if not aged or time.time() - signed.timestamp() <= self._seconds:
+                    return found.decode()
         return None
 
     def give(self, value: str, *, secure: bool) -> str:

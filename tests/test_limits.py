@@ -61,6 +61,15 @@ async def test_address_bounds_its_sessions_together(fake_redis: FakeAsyncRedis) 
     assert await taken(limits, "s99", "10.0.0.2", 1) == 1
 
 
+async def test_session_over_its_limit_takes_nothing_from_those_at_its_address(
+    fake_redis: FakeAsyncRedis,
+) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(prompts=2))
+    assert await taken(limits, "mallory", "10.0.0.1", 50) == 2
+    others = [await taken(limits, f"s{number}", "10.0.0.1", 2) for number in range(4)]
+    assert others == [2] * 4
+
+
 async def test_looking_takes_nothing(fake_redis: FakeAsyncRedis) -> None:
     limits = Limits(fake_redis, KEYS, Rates(connections=2))
     allowance = limits.of("alice", "10.0.0.1")

@@ -24,10 +24,6 @@ async def chat() -> ResponseReturnValue | None:
     refusal = await here.refusal(who)
     if refusal is not None:
         return refusal.detail, refusal.status, refusal.headers
-    await websocket.accept(
-        headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},
-        subprotocol=SUBPROTOCOL if offered else None,
-    )
     socket = _socket(websocket)
     connection: Connection | SeedConnection
     if offered:
@@ -35,6 +31,10 @@ async def chat() -> ResponseReturnValue | None:
     else:
         connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster)
     with here.open(connection, who.allowance):
+        await websocket.accept(
+            headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},
+            subprotocol=SUBPROTOCOL if offered else None,
+        )
         await connection.serve()
     return None
 

@@ -84,21 +84,24 @@ class Rooms:
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def refusal(self, visitor: Visitor, *, look: bool = False) -> Refusal | None:
-        """Tell why a websocket is not let in, if so; with `look`, nothing is taken of its allowance."""
+        """Tell why a websocket is not let in, if so; with `look`, nothing is taken of its allowance.
+
+        Whoever is let in is to be in the register before anything is awaited.
+        """
         if self.draining:
             return Refusal(503, "This instance restarts.", RETRY_SECONDS)
         if not visitor.granted:
             return Refusal(401, "You are not signed in.")
-        if len(self._connections) >= CONNECTIONS:
-            return Refusal(503, "This instance is full.", RETRY_SECONDS)
-        session, address = _counted(visitor.allowance)
-        if self._open[session] >= CONNECTIONS_OF_SESSION or self._open[address] >= CONNECTIONS_OF_ADDRESS:
-            return Refusal(429, "Too many connections are open.", CROWDED_SECONDS)
         with suppress(Unavailable):  # then nobody counts; what is open here is bounded
             try:
                 await visitor.allowance.connection(look=look)
             except RateLimited as error:
                 return Refusal(429, error.detail, error.retry_after)
+        if len(self._connections) >= CONNECTIONS:
+            return Refusal(503, "This instance is full.", RETRY_SECONDS)
+        session, address = _counted(visitor.allowance)
+        if self._open[session] >= CONNECTIONS_OF_SESSION or self._open[address] >= CONNECTIONS_OF_ADDRESS:
+            return Refusal(429, "Too many connections are open.", CROWDED_SECONDS)
         return None
 
     async def sign_out(self, session: str) -> None:

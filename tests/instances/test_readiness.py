@@ -222,3 +222,17 @@ async def test_instance_listens_on_ipv4_and_ipv6(store: Store, start_instance: S
         for address in ("127.0.0.1", "[::1]"):
             async with http.get(f"http://{address}:{instance.port}/readyz") as response:
                 assert response.status == 200
+
+
+async def test_start_says_why_a_store_refuses_or_is_none(tmp_path: Path, model: Model) -> None:
+    async with Store(tmp_path) as store:
+        async with store.client() as admin:
+            await admin.execute_command("ACL", "SETUSER", "mute", "on", ">word", "~*", "&*", "+@all", "-ping", "-info")  # fmt: skip
+        url = store.url.replace("redis://", "redis://mute:word@")
+        async with launched(url, model, REQUIRE_DURABLE_REDIS="true") as instance:
+            assert await instance.ended(seconds=30) == 2
+            assert "does not permit INFO" in instance.log[-1]
+    async with launched(store.url, model, REDIS_WAIT_SECONDS="0") as instance:
+        assert await instance.ended(seconds=30) == 2
+        (line,) = instance.log
+        assert "refused" in line.lower()
