@@ -235,4 +235,4 @@ async def test_start_says_why_a_store_refuses_or_is_none(tmp_path: Path, model: 
     async with launched(store.url, model, REDIS_WAIT_SECONDS="0") as instance:
         assert await instance.ended(seconds=30) == 2
         (line,) = instance.log
-        assert "refused" in line.lower()
+        assert "Connect call failed" in line
