@@ -10,7 +10,9 @@ import asyncio
 import hashlib
 import logging
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -45,9 +47,10 @@ class StaticFiles:
         self._looking = asyncio.Lock()
         # Compressed files lie beside the others, and the folder may be read-only.
         try:
-            self._kept = tempfile.TemporaryDirectory(prefix="llmchat-static-", ignore_cleanup_errors=True)
+            self._kept = Path(tempfile.mkdtemp(prefix="llmchat-static-"))
         except OSError as error:
             raise StartError("No folder for temporary files can be written: set TMPDIR to one.") from error
+        self.close = weakref.finalize(self, shutil.rmtree, self._kept, ignore_errors=True)
         self._served = ServeStaticASGI(
             app, mimetypes=TYPES, allow_all_origins=False, immutable_file_test=lambda path, url: True
         )
@@ -76,10 +79,6 @@ class StaticFiles:
             except Unavailable:
                 await asyncio.sleep(REPEAT_SECONDS)
 
-    def close(self) -> None:
-        """Remove the compressed copies."""
-        self._kept.cleanup()
-
     async def _find(self, version: str) -> None:
         """Serve another version, too, if it is on the shelf and what it says it is."""
         if version in self._versions or len(self._versions) > OTHER_VERSIONS:
@@ -95,7 +94,7 @@ class StaticFiles:
                 log.info("Serving the files of version %s, too.", version[:12])
 
     def _add(self, version: str, files: Mapping[str, bytes]) -> None:
-        folder = Path(self._kept.name) / version
+        folder = self._kept / version
         compressor = Compressor(use_zstd=False, quiet=True)
         for name, content in files.items():
             file = folder / name

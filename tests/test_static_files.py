@@ -189,7 +189,7 @@ def test_start_says_what_to_do_when_nothing_can_be_written(
     def refuse(**_: Any) -> None:
         raise FileNotFoundError
 
-    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(StartError, match="TMPDIR"):
         make()
 
