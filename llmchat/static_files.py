@@ -7,8 +7,10 @@ deploy a page may ask an instance of another version for its files: it finds the
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import logging
+import os
 import re
 import shutil
 import tempfile
@@ -44,15 +46,21 @@ class StaticFiles:
         self._bundle: bytes = msgpack.packb(files)
         self._shelf = shelf
         self._versions = {self.version}
-        self._looking = asyncio.Lock()
+        self._adding = asyncio.Lock()
         # Compressed files lie beside the others, and the folder may be read-only.
         try:
             self._kept = Path(tempfile.mkdtemp(prefix="llmchat-static-"))
+            held = os.open(self._kept, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_SH)  # systemd's cleaner of old temporary files lets it be
         except OSError as error:
             raise StartError("No folder for temporary files can be written: set TMPDIR to one.") from error
-        self.close = weakref.finalize(self, shutil.rmtree, self._kept, ignore_errors=True)
+        self.close = weakref.finalize(self, _remove, self._kept, held)
         self._served = ServeStaticASGI(
-            app, mimetypes=TYPES, allow_all_origins=False, immutable_file_test=lambda path, url: True
+            app,
+            mimetypes=TYPES,
+            allow_all_origins=False,
+            immutable_file_test=lambda path, url: True,
+            add_headers_function=_with_etag,
         )
         self._add(self.version, files)
 
@@ -81,17 +89,22 @@ class StaticFiles:
 
     async def _find(self, version: str) -> None:
         """Serve another version, too, if it is on the shelf and what it says it is."""
-        if version in self._versions or len(self._versions) > OTHER_VERSIONS:
+        if not self._lacks(version):
             return
-        async with self._looking:
-            bundle = None
-            with suppress(Unavailable):
-                bundle = await self._shelf.take(version)
-            files = _unpacked(bundle) if bundle and version not in self._versions else {}
-            if files and version_of(files) == version:
+        bundle = None
+        with suppress(Unavailable):
+            bundle = await self._shelf.take(version)
+        files = _unpacked(bundle) if bundle else {}
+        if not files or version_of(files) != version:
+            return
+        async with self._adding:
+            if self._lacks(version):
                 await asyncio.to_thread(self._add, version, files)
                 self._versions.add(version)
                 log.info("Serving the files of version %s, too.", version[:12])
+
+    def _lacks(self, version: str) -> bool:
+        return version not in self._versions and len(self._versions) <= OTHER_VERSIONS
 
     def _add(self, version: str, files: Mapping[str, bytes]) -> None:
         folder = self._kept / version
@@ -117,6 +130,16 @@ def version_of(files: Mapping[str, bytes]) -> str:
     for name, content in sorted(files.items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:32]
+
+
+def _remove(folder: Path, held: int) -> None:
+    os.close(held)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_etag(headers: Any, path: str, url: str) -> None:
+    # ServeStatic's own is of this machine's clock, and says of each encoding that it is the same bytes.
+    headers["ETag"] = f'W/"{url.split("/")[2]}"'
 
 
 def _unpacked(bundle: bytes) -> dict[str, bytes]:

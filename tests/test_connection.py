@@ -429,13 +429,17 @@ async def test_frames_over_the_limit_of_a_minute_close_the_connection(
     monkeypatch.setattr(connection_room, "COUNT_SECONDS", 0)
     async with House(store.url, settings, Rates(frames=20)) as house:
         socket, other = connect(house), await house.connect("bob")
-        for _ in range(21):
+        said = 0
+
+        async def closed() -> bool:
+            nonlocal said
             socket.say('{"type": "ping"}')
-            await asyncio.sleep(0)
-        while socket.closed is None:
-            socket.say('{"type": "ping"}')
-            await asyncio.sleep(0)
-        assert await socket.ended() == FLOOD
+            said += 1
+            return socket.closed is not None
+
+        await eventually(closed, seconds=30, what="the connection is closed")
+        assert socket.closed == FLOOD
+        assert 20 < said < FRAMES_AT_ONCE
         await other.settled()
 
 
@@ -486,6 +490,7 @@ async def test_slow_readers_are_closed_earlier_when_much_waits_in_all_together(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_room, "LITTLE_WAITING", 200)
+    monkeypatch.setattr(connection_room, "SEND_SECONDS", 3600)
     slow, quick = await house.connect(), await house.connect()
     slow.reads = False
     for _ in range(20):
