@@ -1,4 +1,7 @@
-"""Who may chat where a password is asked: checks it, and remembers a session that knew it in a signed cookie."""
+"""Who may chat where a password is asked: checks it, and remembers a session that knew it in a signed cookie.
+
+Knows no request.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
-from llmchat.session import SignedCookie
+from llmchat.signed_cookie import SignedCookie
 
 ACCESS_SECONDS = 30 * 86_400
 CHECKS_AT_ONCE = 2
@@ -22,7 +26,8 @@ class Access:
 
     def __init__(self, password: str | None, secret_key: str, fallbacks: Sequence[str] = ()) -> None:
         self._password = password
-        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
+        # Its own, for a check goes on where whoever asked for it has gone.
+        self._checks = ThreadPoolExecutor(CHECKS_AT_ONCE, "password")
         # With another password, nobody is signed in any more.
         salt = hashlib.sha256((password or "").encode()).hexdigest()[:16]
         self._cookie = SignedCookie("access", ACCESS_SECONDS, f"access.{salt}", secret_key, fallbacks)
@@ -43,8 +48,12 @@ class Access:
         password = self._password or ""
         if not password.startswith("$argon2"):
             return hmac.compare_digest(given.encode(errors="replace"), password.encode())
-        async with self._checks:
-            return await asyncio.to_thread(_verified, password, given.encode(errors="replace"))
+        checking = asyncio.get_running_loop().run_in_executor
+        return await checking(self._checks, _verified, password, given.encode(errors="replace"))
+
+    def close(self) -> None:
+        """Check no more."""
+        self._checks.shutdown(wait=False, cancel_futures=True)
 
     def cookie(self, session: str, *, secure: bool) -> str:
         """Give the Set-Cookie header's value that lets a session in."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from quart import Quart
@@ -23,7 +22,7 @@ from llmchat.chat import Chat
 from llmchat.completion import Completions
 from llmchat.conversation import leaves_room
 from llmchat.doors import Doors
-from llmchat.errors import SettingsError, StartError, Unavailable
+from llmchat.errors import SettingsError, StartError
 from llmchat.health import Health
 from llmchat.history import History
 from llmchat.keys import Keys
@@ -81,7 +80,8 @@ def create_app(settings: Settings | None = None) -> Quart:
     )
     root = Path(__file__).resolve().parent.parent
     app = Quart("llmchat", static_folder=None, template_folder=str(root / "templates"), root_path=str(root))
-    static_files = StaticFiles(app.asgi_app, root / "static", Shelf(redis, keys))
+    shelf = Shelf(redis, keys, settings.secret_key, settings.secret_key_fallbacks)
+    static_files = StaticFiles(app.asgi_app, root / "static", shelf)
     rooms = Rooms(
         chat=chat,
         broadcaster=broadcaster,
@@ -115,16 +115,13 @@ def create_app(settings: Settings | None = None) -> Quart:
                 if settings.require_durable_redis:
                     raise
                 log.warning("%s The chat works as soon as it can.", error)
-        with suppress(Unavailable):  # before the first page that names them
-            await static_files.put()
-        keeping = asyncio.create_task(static_files.keep())
-        async with turns:
+        async with AsyncExitStack() as leaving:
+            for close in (redis.aclose, broadcaster.close, completions.close):
+                leaving.push_async_callback(close)
+            leaving.callback(rooms.access.close)
+            await leaving.enter_async_context(static_files)
+            await leaving.enter_async_context(turns)
             yield
             await rooms.stop()
-        keeping.cancel()
-        static_files.close()
-        await completions.close()
-        await broadcaster.close()
-        await redis.aclose()
 
     return app

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmchat import events
 from llmchat.conversation import Branch, Conversation, derived_id, first_words, leaves_room, milliseconds
-from llmchat.errors import BadField, Busy, NotFound, RateLimited, TooLong
+from llmchat.errors import BadField, Busy, NotFound, TooLong
 from llmchat.events import (
     ConversationListed,
     ConversationOlderEvent,
@@ -139,12 +139,9 @@ class Chat:
         conversation = self.conversation_of(session, command)
         message = derived_id("message", conversation, command.id)
         model = ""
-        try:
-            model = self._checked_model(command.model)
+        if not await self._history.has_prompt(session, conversation, message):
+            model = self._checked_model(command.model)  # of a repeat, no field but the text counts
             await allowance.prompt()
-        except (BadField, RateLimited):  # of a repeat, no field but the text counts
-            if not await self._history.has_prompt(session, conversation, message):
-                raise
         if command.conversation and not model:
             model = (await self._history.conversation(session, conversation)).model_among(self._offered)
         try:
@@ -196,13 +193,16 @@ class Chat:
         elif known.turn is None and await self._answered(known.id, prompt):
             raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
         model = self._checked_model(command.model) or known.model_among(self._offered)
-        await allowance.prompt()
         attempt = command.id or str(known.at["offset"])
+        answer = derived_id("answer", known.id, message["id"], attempt)
+        answers = [each["id"] for each in await self._history.answers(known.id, prompt)]
+        if answer not in answers and (known.turn is None or known.turn.answer != answer):
+            await allowance.prompt()
         made = await self._history.regenerate(
             session=session,
             conversation=known.id,
             prompt=prompt,
-            answer=derived_id("answer", known.id, message["id"], attempt),
+            answer=answer,
             model=model,
         )
         self._turns.begin(known.id)

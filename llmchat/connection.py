@@ -156,11 +156,14 @@ class Connection:
         broadcaster: Broadcaster,
         ready: Event,
         backlog: Backlog,
+        *,
+        guarded: bool = False,
     ) -> None:
         self._socket = socket
         self._session = allowance.session
         self._allowance = allowance
         self._meter = Meter(allowance)
+        self._guarded = guarded  # sign-outs are to be heard of
         self._chat = chat
         self._broadcaster = broadcaster
         self._ready = ready
@@ -295,6 +298,8 @@ class Connection:
             try:
                 message = await self._broadcaster.receive(self._channel)
             except ChannelLapsed:
+                if self._guarded:  # it may have been a sign-out: who is let in is asked again
+                    raise Closing(RESTARTING, "Connect again.") from None
                 await self._bring_up_all()
                 continue
             if message["type"] == "event":

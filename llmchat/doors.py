@@ -67,7 +67,7 @@ class Doors:
         allowed_hosts: Sequence[str],
         trusted_origins: Sequence[str],
         proxy_hops: int,
-        address_header: str = "x-forwarded-for",
+        address_header: str,
     ) -> None:
         self._app = app
         self._allowed_hosts = [host.lower() for host in allowed_hosts]

@@ -1,4 +1,7 @@
-"""What can be said of Redis from outside: whether it answers, and whether it keeps what it is told."""
+"""What can be said of Redis from outside: whether it answers, and whether it keeps what it is told.
+
+Knows nothing of what lies there.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ class Health:
             if loop.time() - self._looked_at > LOOK_SECONDS:
                 try:
                     self._found = await self._look()
-                except Unavailable:
+                except (Unavailable, ResponseError):
                     self._found = None
                 self._looked_at = loop.time()
             return self._found
@@ -93,9 +96,10 @@ class Health:
     async def _look(self) -> Look:
         async with available(ANSWER_SECONDS):
             try:
-                await self._redis.ping()
                 told: dict[str, Any] = await self._redis.info()
-            except NoPermissionError:
+            except ResponseError as error:
+                if not isinstance(error, NoPermissionError) and "unknown command" not in str(error):
+                    raise
                 return Look("of a kind it does not tell", ("it does not permit INFO, so nobody can tell.",))
         return Look(_server(told), tuple(_risks(told)))
 

@@ -6,13 +6,12 @@ import asyncio
 import json
 import logging
 import secrets
-from contextlib import suppress
 from typing import Any
 
 from llmchat import events
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.chat import Chat
-from llmchat.connection import BUG, FLOOD, SIGNED_OUT, Closing, Meter, Socket, close, frames, send
+from llmchat.connection import BUG, FLOOD, RESTARTING, SIGNED_OUT, Closing, Meter, Socket, close, frames, send
 from llmchat.errors import CommandError, NotFound, Unavailable
 from llmchat.keys import group_of_conversation, group_of_session
 from llmchat.limits import Allowance
@@ -28,11 +27,20 @@ log = logging.getLogger(__name__)
 class SeedConnection:
     """One connection is one conversation with memory; prompts are answered one after the other."""
 
-    def __init__(self, socket: Socket, allowance: Allowance, chat: Chat, broadcaster: Broadcaster) -> None:
+    def __init__(
+        self,
+        socket: Socket,
+        allowance: Allowance,
+        chat: Chat,
+        broadcaster: Broadcaster,
+        *,
+        guarded: bool = False,
+    ) -> None:
         self._socket = socket
         self._session = allowance.session
         self._allowance = allowance
         self._meter = Meter(allowance)
+        self._guarded = guarded  # sign-outs are to be heard of
         self._chat = chat
         self._broadcaster = broadcaster
         self._conversation: str | None = None
@@ -68,14 +76,15 @@ class SeedConnection:
         raise await self._closing
 
     async def _until_signed_out(self) -> None:
-        while True:
+        while self._guarded:
             try:
                 async with self._broadcaster.channel("seed.") as channel:
                     await self._broadcaster.group_add(group_of_session(self._session), channel)
-                    while True:
-                        with suppress(ChannelLapsed):
-                            if (await self._broadcaster.receive(channel))["type"] == "signed_out":
-                                raise Closing(SIGNED_OUT, "You signed out.")
+                    while (await self._broadcaster.receive(channel))["type"] != "signed_out":
+                        pass
+                    raise Closing(SIGNED_OUT, "You signed out.")
+            except ChannelLapsed:  # it may have been a sign-out: who is let in is asked again
+                raise Closing(RESTARTING, "Connect again.") from None
             except Unavailable:
                 await self._broadcaster.ready.wait()
                 await asyncio.sleep(REPEAT_SECONDS)

@@ -283,6 +283,7 @@ async def _prepared(app: Any, seconds: float, stop: _Stop) -> bool:
     asked.cancel()
     if stop.asked.is_set():
         checking.cancel()
+        await asyncio.gather(checking, return_exceptions=True)
         return False
     await checking
     return True

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from argon2 import extract_parameters
-from argon2.exceptions import InvalidHashError
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from environs import Env, EnvError
 
 from llmchat.errors import SettingsError
@@ -460,12 +460,13 @@ def _is_header_name(value: str) -> bool:
 
 def _is_password(value: str) -> bool:
     if not value.startswith("$argon2"):
-        return len(value) >= PASSWORD_LENGTH
+        return len(value) >= PASSWORD_LENGTH and value.isprintable()
     try:
-        extract_parameters(value)
-    except InvalidHashError:
+        return PasswordHasher().verify(value, b"")
+    except VerifyMismatchError:
+        return True
+    except (VerificationError, InvalidHashError):
         return False
-    return True
 
 
 def _is_http_url(value: str) -> bool:

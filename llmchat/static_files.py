@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 from servestatic import ServeStaticASGI
@@ -46,7 +46,7 @@ class StaticFiles:
         self._bundle: bytes = msgpack.packb(files)
         self._shelf = shelf
         self._versions = {self.version}
-        self._adding = asyncio.Lock()
+        self._looking: dict[str, asyncio.Task[None]] = {}
         # Compressed files lie beside the others, and the folder may be read-only.
         try:
             self._kept = Path(tempfile.mkdtemp(prefix="llmchat-static-"))
@@ -74,37 +74,48 @@ class StaticFiles:
             await self._find(asked[1])
         await self._served(scope, receive, send)
 
-    async def put(self) -> None:
-        """Put our version on the shelf. Raises Unavailable."""
-        await self._shelf.put(self.version, self._bundle)
+    async def __aenter__(self) -> Self:
+        """Put our version on the shelf before the first page that names it, and keep it there."""
+        wait_seconds = await self._put()
+        self._keeping = asyncio.create_task(self._keep(wait_seconds), name="static files")
+        return self
 
-    async def keep(self) -> None:
-        """Keep it there, for ever."""
+    async def __aexit__(self, *_: object) -> None:
+        self._keeping.cancel()
+        self.close()
+
+    async def _put(self) -> float:
+        """Put our version on the shelf, if that can be. Tells how long until it is to be done again."""
+        try:
+            await self._shelf.put(self.version, self._bundle)
+        except Unavailable:
+            return REPEAT_SECONDS
+        return PUT_SECONDS
+
+    async def _keep(self, wait_seconds: float) -> None:
         while True:
-            try:
-                await self.put()
-                await asyncio.sleep(PUT_SECONDS)
-            except Unavailable:
-                await asyncio.sleep(REPEAT_SECONDS)
+            await asyncio.sleep(wait_seconds)
+            wait_seconds = await self._put()
 
     async def _find(self, version: str) -> None:
-        """Serve another version, too, if it is on the shelf and what it says it is."""
-        if not self._lacks(version):
+        """Serve another version, too, if it is on the shelf. A page asks for all its files at once: one looks."""
+        if version in self._versions or len(self._versions) > OTHER_VERSIONS:
             return
+        if version not in self._looking:
+            self._looking[version] = asyncio.create_task(self._look(version))
+            self._looking[version].add_done_callback(lambda _: self._looking.pop(version))
+        await asyncio.shield(self._looking[version])
+
+    async def _look(self, version: str) -> None:
         bundle = None
         with suppress(Unavailable):
             bundle = await self._shelf.take(version)
         files = _unpacked(bundle) if bundle else {}
         if not files or version_of(files) != version:
             return
-        async with self._adding:
-            if self._lacks(version):
-                await asyncio.to_thread(self._add, version, files)
-                self._versions.add(version)
-                log.info("Serving the files of version %s, too.", version[:12])
-
-    def _lacks(self, version: str) -> bool:
-        return version not in self._versions and len(self._versions) <= OTHER_VERSIONS
+        await asyncio.to_thread(self._add, version, files)
+        self._versions.add(version)
+        log.info("Serving the files of version %s, too.", version[:12])
 
     def _add(self, version: str, files: Mapping[str, bytes]) -> None:
         folder = self._kept / version

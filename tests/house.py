@@ -154,6 +154,7 @@ class House:
         self.limits = Limits(self.redis, self.keys, rates or Rates())
         self.chat = Chat(settings, self.history, self.turns, self.listing)
         self.backlog = Backlog()
+        self.guarded = False  # as where a password is asked
         self._tasks: list[asyncio.Task[None]] = []
         self.connections: list[Connection] = []
 
@@ -181,7 +182,13 @@ class House:
         """Connect a client that has heard nothing yet."""
         socket = FakeSocket()
         connection = Connection(
-            socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster, READY, self.backlog
+            socket,
+            self.limits.of(session, ADDRESS),
+            self.chat,
+            self.broadcaster,
+            READY,
+            self.backlog,
+            guarded=self.guarded,
         )
         self.connections.append(connection)
         self._tasks.append(asyncio.create_task(connection.serve()))
@@ -190,7 +197,9 @@ class House:
     def connect_seed(self, session: str = "alice") -> FakeSocket:
         """Connect a client of the seed's protocol."""
         socket = FakeSocket()
-        connection = SeedConnection(socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster)
+        connection = SeedConnection(
+            socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster, guarded=self.guarded
+        )
         self._tasks.append(asyncio.create_task(connection.serve()))
         return socket
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 
 import pytest
 
-from llmchat.access import Access, hash_of
+from llmchat import access as access_room
+from llmchat.access import CHECKS_AT_ONCE, Access, hash_of
 
 KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 PASSWORD = "correct horse € battery"
@@ -80,3 +83,30 @@ def test_cookie_is_guarded_by_the_browser() -> None:
     assert {"Path=/", "HttpOnly", "SameSite=Lax", "Secure"} <= set(given.split("; "))
     assert "Secure" not in ACCESS.cookie("s1", secure=False)
     assert "Max-Age=0" in ACCESS.gone(secure=True)
+
+
+async def test_checks_are_few_at_once_also_of_guesses_that_were_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running, most, go_on = 0, 0, threading.Event()
+
+    def slow(password_hash: str, given: bytes) -> bool:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        go_on.wait(20)
+        running -= 1
+        return True
+
+    monkeypatch.setattr(access_room, "_verified", slow)
+    access = Access(hash_of(PASSWORD), KEY)
+    for _ in range(10):
+        guess = asyncio.create_task(access.matches("a guess"))
+        await asyncio.sleep(0)
+        guess.cancel()
+        await asyncio.gather(guess, return_exceptions=True)
+    last = asyncio.create_task(access.matches("a guess"))
+    go_on.set()
+    assert await last
+    assert most <= CHECKS_AT_ONCE
+    access.close()

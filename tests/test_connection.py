@@ -410,7 +410,8 @@ async def test_prompt_over_the_limit_is_refused_with_a_time_and_the_repeat_of_on
             type="completion.regenerate", conversation=conversation, message=first["answer"]
         )
         assert again["code"] == "rate_limited"
-        repeat = await socket.ask(type="message.send", conversation=conversation, text="Two", id="two")
+        for _ in range(3):  # and costs nothing
+            repeat = await socket.ask(type="message.send", conversation=conversation, text="Two", id="two")
         assert (repeat["type"], repeat["answer"]) == ("message.accepted", first["answer"])
         seed = house.connect_seed()
         seed.say('{"prompt": "Four"}')
@@ -447,6 +448,7 @@ async def test_frames_over_the_limit_of_a_minute_close_the_connection(
 async def test_session_that_signs_out_is_closed_everywhere_and_no_other(
     connect: Callable[[House], FakeSocket], house: House
 ) -> None:
+    house.guarded = True
     socket, other = connect(house), await house.connect("bob")
     joined = group_of_session("alice")
 
@@ -457,6 +459,22 @@ async def test_session_that_signs_out_is_closed_everywhere_and_no_other(
     await house.broadcaster.group_send(joined, {"type": "signed_out"})
     assert await socket.ended() == SIGNED_OUT
     await other.settled()
+
+
+@pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
+async def test_connection_that_may_have_missed_a_sign_out_has_to_come_again(
+    connect: Callable[[House], FakeSocket], fresh_store: Store, settings: Settings
+) -> None:
+    async with House(fresh_store.url, settings) as house:
+        house.guarded = True
+        socket = connect(house)
+
+        async def joins() -> bool:
+            return group_of_session("alice") in house.broadcaster.joined
+
+        await eventually(joins, seconds=10, what="the connection hears of its session")
+        await fresh_store.restart()
+        assert await socket.ended() == RESTARTING
 
 
 async def test_frame_that_is_too_large_is_closed(house: House) -> None:

@@ -9,6 +9,7 @@ import pytest
 from llmchat.doors import HEADERS, HEALTH_PATHS, SECURE_HEADERS, Doors, request_id
 
 Headers = list[tuple[str, str]]
+XFF = "x-forwarded-for"
 HOST: Headers = [("Host", "chat.example")]
 
 
@@ -69,7 +70,7 @@ async def visit(
     hosts: tuple[str, ...] = ("chat.example",),
     origins: tuple[str, ...] = (),
     hops: int = 0,
-    address_header: str = "x-forwarded-for",
+    address_header: str = XFF,
 ) -> Visit:
     """Come to the doors."""
     scope: dict[str, Any] = {
@@ -366,7 +367,7 @@ async def test_address_is_read_from_the_header_that_is_trusted_and_no_other(hops
 
 async def test_operator_is_told_once_of_a_proxy_that_is_not_trusted(caplog: pytest.LogCaptureFixture) -> None:
     app = App()
-    doors = Doors(app, allowed_hosts=["*"], trusted_origins=[], proxy_hops=0)
+    doors = Doors(app, allowed_hosts=["*"], trusted_origins=[], proxy_hops=0, address_header=XFF)
     for _ in range(3):
         headers = [(b"host", b"localhost"), (b"x-forwarded-for", b"6.6.6.6")]
         scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": headers}
@@ -455,7 +456,7 @@ async def test_scope_of_the_server_stays_as_it_was() -> None:
     }
     app = App()
     made = Visit(app)
-    await Doors(app, allowed_hosts=["chat.example"], trusted_origins=[], proxy_hops=1)(
+    await Doors(app, allowed_hosts=["chat.example"], trusted_origins=[], proxy_hops=1, address_header=XFF)(
         scope, receive, made.send
     )
     assert made.scheme == "https"
@@ -466,7 +467,9 @@ async def test_lifespan_passes_untouched() -> None:
     app = App()
     made = Visit(app)
     scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
-    await Doors(app, allowed_hosts=[], trusted_origins=[], proxy_hops=0)(scope, receive, made.send)
+    await Doors(app, allowed_hosts=[], trusted_origins=[], proxy_hops=0, address_header=XFF)(
+        scope, receive, made.send
+    )
     assert app.scopes == [scope]
     assert made.sent == [{"type": "lifespan.startup.complete"}]
 
@@ -483,7 +486,9 @@ async def test_websocket_is_read_on_after_the_app_has_ended_until_the_peer_is_go
     async def send(message: Any) -> None:
         assert message["type"] == "websocket.accept"
 
-    doors = Doors(ends_at_once, allowed_hosts=["localhost"], trusted_origins=[], proxy_hops=0)
+    doors = Doors(
+        ends_at_once, allowed_hosts=["localhost"], trusted_origins=[], proxy_hops=0, address_header=XFF
+    )
     scope = {"type": "websocket", "path": "/", "scheme": "ws", "headers": [(b"host", b"localhost")]}
     await doors(scope, flood, send)
     assert left == []

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat.events import ID
-from llmchat.session import COOKIE_SECONDS, Sessions, cookie_name
+from llmchat.session import COOKIE_SECONDS, Sessions
+from llmchat.signed_cookie import cookie_name
 
 KEY = "0123456789" * 4
 OTHER_KEY = "abcdefghij" * 4

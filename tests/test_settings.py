@@ -116,6 +116,9 @@ def test_the_proxy_of_railway_is_believed_where_nothing_else_is_said() -> None:
         (hash_of("eight ch"), True),
         ("$argon2id$v=19$m=65536", False),
         ("$argon2-is-no-hash", False),
+        ("$argon2id$v=19$m=65536,t=3,p=4$AAAA$BBBB", False),
+        (hash_of("eight ch").rpartition("$")[0] + "$", False),
+        ("eight ch\udc80", False),
     ],
 )
 def test_a_password_is_long_enough_or_a_hash(password: str, taken: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ FILES = {
     "css/page.css": b"body { color: red }\n" * 50,
     "small.svg": b"<svg/>",
 }
-KEYS = Keys("static")
+KEYS, SECRET = Keys("static"), "0123456789" * 4
 Make = Callable[..., StaticFiles]
 
 
@@ -40,7 +41,7 @@ def make(tmp_path: Path, fake_redis: FakeAsyncRedis) -> Iterator[Make]:
             for name, content in files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
-            static = StaticFiles(app, folder, Shelf(fake_redis, KEYS))
+            static = StaticFiles(app, folder, Shelf(fake_redis, KEYS, SECRET))
             leaving.callback(static.close)
             return static
 
@@ -201,7 +202,7 @@ async def test_page_of_another_version_gets_its_files_whole_from_any_instance(ma
     old, new = make(), make({**FILES, "js/main.js": b"new", "js/more.js": b"more"})
     assert (await get(old, new.path("js/main.js")))[0] == 404
     for each in (old, new):
-        await each.put()
+        await each._put()
     assert (await get(old, new.path("js/main.js")))[2] == b"new"
     assert (await get(old, new.path("js/more.js")))[2] == b"more"
     assert (await get(new, old.path("js/main.js")))[2] == FILES["js/main.js"]
@@ -223,13 +224,50 @@ async def test_page_of_another_version_gets_its_files_whole_from_any_instance(ma
         b"",
     ],
 )
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "not signed"])
 async def test_what_lies_on_the_shelf_is_not_believed(
-    make: Make, fake_redis: FakeAsyncRedis, bundle: bytes
+    make: Make, fake_redis: FakeAsyncRedis, bundle: bytes, signed: bool
 ) -> None:
     static, version = make({"a.js": b"a"}), version_of(FILES)
-    await fake_redis.set(KEYS.shelf(version), bundle)
+    if signed:
+        await Shelf(fake_redis, KEYS, SECRET).put(version, bundle)
+    else:
+        await fake_redis.set(KEYS.shelf(version), bundle)
     assert (await get(static, f"/static/{version}/js/main.js"))[0] == 404
     assert (await get(static, static.path("a.js")))[0] == 200
+
+
+@pytest.mark.parametrize("key", ["another-key" * 4, None])
+async def test_files_of_others_under_their_own_version_are_not_served(
+    make: Make, fake_redis: FakeAsyncRedis, key: str | None
+) -> None:
+    evil = {"x.html": b"<script src=x.js></script>", "x.js": b"evil"}
+    version, bundle = version_of(evil), msgpack.packb(evil)
+    if key:
+        await Shelf(fake_redis, KEYS, key).put(version, bundle)
+    else:
+        await fake_redis.set(KEYS.shelf(version), bundle)
+    assert (await get(make(), f"/static/{version}/x.html"))[0] == 404
+    await Shelf(fake_redis, KEYS, SECRET).put(version, bundle)  # it was well made but for the signature
+    assert (await get(make(), f"/static/{version}/x.html"))[0] == 200
+
+
+async def test_page_of_another_version_is_looked_for_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = make(), make({"a.js": b"a", "b.js": b"b", "c.js": b"c"})
+    await new._put()
+    taken: list[str] = []
+    take = old._shelf.take
+
+    async def count(version: str) -> bytes | None:
+        taken.append(version)
+        return await take(version)
+
+    monkeypatch.setattr(old._shelf, "take", count)
+    asked = [get(old, new.path(name)) for name in ("a.js", "b.js", "c.js")]
+    assert [status for status, _, _ in await asyncio.gather(*asked)] == [200] * 3
+    assert taken == [new.version]
 
 
 async def test_own_files_are_served_while_redis_is_away(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +285,6 @@ async def test_versions_of_others_are_few(make: Make) -> None:
     static = make()
     others = [make({"a.js": f"{number}".encode()}) for number in range(6)]
     for other in others:
-        await other.put()
+        await other._put()
         await get(static, other.path("a.js"))
     assert [(await get(static, other.path("a.js")))[0] for other in others] == [200] * 3 + [404] * 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 from quart import Blueprint, Websocket, websocket
 from quart.typing import ResponseReturnValue
 
-from llmchat.blueprints.rooms import rooms, visitor
+from llmchat.blueprints.rooms import rooms
+from llmchat.blueprints.visitors import headers_of
 from llmchat.connection import Connection, Socket
 from llmchat.events import SUBPROTOCOL
 from llmchat.seed import SeedConnection
@@ -17,19 +18,21 @@ blueprint = Blueprint("chat", __name__)
 async def chat() -> ResponseReturnValue | None:
     """Serve one websocket until either side ends it."""
     here = rooms()
-    who = visitor(websocket)
+    who = here.visitor(websocket)
     offered = websocket.requested_subprotocols
     if offered and SUBPROTOCOL not in offered:
         return f"None of these subprotocols is spoken here; {SUBPROTOCOL} is.", 400
     refusal = await here.refusal(who)
     if refusal is not None:
-        return refusal.detail, refusal.status, refusal.headers
+        return refusal.detail, refusal.status, headers_of(refusal.retry_after)
     socket = _socket(websocket)
     connection: Connection | SeedConnection
     if offered:
         connection = Connection(socket, who.allowance, here.chat, here.broadcaster, here.ready, here.backlog)
     else:
-        connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster)
+        connection = SeedConnection(
+            socket, who.allowance, here.chat, here.broadcaster, guarded=here.access.required
+        )
     with here.open(connection, who.allowance):
         await websocket.accept(
             headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},

@@ -7,6 +7,7 @@ from quart.typing import ResponseReturnValue
 
 from llmchat import __version__
 from llmchat.blueprints.rooms import rooms
+from llmchat.blueprints.visitors import headers_of
 from llmchat.events import PROTOCOL
 
 blueprint = Blueprint("ops", __name__)
@@ -15,7 +16,7 @@ blueprint = Blueprint("ops", __name__)
 @blueprint.get("/healthz")
 async def healthz() -> ResponseReturnValue:
     """Say that this process answers."""
-    return {"alive": True}, 200, {"Cache-Control": "no-store"}
+    return {"alive": True}, 200, headers_of()
 
 
 @blueprint.get("/readyz")
@@ -32,4 +33,4 @@ async def readyz() -> ResponseReturnValue:
         "version": __version__,
         "protocol": PROTOCOL,
     }
-    return state, 200 if ready else 503, {"Cache-Control": "no-store"}
+    return state, 200 if ready else 503, headers_of()

@@ -12,7 +12,8 @@ from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from llmchat import __version__
-from llmchat.blueprints.rooms import rooms, visitor
+from llmchat.blueprints.rooms import rooms
+from llmchat.blueprints.visitors import headers_of
 from llmchat.doors import request_id
 from llmchat.errors import NotFound, Unavailable
 from llmchat.events import ID, PROTOCOL, ConversationList, ConversationSnapshot
@@ -25,8 +26,6 @@ REASONS = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "That is more than this address takes.",
     HTTPStatus.REQUEST_TIMEOUT: "The request came too slowly.",
 }
-
-NO_STORE = {"Cache-Control": "no-store"}
 
 blueprint = Blueprint("page", __name__)
 
@@ -46,30 +45,33 @@ async def conversation(conversation: str) -> ResponseReturnValue:
 @blueprint.get("/session")
 async def session() -> ResponseReturnValue:
     """Tell a page why its websocket is refused: by the same status, which a page cannot see there."""
-    refusal = await rooms().refusal(visitor(request), look=True)
+    here = rooms()
+    refusal = await here.refusal(here.visitor(request), look=True)
     if refusal is not None:
-        return {"detail": refusal.detail}, refusal.status, refusal.headers
-    return {"protocol": PROTOCOL, "version": __version__}, 200, {"Cache-Control": "no-store"}
+        return {"detail": refusal.detail}, refusal.status, headers_of(refusal.retry_after)
+    return {"protocol": PROTOCOL, "version": __version__}, 200, headers_of()
 
 
 @blueprint.app_errorhandler(Unavailable)
 async def unavailable(error: Unavailable) -> ResponseReturnValue:
     """Say that Redis is away, in a page that needs nothing of it."""
     page = await error_page("One moment", error.detail, link="", words="Try again", again=RELOAD_SECONDS)
-    return page, 503, {"Retry-After": str(RELOAD_SECONDS), "Cache-Control": "no-store"}
+    return page, 503, headers_of(RELOAD_SECONDS)
 
 
 @blueprint.app_errorhandler(404)
 async def not_found(error: Exception) -> ResponseReturnValue:
     """Say that there is no such page."""
-    return await error_page("There is nothing here", "The address may be mistyped."), 404, NO_STORE
+    return await error_page("There is nothing here", "The address may be mistyped."), 404, headers_of()
 
 
 @blueprint.app_errorhandler(HTTPException)
 async def refused(error: HTTPException) -> ResponseReturnValue:
     """Say what a request lacked, in our own words."""
     status = HTTPStatus(error.code or 500)
-    headers = {"Allow": ", ".join(error.valid_methods or ())} if isinstance(error, MethodNotAllowed) else {}
+    headers = headers_of()
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.valid_methods or ())
     return (
         await error_page(status.phrase, REASONS.get(status, "The request cannot be answered.")),
         status,
@@ -81,7 +83,7 @@ async def refused(error: HTTPException) -> ResponseReturnValue:
 async def failed(error: Exception) -> ResponseReturnValue:
     """Say that it is our fault; the log has the rest under the same number."""
     detail = f"Something is wrong on our side. If you report it, quote {request_id.get()}."
-    return await error_page("That did not work", detail), 500, {"Cache-Control": "no-store"}
+    return await error_page("That did not work", detail), 500, headers_of()
 
 
 @blueprint.app_errorhandler(OSError)
@@ -103,7 +105,7 @@ async def error_page(
 
 async def _page(wanted: str | None) -> ResponseReturnValue:
     here = rooms()
-    who = visitor(request)
+    who = here.visitor(request)
     if not who.granted:
         return redirect(url_for("sign_in.show", to=request.path), 303)
     snapshot: ConversationSnapshot | None = None

@@ -1,4 +1,4 @@
-"""What the blueprints need of the app, the register of its open websockets, and who is let in."""
+"""What the blueprints need of the app, and the register of its open websockets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from dataclasses import dataclass, field
 from quart import Request, Websocket, current_app
 
 from llmchat.access import Access
+from llmchat.blueprints.visitors import (
+    CONNECTIONS,
+    CONNECTIONS_OF_ADDRESS,
+    CONNECTIONS_OF_SESSION,
+    CROWDED_SECONDS,
+    RETRY_SECONDS,
+    Refusal,
+    Visitor,
+)
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.connection import RESTARTING, Backlog, Connection
@@ -25,42 +34,6 @@ from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
 HANDLERS_SECONDS = 1.0
-RETRY_SECONDS = 1
-"""After them a client that was refused because of this instance may ask again: another may answer."""
-CROWDED_SECONDS = 10
-CONNECTIONS = 2000
-"""Open at once on one instance; each costs some 40 KiB, and more while it reads slowly."""
-CONNECTIONS_OF_ADDRESS = 250
-CONNECTIONS_OF_SESSION = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a websocket is not let in: an HTTP status, and a sentence for a person."""
-
-    status: int
-    detail: str
-    retry_after: int | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers that go with the status."""
-        return {"Cache-Control": "no-store"} | (
-            {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """Whoever asks: by its cookies, its address and the scheme, as the doors let them through."""
-
-    session: str
-    """A new one where no valid cookie came."""
-    known: bool
-    granted: bool
-    """Whether it may chat: it knew the password, or none is asked."""
-    secure: bool
-    allowance: Allowance
 
 
 @dataclass
@@ -82,6 +55,19 @@ class Rooms:
     _connections: set[Connection | SeedConnection] = field(default_factory=set)
     _open: Counter[tuple[str, str]] = field(default_factory=Counter)  # by session and by address
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def visitor(self, asked: Request | Websocket) -> Visitor:
+        """Find out who asks."""
+        cookies, secure = asked.headers.get("Cookie"), asked.scheme in ("https", "wss")
+        known = self.sessions.read(cookies, secure=secure)
+        session = known or self.sessions.new()
+        return Visitor(
+            session=session,
+            known=known is not None,
+            granted=self.access.granted(cookies, known, secure=secure),
+            secure=secure,
+            allowance=self.limits.of(session, asked.remote_addr or ""),
+        )
 
     async def refusal(self, visitor: Visitor, *, look: bool = False) -> Refusal | None:
         """Tell why a websocket is not let in, if so; with `look`, nothing is taken of its allowance.
@@ -111,8 +97,9 @@ class Rooms:
     @contextmanager
     def open(self, connection: Connection | SeedConnection, allowance: Allowance) -> Iterator[None]:
         """Keep a connection in the register while it is served."""
+        counted = _counted(allowance)
         self._connections.add(connection)
-        self._open.update(_counted(allowance))
+        self._open.update(counted)
         self._empty.clear()
         if self.draining:  # accepted while the others were being closed
             connection.close(RESTARTING, "This instance restarts.")
@@ -120,8 +107,8 @@ class Rooms:
             yield
         finally:
             self._connections.discard(connection)
-            self._open.subtract(_counted(allowance))
-            for key in _counted(allowance):
+            self._open.subtract(counted)
+            for key in counted:
                 if not self._open[key]:
                     del self._open[key]
             if not self._connections:
@@ -150,17 +137,3 @@ def rooms() -> Rooms:
     """Find the running app's rooms."""
     found: Rooms = current_app.extensions[EXTENSION]
     return found
-
-
-def visitor(asked: Request | Websocket) -> Visitor:
-    """Find out who asks."""
-    here, cookies, secure = rooms(), asked.headers.get("Cookie"), asked.scheme in ("https", "wss")
-    known = here.sessions.read(cookies, secure=secure)
-    session = known or here.sessions.new()
-    return Visitor(
-        session=session,
-        known=known is not None,
-        granted=here.access.granted(cookies, known, secure=secure),
-        secure=secure,
-        allowance=here.limits.of(session, asked.remote_addr or ""),
-    )

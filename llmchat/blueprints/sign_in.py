@@ -1,4 +1,4 @@
-"""The password, where one is asked: the page that asks it, and the way out."""
+"""The password, where one is asked: the page that asks it, and the way out. Knows no chat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import suppress
 from quart import Blueprint, make_response, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
-from llmchat.blueprints.rooms import rooms, visitor
+from llmchat.blueprints.rooms import rooms
+from llmchat.blueprints.visitors import headers_of
 from llmchat.errors import RateLimited, Unavailable
 
 OWN_PAGE = re.compile(r"/(c/[A-Za-z0-9_-]{1,64})?")
@@ -20,16 +21,18 @@ blueprint = Blueprint("sign_in", __name__)
 @blueprint.get("/sign-in")
 async def show() -> ResponseReturnValue:
     """Ask for the password; whoever needs none is led on."""
-    if visitor(request).granted:
-        return redirect(_wanted(request.args.get("to")), 303)
-    return await _page(_wanted(request.args.get("to")))
+    wanted = _wanted(request.args.get("to"))
+    if rooms().visitor(request).granted:
+        return redirect(wanted, 303)
+    return await _page(wanted)
 
 
 @blueprint.post("/sign-in")
 async def sign_in() -> ResponseReturnValue:
     """Let in whoever knows the password."""
     form = await request.form
-    here, who, wanted = rooms(), visitor(request), _wanted(form.get("to"))
+    here, wanted = rooms(), _wanted(form.get("to"))
+    who = here.visitor(request)
     if not here.access.required:
         return redirect(wanted, 303)
     try:
@@ -48,8 +51,11 @@ async def sign_in() -> ResponseReturnValue:
 @blueprint.post("/sign-out")
 async def sign_out() -> ResponseReturnValue:
     """Sign this browser out, in all its tabs. Its chats stay its own for when it comes back."""
-    here, who = rooms(), visitor(request)
-    response = await make_response(redirect("/sign-in" if here.access.required else "/", 303))
+    here = rooms()
+    if not here.access.required:
+        return redirect("/", 303)
+    who = here.visitor(request)
+    response = await make_response(redirect("/sign-in", 303))
     response.headers["Set-Cookie"] = here.access.gone(secure=who.secure)
     if who.known and who.granted:
         with suppress(Unavailable):  # then the tabs learn it with their next connection
@@ -61,8 +67,7 @@ async def _page(
     wanted: str, problem: str = "", status: int = 200, retry_after: int | None = None
 ) -> ResponseReturnValue:
     page = await render_template("sign_in.html", to=wanted, problem=problem, static=rooms().static)
-    headers = {"Cache-Control": "no-store"} | ({"Retry-After": str(retry_after)} if retry_after else {})
-    return page, status, headers
+    return page, status, headers_of(retry_after)
 
 
 def _wanted(path: str | None) -> str:

@@ -79,8 +79,7 @@ async def test_slow_request_is_ended_and_nobody_else_notices(
 ) -> None:
     async with bystander(connect, instances[0]):
         heard = await heard_to_the_end(instances[0].port, "\r\n".join(lines).encode(), b"a")
-        assert heard.startswith(b"HTTP/1.1 " + status if status else b"") or heard == b""
-        assert b" 500 " not in heard.split(b"\r\n")[0]
+        assert heard == b"" or (status and heard.startswith(b"HTTP/1.1 " + status))
 
 
 # Many
@@ -142,7 +141,7 @@ async def test_connections_over_the_limit_of_a_minute_are_refused_with_a_time(
 
 
 async def test_session_may_have_so_many_connections_open_and_another_is_let_in(
-    instances: tuple[Instance, Instance], connect: Connect, monkeypatch: pytest.MonkeyPatch
+    instances: tuple[Instance, Instance], connect: Connect
 ) -> None:
     client = await connect(instances[0])
     cookie = "; ".join(f"{each.key}={each.value}" for each in client.jar)

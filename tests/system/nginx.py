@@ -18,10 +18,8 @@ from tests.instances.child import Child, free_port
 from tests.waiting import eventually
 
 CONFIG = """
-{user}
 daemon off;
-master_process on;
-worker_processes 1;
+master_process off;
 pid {folder}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 512; }}
@@ -50,6 +48,7 @@ http {{
       proxy_set_header X-Forwarded-Proto $scheme;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_set_header X-Real-IP $remote_addr;
+      add_header X-Served-By $upstream_addr always;
     }}
   }}
 }}
@@ -57,7 +56,11 @@ http {{
 
 
 class Nginx:
-    """`async with Nginx(folder, instances) as front:`; `front.url` is its address, `front.tls` whom to trust."""
+    """`async with Nginx(folder, instances) as front:`; `front.url` is its address, `front.tls` whom to trust.
+
+    It is a single process, which no worker outlives, and which runs as whoever runs the tests. It tells in
+    X-Served-By which instance answered, after those that it asked in vain.
+    """
 
     def __init__(self, folder: Path, instances: Sequence[Instance]) -> None:
         self.port = free_port()
@@ -77,17 +80,23 @@ class Nginx:
         for pem in certificate.cert_chain_pems:
             pem.write_to_path(self._folder / "chain.pem", append=True)
         conf = self._folder / "nginx.conf"
-        user = "user root;" if os.geteuid() == 0 else ""  # its workers read the folder of the test
-        conf.write_text(CONFIG.format(user=user, folder=self._folder, port=self.port, servers=self._servers))
-        command = (program, "-p", str(self._folder), "-c", str(conf))
+        conf.write_text(CONFIG.format(folder=self._folder, port=self.port, servers=self._servers))
+        # -e: else it first opens the log of the machine's own nginx
+        command = (program, "-e", "stderr", "-p", str(self._folder), "-c", str(conf))
         self._child = Child(*command, env={"PATH": os.environ["PATH"]}, folder=self._folder)
         await self._child.start()
-        await eventually(self._listens, seconds=20, what="nginx listens")
+        try:
+            await eventually(self._listens, seconds=20, what="nginx listens")
+        except BaseException:
+            await self._child.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._child
-        self._child.signal(signal.SIGTERM)
+        print("\n".join([f"nginx {self.port}:", *self._child.lines]))  # shown where the test fails
+        if self._child.alive:
+            self._child.signal(signal.SIGTERM)
         try:
             await self._child.ended()
         finally:
