@@ -23,7 +23,7 @@ run: $(STAMPS)/product ## start the chat on this machine, with what it needs
 	if [ -n "$$parts" ]; then \
 		echo "Installing the embedded parts …"; \
 		$(PARTS) -r "$$parts" || echo "There is no build of the embedded parts for this machine." \
-			"Set REDIS_URL (\`docker compose up -d\` gives a Redis) and OPENAI_API_KEY or OPENAI_BASE_URL." >&2; \
+			"Set REDIS_URL (\`docker compose up -d redis\` gives a Redis) and OPENAI_API_KEY or OPENAI_BASE_URL." >&2; \
 	fi
 	@exec $(BIN)/python -m llmchat
 
@@ -32,8 +32,9 @@ install: $(STAMPS)/dev ## install all that the product, its embedded parts and t
 test: check browser ## run the checks and all tests
 	$(BIN)/python -m pytest
 
-test-system: check browser ## run the tests that need nginx and docker-compose (Debian packages)
-	@for tool in nginx docker-compose; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
+test-system: browser ## run the tests that need nginx and docker-compose (Debian packages)
+	@PATH="$$PATH:/usr/sbin"; lacking=; \
+	for tool in nginx docker-compose; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
 	if [ -z "$$lacking" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		tests/system/install.sh $$lacking; \

