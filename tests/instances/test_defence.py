@@ -66,7 +66,7 @@ def memory_kib(instance: Instance) -> int:
     ("lines", "status"),
     [
         (["POST /sign-in HTTP/1.1", HOST, FORM, "Content-Length: 60000", "", ""], b"408"),
-        (["POST /sign-in HTTP/1.1", HOST, FORM, "Transfer-Encoding: chunked", "", "1", ""], b""),
+        (["POST /sign-in HTTP/1.1", HOST, FORM, "Transfer-Encoding: chunked", "", "1", ""], b"4"),
         (["GET / HTTP/1.1", HOST, "Content-Length: 100000000", "", ""], b"200"),
         (["POST /nothing HTTP/1.1", HOST, "Content-Length: 100000000", "", ""], b"404"),
         (["GET / HTTP/1.1", HOST, "X-Slow: "], b""),

@@ -61,5 +61,5 @@ async def test_procfile_serves_as_python_itself_and_ends_with_its_manager(store:
         assert command_of(pid) is None
     finally:
         if pid and command_of(pid):
-            os.kill(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)  # the manager gives each process a group
         await child.close()

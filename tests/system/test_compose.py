@@ -111,6 +111,13 @@ def test_chat_starts_anew_with_every_change_of_what_it_serves() -> None:
         assert mounted[str(ROOT / folder)] == f"/chat/{folder}"
 
 
+def test_redis_is_told_all_of_its_file_also_where_the_mount_is_ignored() -> None:
+    lines = [line.split(" ", 1) for line in (ROOT / "redis.conf").read_text().splitlines() if line[0] != "#"]
+    *_, script = config(*ALONE)["services"]["redis"]["command"]
+    untold = [name for name, value in lines if f"--{name} {value} " not in script.replace(";", " ")]
+    assert untold == ["bind", "port"]  # these two are what Redis does anyway
+
+
 @asynccontextmanager
 async def composed_redis(tmp_path: Path, *, mounted: bool) -> AsyncIterator[int]:
     """Run the command of docker-compose.yml with a Valkey, on other paths; gives its port."""
