@@ -114,7 +114,7 @@ def create_app(settings: Settings | None = None) -> Quart:
             except StartError as error:
                 if settings.require_durable_redis:
                     raise
-                log.warning("%s The chat works as soon as it can.", error)
+                log.warning("%s", error)  # the chat works as soon as it can
         async with AsyncExitStack() as leaving:
             for close in (redis.aclose, broadcaster.close, completions.close):
                 leaving.push_async_callback(close)
