@@ -165,17 +165,18 @@ async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
     Hypercorn keeps few messages for an app; full of what nobody reads, it never sees that the peer has gone, and the
     socket stays open for ever. So it does where the peer does not read that it is closed.
     """
-    open_ = False
+    open_, gone = False, False
 
     async def received() -> Any:
-        nonlocal open_
+        nonlocal open_, gone
         message = await receive()
-        open_ = open_ and message["type"] != "websocket.disconnect"
+        gone = gone or message["type"] == "websocket.disconnect"
+        open_ = open_ and not gone
         return message
 
     async def sent(message: Any) -> None:
         nonlocal open_
-        open_ = open_ or message["type"] == "websocket.accept"
+        open_ = open_ or (message["type"] == "websocket.accept" and not gone)
         await send(message)
 
     await app(scope, received, sent)

@@ -6,15 +6,22 @@ Knows Hypercorn's inside, and nothing of what is served. Each limit says what ha
 from __future__ import annotations
 
 import asyncio
+import copy
+import logging
+import resource
 import socket
 from typing import Any
 
+import h11
 import hypercorn.asyncio.run
-import hypercorn.protocol.h2
 import hypercorn.protocol.h11
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.config import Config
+from hypercorn.events import Closed
 from hypercorn.protocol import ws_stream
-from hypercorn.protocol.events import Event, StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, StreamClosed
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from wsproto.extensions import Extension
 
@@ -24,6 +31,15 @@ UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux 
 
 LINGER_SECONDS = 1.0
 """For the close frame to be read."""
+UNREAD_BODY = 256 * 1024
+"""Of a request's body that the app has not read; what comes after it is dropped. No address of ours takes a quarter."""
+PIECE_BYTES = 512
+"""What a piece of a body costs beside its bytes: it may have a single one."""
+FILES_ASKED = 65_536
+FILES_OF_OURS = 256
+"""Open files that are no peers: Redis, the model, what is being served."""
+
+log = logging.getLogger(__name__)
 
 
 def limit_peers() -> None:
@@ -31,11 +47,22 @@ def limit_peers() -> None:
     for module, name, ours in (
         (ws_stream, "PerMessageDeflate", _NeverAccepted),
         (hypercorn.protocol.h11, "WSStream", _Stream),
-        (hypercorn.protocol.h2, "WSStream", _Stream),
-        (hypercorn.asyncio.run, "TCPServer", _Server),
+        (hypercorn.protocol.h11, "HTTPStream", _Request),
+        (hypercorn.protocol, "H11Protocol", _Protocol),
+        (hypercorn.asyncio.run, "TCPServer", _server_for(most_peers())),
     ):
         getattr(module, name)  # fails where another version has no such name
         setattr(module, name, ours)
+
+
+def most_peers() -> int:
+    """Ask the system for more open files, and tell how many peers fit in. Without it, some 700 stop a server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_ASKED if hard == resource.RLIM_INFINITY else min(hard, FILES_ASKED)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return max(soft - FILES_OF_OURS, soft // 2)
 
 
 def limit_unread(listening: socket.socket, seconds: int) -> None:
@@ -60,26 +87,89 @@ class _Stream(WSStream):
     """A websocket that ends with its first message over the size: all that came after it would be kept."""
 
     async def handle(self, event: Event) -> None:
+        early = isinstance(event, Body | Data) and not (self.closed or self.handshake.accepted)
         await super().handle(event)
-        if self.buffer.length > self.buffer.max_length:
+        if early and self.app_put is not None:
+            # Hypercorn has answered 400 and tells the app nothing, which would wait for ever.
+            await self.app_put({"type": "websocket.disconnect", "code": 1006})
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self.scope["state"][ABORT])
+        elif self.buffer.length > self.buffer.max_length:
             self.buffer.clear()
             # The app is told, and no more is taken.
             await super().handle(StreamClosed(stream_id=self.stream_id))
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.scope["state"][ABORT])
 
 
-class _Server(TCPServer):
-    """A connection that the app can cut (`scope["state"]`): closing one waits for a peer that may never read."""
+class _Request(HTTPStream):
+    """A request whose end the app is told of, also where it reads no body.
 
-    def __init__(
-        self,
-        app: Any,
-        loop: Any,
-        config: Any,
-        context: Any,
-        state: Any,
-        reader: Any,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        state = {**state, ABORT: writer.transport.abort}
-        super().__init__(app, loop, config, context, state, reader, writer)
+    Hypercorn keeps ten pieces of one and then waits for the app, also to say that the peer has gone: whatever the app
+    had open stayed open for ever.
+    """
+
+    def __init__(self, app: Any, config: Config, *arguments: Any) -> None:
+        config = copy.copy(config)
+        config.max_app_queue_size = 0
+        super().__init__(app, config, *arguments)
+        self._unread = 0
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Body):
+            self._unread += len(event.data) + PIECE_BYTES
+            if self._unread > UNREAD_BODY:
+                return
+        await super().handle(event)
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 alone. HTTP/2 without TLS has no limits of its own, and goes through a proxy as a tunnel, in which a
+    peer writes what a trusted proxy would have written."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        pass
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        try:
+            await super()._create_stream(request)
+        except UnicodeDecodeError:  # in a header of a handshake
+            await self._send_error_response(400)
+            await self.send(Closed())
+
+
+def _server_for(most: int) -> type[TCPServer]:
+    """Make the server of connections: so many at once, for at the limit of open files nobody is let in any more."""
+    peers: set[Any] = set()
+    told = False
+
+    class Server(TCPServer):
+        """A connection that the app can cut (`scope["state"]`): closing one waits for a peer that may never read."""
+
+        def __init__(
+            self,
+            app: Any,
+            loop: Any,
+            config: Any,
+            context: Any,
+            state: Any,
+            reader: Any,
+            writer: asyncio.StreamWriter,
+        ) -> None:
+            state = {**state, ABORT: writer.transport.abort}
+            super().__init__(app, loop, config, context, state, reader, writer)
+
+        async def run(self) -> None:
+            nonlocal told
+            if len(peers) >= most:
+                if not told:
+                    log.warning("%d connections are open: no more are taken until some end.", most)
+                told = True
+                self.writer.transport.abort()
+                return
+            peers.add(self)
+            try:
+                await super().run()
+            finally:
+                peers.discard(self)
+                told = told and len(peers) > most // 2
+
+    return Server

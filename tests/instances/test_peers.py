@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import secrets
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
 
 from llmchat import connection, doors, peers, serve
 from llmchat.app import create_app
+from llmchat.blueprints.visitors import CONNECTIONS_OF_ADDRESS
 from llmchat.connection import FRAMES_AT_ONCE
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.settings import Settings
@@ -38,6 +45,7 @@ async def port(store: Store, model: Model, monkeypatch: pytest.MonkeyPatch) -> A
         secret_key=secrets.token_hex(32),
         openai_api_key="sk-of-the-tests",
         openai_base_url=model.url,
+        connections_per_minute=0,
     )
     sockets = serve.bind("127.0.0.1", 0)
     port = serve.port_of(sockets)
@@ -196,3 +204,97 @@ async def test_peer_that_goes_on_flooding_after_its_close_is_cut(
         await tell(peer, handshake(port), b"\r\n\r\n")
         await tell(peer, ping * (FRAMES_AT_ONCE + 100), (1008).to_bytes(2))
         await is_cut(peer, ping * 100)
+
+
+def open_files() -> int:
+    """Count the files that this process, and so the server in it, has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_peer_that_goes_with_a_body_nobody_read_leaves_nothing_open(port: int) -> None:
+    async with aiohttp.ClientSession() as http, http.get(f"http://localhost:{port}/") as page:
+        found = re.search(r"/static/[0-9a-f]{32}/js/main\.js", await page.text())
+        assert found
+    before = open_files()
+    head = f"GET {found[0]} HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for _ in range(30):
+        async with peer_of(port) as peer:
+            await tell(peer, head.encode() + b"1\r\na\r\n" * 40)
+
+    async def closed() -> bool:
+        return open_files() <= before
+
+    await eventually(closed, seconds=20, what=f"the files are closed; {before} were open")
+
+
+async def test_body_that_nobody_reads_takes_no_memory_and_is_answered(port: int) -> None:
+    async with peer_of(port) as peer:
+        head = f"GET /healthz HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await tell(peer, head.encode() + b"1\r\na\r\n" * 5000, b"alive")
+
+
+async def test_words_behind_the_handshake_leave_no_connection_in_the_register(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "LINGER_SECONDS", 0)
+    for _ in range(CONNECTIONS_OF_ADDRESS + 20):
+        async with peer_of(port) as peer:
+            await tell(peer, handshake(port) + frame('{"type": "ping"}'), b"400")
+    async with peer_of(port) as peer:
+        await tell(peer, handshake(port), b" 101 ")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    ],
+    ids=["asked for", "assumed"],
+)
+async def test_http2_is_not_spoken(port: int, said: bytes) -> None:
+    async with peer_of(port) as peer:
+        heard = b""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(peer, said)
+        async with within(20, lambda: f"the peer is answered and ended; it heard {heard!r}"):
+            while piece := await loop.sock_recv(peer, 4096):
+                heard += piece
+    assert heard.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400"))
+    assert b" 101 " not in heard
+
+
+async def test_handshake_with_strange_bytes_is_refused(port: int) -> None:
+    strange = handshake(port).replace(b"llmchat.v1", b"llmchat.v1\xff")
+    async with peer_of(port) as peer:
+        await tell(peer, strange, b" 400 ")
+
+
+async def test_no_more_peers_are_taken_than_files_can_be_opened() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    made = peers._server_for(3)
+    config, context = Config(), WorkerContext(None)
+    loop = asyncio.get_running_loop()
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        serving.add(task)
+        await made(ASGIWrapper(app), loop, config, context, {}, reader, writer)
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with AsyncExitStack() as leaving:
+            asked = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            for _ in range(3):
+                await tell(await leaving.enter_async_context(peer_of(port)), asked, b" 204 ")
+            async with peer_of(port) as late:
+                await is_cut(late, asked)
+        await asyncio.gather(*serving)
+        async with peer_of(port) as later:
+            await tell(later, asked, b" 204 ")
