@@ -90,13 +90,21 @@ class Meter:
         while True:
             await self._some.wait()
             await asyncio.sleep(COUNT_SECONDS)
-            count, self._untaken = self._untaken, 0
             self._some.clear()
-            with suppress(Unavailable):
-                try:
-                    await self._allowance.frames(count)
-                except RateLimited:
-                    raise Closing(FLOOD, "Too many frames.") from None
+            try:
+                await self._take()
+            except RateLimited:
+                raise Closing(FLOOD, "Too many frames.") from None
+
+    async def settle(self) -> None:
+        """Take what is left when the connection has ended, so that short ones count, too."""
+        with suppress(RateLimited):
+            await self._take()
+
+    async def _take(self) -> None:
+        count, self._untaken = self._untaken, 0
+        with suppress(Unavailable):
+            await self._allowance.frames(count)
 
 
 async def frames(socket: Socket, meter: Meter) -> AsyncIterator[str | None]:
@@ -221,6 +229,7 @@ class Connection:
             log.exception("A connection failed.")
         finally:
             self._count_waiting(-self._waiting)
+            await self._meter.settle()
             await self._broadcaster.close_channel(self._channel)
         await close(self._socket, closing)
 

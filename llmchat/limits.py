@@ -41,16 +41,14 @@ class Limits:
         """Give what a session at an address may do."""
         return Allowance(self, session, address)
 
-    async def take(self, kind: str, session: str, address: str, cost: int, *, look: bool = False) -> None:
-        """Take, or with `look` only ask. Raises RateLimited, and Unavailable."""
+    async def take(self, kind: str, session: str, address: str, cost: int, mode: str = "take") -> None:
+        """Take; with "look" only ask, with "owe" take what was had already. Raises RateLimited, and Unavailable."""
         rate: int = getattr(self._rates, kind)
         if rate == 0 or cost == 0:
             return
         # The session first: what it may not have, it does not take from those who share its address.
         for who, most in ((session, rate), (network_of(address), rate * ADDRESS_SHARE)):
-            wait_ms = await self._limit(
-                [self._keys.limit(kind, who)], MINUTE_MS / most, most, cost, "1" if look else "0"
-            )
+            wait_ms = await self._limit([self._keys.limit(kind, who)], MINUTE_MS / most, most, cost, mode)
             if wait_ms:
                 raise RateLimited(wait_ms / 1000)
 
@@ -69,11 +67,12 @@ class Allowance:
 
     async def frames(self, count: int) -> None:
         """Take so many frames, which were read already."""
-        await self.limits.take("frames", self.session, self.address, count)
+        await self.limits.take("frames", self.session, self.address, count, "owe")
 
     async def connection(self, *, look: bool = False) -> None:
         """Take a websocket; with `look`, tell only whether one could be had."""
-        await self.limits.take("connections", self.session, self.address, 1, look=look)
+        await self.limits.take("frames", self.session, self.address, 1, "look")
+        await self.limits.take("connections", self.session, self.address, 1, "look" if look else "take")
 
     async def sign_in(self) -> None:
         """Take a guess of the password."""

@@ -70,6 +70,8 @@ class SeedConnection:
             closing = ended.exceptions[0]
         except* Exception:
             log.exception("A connection failed.")
+        finally:
+            await self._meter.settle()
         await close(self._socket, closing)
 
     async def _until_closing(self) -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from llmchat import connection as connection_room
 from llmchat.connection import COMMANDS_WAITING, FLOOD, FRAMES_AT_ONCE, RESTARTING, SIGNED_OUT
+from llmchat.errors import RateLimited
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.keys import group_of_conversation, group_of_session
 from llmchat.limits import Rates
 from llmchat.settings import Settings
 from tests.fakes import Gate, Model
-from tests.house import FakeSocket, House
+from tests.house import ADDRESS, FakeSocket, House
 from tests.instances import Store
 from tests.waiting import eventually, within
 
@@ -442,6 +443,23 @@ async def test_frames_over_the_limit_of_a_minute_close_the_connection(
         assert socket.closed == FLOOD
         assert 20 < said < FRAMES_AT_ONCE
         await other.settled()
+
+
+@pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
+async def test_frames_of_a_connection_that_ended_soon_are_counted(
+    connect: Callable[[House], FakeSocket],
+    store: Store,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_room, "COUNT_SECONDS", 3600)
+    async with House(store.url, settings, Rates(frames=20)) as house:
+        socket = connect(house)
+        for _ in range(FRAMES_AT_ONCE + 10):
+            socket.say('{"type": "ping"}')
+        assert await socket.ended() == FLOOD
+        with pytest.raises(RateLimited):
+            await house.limits.of("alice", ADDRESS).connection(look=True)
 
 
 @pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])

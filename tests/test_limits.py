@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from fakeredis import FakeAsyncRedis
@@ -86,14 +87,26 @@ async def test_many_at_once_are_taken_together_and_more_than_there_can_be_as_all
     fake_redis: FakeAsyncRedis,
 ) -> None:
     allowance = Limits(fake_redis, KEYS, Rates(frames=100)).of("alice", "10.0.0.1")
-    await allowance.frames(60)
+    await allowance.frames(100)
     with pytest.raises(RateLimited):
-        await allowance.frames(60)
-    await allowance.frames(40)
+        await allowance.frames(1)
     other = Limits(fake_redis, KEYS, Rates(frames=100)).of("bob", "10.0.0.2")
     await other.frames(1000)
     with pytest.raises(RateLimited):
         await other.frames(1)
+
+
+async def test_frames_that_were_too_many_are_owed_and_let_no_connection_in(
+    fake_redis: FakeAsyncRedis,
+) -> None:
+    allowance = Limits(fake_redis, KEYS, Rates(frames=60)).of("alice", "10.0.0.1")
+    await allowance.connection()
+    for _ in range(5):
+        with suppress(RateLimited):
+            await allowance.frames(50)
+    with pytest.raises(RateLimited) as refused:
+        await allowance.connection(look=True)
+    assert 50 < refused.value.retry_after <= 62  # as much again as a minute gives, and no more
 
 
 async def test_no_rate_is_no_limit_and_asks_nobody() -> None:

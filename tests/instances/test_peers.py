@@ -295,6 +295,7 @@ async def test_no_more_peers_are_taken_than_files_can_be_opened() -> None:
 
     made = peers._server_for(3)
     config, context = Config(), WorkerContext(None)
+    config.keep_alive_timeout = 3600
     loop = asyncio.get_running_loop()
     serving: set[asyncio.Task[None]] = set()
 
