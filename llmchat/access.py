@@ -37,11 +37,11 @@ class Access:
         """Whether a password is asked."""
         return self._password is not None
 
-    def granted(self, cookies: str | None, session: str | None, *, secure: bool) -> bool:
-        """Tell whether this session may chat, by its Cookie header."""
-        if not self.required:
-            return True
-        return session is not None and self._cookie.read(cookies, secure=secure, aged=True) == session
+    def granted(self, cookies: str | None, session: str | None, *, secure: bool) -> int | None:
+        """Find after how many sign-outs this session gave the password, by its Cookie header; None if it did not."""
+        found = self._cookie.read(cookies, secure=secure, aged=True) or ""
+        owner, _, sign_outs = found.partition(".")
+        return int(sign_outs or 0) if session is not None and owner == session else None
 
     async def matches(self, given: str) -> bool:
         """Tell whether `given` is the password."""
@@ -55,9 +55,9 @@ class Access:
         """Check no more."""
         self._checks.shutdown(wait=False, cancel_futures=True)
 
-    def cookie(self, session: str, *, secure: bool) -> str:
-        """Give the Set-Cookie header's value that lets a session in."""
-        return self._cookie.give(session, secure=secure)
+    def cookie(self, session: str, sign_outs: int, *, secure: bool) -> str:
+        """Give the Set-Cookie header's value that lets a session in until its next sign-out."""
+        return self._cookie.give(f"{session}.{sign_outs}", secure=secure)
 
     def gone(self, *, secure: bool) -> str:
         """Give the Set-Cookie header's value that signs it out."""

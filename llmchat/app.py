@@ -11,7 +11,7 @@ from pathlib import Path
 from quart import Quart
 
 from llmchat import __version__, events
-from llmchat.access import Access
+from llmchat.access import ACCESS_SECONDS, Access
 from llmchat.blueprints import chat as chat_blueprint
 from llmchat.blueprints import ops as ops_blueprint
 from llmchat.blueprints import page as page_blueprint
@@ -33,6 +33,7 @@ from llmchat.redis_client import connect, place_of
 from llmchat.session import Sessions
 from llmchat.settings import Settings
 from llmchat.shelf import Shelf
+from llmchat.sign_outs import SignOuts
 from llmchat.static_files import StaticFiles
 from llmchat.turns import Turns
 
@@ -87,6 +88,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         broadcaster=broadcaster,
         sessions=sessions,
         access=Access(settings.access_password, settings.secret_key, settings.secret_key_fallbacks),
+        sign_outs=SignOuts(redis, keys, ACCESS_SECONDS),
         limits=Limits(redis, keys, rates),
         health=Health(redis, place_of(settings.redis_url), require_durable=settings.require_durable_redis),
         turns=turns,

@@ -83,6 +83,10 @@ class Keys:
         """Name the allowance of a session or an address: the time at which it will be full again, in ms."""
         return f"{self.prefix}:limit:{kind}:{who}"
 
+    def sign_outs(self, session: str) -> str:
+        """Name the count of a session's sign-outs."""
+        return f"{self.prefix}:sign-outs:{session}"
+
     def shelf(self, version: str) -> str:
         """Name the bundle of a version of the page's files."""
         return f"{self.prefix}:static:{version}"

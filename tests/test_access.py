@@ -18,7 +18,7 @@ ACCESS = Access(PASSWORD, KEY)
 
 def carried(access: Access, session: str, *, secure: bool = False) -> str:
     """Return the Cookie header of a browser that got the cookie."""
-    return access.cookie(session, secure=secure).partition(";")[0]
+    return access.cookie(session, 0, secure=secure).partition(";")[0]
 
 
 @pytest.mark.parametrize("kept", [PASSWORD, hash_of(PASSWORD)], ids=["in the clear", "hashed"])
@@ -42,46 +42,48 @@ async def test_hash_is_no_password() -> None:
     assert not await Access(kept, KEY).matches(kept)
 
 
-def test_everybody_is_let_in_when_no_password_is_asked() -> None:
-    assert Access(None, KEY).granted(None, None, secure=False)
+def test_no_password_is_asked_when_there_is_none() -> None:
     assert not Access(None, KEY).required
+    assert ACCESS.required
 
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_session_that_gave_it_is_let_in_and_no_other(secure: bool) -> None:
     cookies = carried(ACCESS, "s1", secure=secure)
-    assert ACCESS.granted(cookies, "s1", secure=secure)
-    assert not ACCESS.granted(cookies, "s2", secure=secure)
-    assert not ACCESS.granted(cookies, None, secure=secure)
-    assert not ACCESS.granted(cookies, "s1", secure=not secure)
-    assert not ACCESS.granted(None, "s1", secure=secure)
-    assert not ACCESS.granted(cookies + "x", "s1", secure=secure)
+    assert ACCESS.granted(cookies, "s1", secure=secure) == 0
+    assert ACCESS.granted(cookies, "s2", secure=secure) is None
+    assert ACCESS.granted(cookies, None, secure=secure) is None
+    assert ACCESS.granted(cookies, "s1", secure=not secure) is None
+    assert ACCESS.granted(None, "s1", secure=secure) is None
+    assert ACCESS.granted(cookies + "x", "s1", secure=secure) is None
+    later = ACCESS.cookie("s1", 7, secure=secure).partition(";")[0]
+    assert ACCESS.granted(later, "s1", secure=secure) == 7
 
 
 def test_another_password_signs_everybody_out() -> None:
-    assert not Access("another password", KEY).granted(carried(ACCESS, "s1"), "s1", secure=False)
+    assert Access("another password", KEY).granted(carried(ACCESS, "s1"), "s1", secure=False) is None
 
 
 def test_keys_are_rotated_like_those_of_sessions() -> None:
     rotated = Access(PASSWORD, OTHER_KEY, [KEY])
-    assert rotated.granted(carried(ACCESS, "s1"), "s1", secure=False)
-    assert not Access(PASSWORD, OTHER_KEY).granted(carried(ACCESS, "s1"), "s1", secure=False)
+    assert rotated.granted(carried(ACCESS, "s1"), "s1", secure=False) == 0
+    assert Access(PASSWORD, OTHER_KEY).granted(carried(ACCESS, "s1"), "s1", secure=False) is None
 
 
 def test_grant_ends_after_thirty_days(monkeypatch: pytest.MonkeyPatch) -> None:
     cookies = carried(ACCESS, "s1")
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 30 * 86_400 + 60)
-    assert not ACCESS.granted(cookies, "s1", secure=False)
+    assert ACCESS.granted(cookies, "s1", secure=False) is None
     monkeypatch.setattr("time.time", lambda: now - 60)  # an instance whose clock is behind
-    assert ACCESS.granted(cookies, "s1", secure=False)
+    assert ACCESS.granted(cookies, "s1", secure=False) == 0
 
 
 def test_cookie_is_guarded_by_the_browser() -> None:
-    given = ACCESS.cookie("s1", secure=True)
+    given = ACCESS.cookie("s1", 0, secure=True)
     assert given.startswith("__Host-llmchat-access=")
     assert {"Path=/", "HttpOnly", "SameSite=Lax", "Secure"} <= set(given.split("; "))
-    assert "Secure" not in ACCESS.cookie("s1", secure=False)
+    assert "Secure" not in ACCESS.cookie("s1", 0, secure=False)
     assert "Max-Age=0" in ACCESS.gone(secure=True)
 
 

@@ -18,7 +18,7 @@ blueprint = Blueprint("chat", __name__)
 async def chat() -> ResponseReturnValue | None:
     """Serve one websocket until either side ends it."""
     here = rooms()
-    who = here.visitor(websocket)
+    who = await here.visitor(websocket)
     offered = websocket.requested_subprotocols
     if offered and SUBPROTOCOL not in offered:
         return f"None of these subprotocols is spoken here; {SUBPROTOCOL} is.", 400

@@ -46,7 +46,7 @@ async def conversation(conversation: str) -> ResponseReturnValue:
 async def session() -> ResponseReturnValue:
     """Tell a page why its websocket is refused: by the same status, which a page cannot see there."""
     here = rooms()
-    refusal = await here.refusal(here.visitor(request), look=True)
+    refusal = await here.refusal(await here.visitor(request), look=True)
     if refusal is not None:
         return {"detail": refusal.detail}, refusal.status, headers_of(refusal.retry_after)
     return {"protocol": PROTOCOL, "version": __version__}, 200, headers_of()
@@ -105,7 +105,7 @@ async def error_page(
 
 async def _page(wanted: str | None) -> ResponseReturnValue:
     here = rooms()
-    who = here.visitor(request)
+    who = await here.visitor(request)
     if not who.granted:
         return redirect(url_for("sign_in.show", to=request.path), 303)
     snapshot: ConversationSnapshot | None = None
@@ -139,6 +139,6 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
     response = await make_response(page, 404 if missing else 200)
     response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
     if here.access.required:  # renewed, as the session is
-        response.headers.add("Set-Cookie", here.access.cookie(who.session, secure=who.secure))
+        response.headers.add("Set-Cookie", await here.access_cookie(who))
     response.headers["Cache-Control"] = "private, no-cache"
     return response

@@ -30,6 +30,7 @@ from llmchat.keys import group_of_session
 from llmchat.limits import Allowance, Limits, network_of
 from llmchat.seed import SeedConnection
 from llmchat.session import Sessions
+from llmchat.sign_outs import SignOuts
 from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
@@ -44,6 +45,7 @@ class Rooms:
     broadcaster: Broadcaster
     sessions: Sessions
     access: Access
+    sign_outs: SignOuts
     limits: Limits
     health: Health
     turns: Turns
@@ -56,18 +58,24 @@ class Rooms:
     _open: Counter[tuple[str, str]] = field(default_factory=Counter)  # by session and by address
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def visitor(self, asked: Request | Websocket) -> Visitor:
-        """Find out who asks."""
+    async def visitor(self, asked: Request | Websocket) -> Visitor:
+        """Find out who asks. Raises Unavailable where a password is asked."""
         cookies, secure = asked.headers.get("Cookie"), asked.scheme in ("https", "wss")
         known = self.sessions.read(cookies, secure=secure)
         session = known or self.sessions.new()
         return Visitor(
             session=session,
             known=known is not None,
-            granted=self.access.granted(cookies, known, secure=secure),
+            granted=await self._granted(cookies, known, secure),
             secure=secure,
             allowance=self.limits.of(session, asked.remote_addr or ""),
         )
+
+    async def _granted(self, cookies: str | None, session: str | None, secure: bool) -> bool:
+        if not self.access.required:
+            return True
+        sign_outs = self.access.granted(cookies, session, secure=secure)
+        return sign_outs is not None and sign_outs == await self.sign_outs.count(session or "")
 
     async def refusal(self, visitor: Visitor, *, look: bool = False) -> Refusal | None:
         """Tell why a websocket is not let in, if so; with `look`, nothing is taken of its allowance.
@@ -90,8 +98,14 @@ class Rooms:
             return Refusal(429, "Too many connections are open.", CROWDED_SECONDS)
         return None
 
+    async def access_cookie(self, visitor: Visitor) -> str:
+        """Give the Set-Cookie header's value that lets a visitor in. Raises Unavailable."""
+        sign_outs = await self.sign_outs.count(visitor.session)
+        return self.access.cookie(visitor.session, sign_outs, secure=visitor.secure)
+
     async def sign_out(self, session: str) -> None:
-        """Close every connection of a session, on all instances. Raises Unavailable."""
+        """Let a session in no more, and close its connections on all instances. Raises Unavailable."""
+        await self.sign_outs.note(session)
         await self.broadcaster.group_send(group_of_session(session), {"type": "signed_out"})
 
     @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 
 from quart import Blueprint, make_response, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
 from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import headers_of
-from llmchat.errors import RateLimited, Unavailable
+from llmchat.errors import RateLimited
 
 OWN_PAGE = re.compile(r"/(c/[A-Za-z0-9_-]{1,64})?")
 MAX_PASSWORD = 1000
@@ -22,7 +21,7 @@ blueprint = Blueprint("sign_in", __name__)
 async def show() -> ResponseReturnValue:
     """Ask for the password; whoever needs none is led on."""
     wanted = _wanted(request.args.get("to"))
-    if rooms().visitor(request).granted:
+    if (await rooms().visitor(request)).granted:
         return redirect(wanted, 303)
     return await _page(wanted)
 
@@ -32,7 +31,7 @@ async def sign_in() -> ResponseReturnValue:
     """Let in whoever knows the password."""
     form = await request.form
     here, wanted = rooms(), _wanted(form.get("to"))
-    who = here.visitor(request)
+    who = await here.visitor(request)
     if not here.access.required:
         return redirect(wanted, 303)
     try:
@@ -44,7 +43,7 @@ async def sign_in() -> ResponseReturnValue:
         return await _page(wanted, "This is not the password.", 403)
     response = await make_response(redirect(wanted, 303))
     response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
-    response.headers.add("Set-Cookie", here.access.cookie(who.session, secure=who.secure))
+    response.headers.add("Set-Cookie", await here.access_cookie(who))
     return response
 
 
@@ -54,12 +53,11 @@ async def sign_out() -> ResponseReturnValue:
     here = rooms()
     if not here.access.required:
         return redirect("/", 303)
-    who = here.visitor(request)
+    who = await here.visitor(request)
     response = await make_response(redirect("/sign-in", 303))
     response.headers["Set-Cookie"] = here.access.gone(secure=who.secure)
     if who.known and who.granted:
-        with suppress(Unavailable):  # then the tabs learn it with their next connection
-            await here.sign_out(who.session)
+        await here.sign_out(who.session)
     return response
 
 

@@ -84,12 +84,17 @@ async def test_sign_out_ends_every_tab_and_keeps_the_chats(
     await stranger.connect(asking)
     await stranger.prompt("Remember me")
     tab = await connect(asking, stranger)
+    copied = "; ".join(f"{cookie.key}={cookie.value}" for cookie in stranger.jar)
     page = await stranger.page("/sign-out", method="POST")
     assert (page.status, page.headers["Location"]) == (303, "/sign-in")
     assert await stranger.closed() == 4401
     assert await tab.closed() == 4401
     assert (await stranger.page("/session")).status == 401
+    async with handshake(asking, cookie=copied) as answer:
+        assert answer.status == 401
     assert await sign_in(stranger) == 303
+    async with handshake(asking, cookie=copied) as answer:
+        assert answer.status == 401
     assert "Remember me" in (await stranger.page("/")).text
 
 
