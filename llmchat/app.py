@@ -90,7 +90,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         access=Access(settings.access_password, settings.secret_key, settings.secret_key_fallbacks),
         sign_outs=SignOuts(redis, keys, ACCESS_SECONDS),
         limits=Limits(redis, keys, rates),
-        health=Health(redis, place_of(settings.redis_url), require_durable=settings.require_durable_redis),
+        health=Health(
+            redis, keys, place_of(settings.redis_url), require_durable=settings.require_durable_redis
+        ),
         turns=turns,
         ready=ready,
         static=static_files.path,

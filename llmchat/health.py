@@ -1,4 +1,4 @@
-"""What can be said of Redis from outside: whether it answers, and whether it keeps what it is told.
+"""What can be said of Redis from outside: whether it can be written, and whether it keeps what it is told.
 
 Knows nothing of what lies there.
 """
@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
 from llmchat.errors import StartError, Unavailable
+from llmchat.keys import Keys
 from llmchat.redis_client import available
 
 LOOK_SECONDS = 1.0
 """A look serves everybody who asks meanwhile, and for so long after."""
 ANSWER_SECONDS = 1.0
+PROBE = "return redis.call('SET', KEYS[1], '1', 'PX', 1000)"
+"""A replica answers, and so does a Redis whose user may not run scripts; neither can hold a chat."""
 REPEAT_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
@@ -35,8 +38,9 @@ class Look:
 class Health:
     """Looks at Redis, at the start and for whoever asks."""
 
-    def __init__(self, redis: Redis, where: str, *, require_durable: bool) -> None:
+    def __init__(self, redis: Redis, keys: Keys, where: str, *, require_durable: bool) -> None:
         self._redis = redis
+        self._keys = keys
         self._where = where
         self._require_durable = require_durable
         self._looking = asyncio.Lock()
@@ -73,7 +77,10 @@ class Health:
             try:
                 return await self._look()
             except ResponseError as error:
-                raise StartError(f"Redis at {self._where} refuses us: {_first_sentence(error)}") from error
+                raise StartError(
+                    f"Redis at {self._where} refuses us: {_first_sentence(error)} "
+                    "Look at its ACL, REDIS_URL and REDIS_PREFIX."
+                ) from error
             except Unavailable as error:
                 cause = error.__cause__
                 if isinstance(cause, AuthenticationError | AuthorizationError):
@@ -95,6 +102,7 @@ class Health:
 
     async def _look(self) -> Look:
         async with available(ANSWER_SECONDS):
+            await cast(Any, self._redis.eval(PROBE, 1, self._keys.probe))
             try:
                 told: dict[str, Any] = await self._redis.info()
             except ResponseError as error:

@@ -87,6 +87,11 @@ class Keys:
         """Name the count of a session's sign-outs."""
         return f"{self.prefix}:sign-outs:{session}"
 
+    @property
+    def probe(self) -> str:
+        """The key that is written to see whether anything can be."""
+        return f"{self.prefix}:probe"
+
     def shelf(self, version: str) -> str:
         """Name the bundle of a version of the page's files."""
         return f"{self.prefix}:static:{version}"

@@ -68,7 +68,8 @@ def _client(url: str, connections: int, retry: Retry) -> Redis:
             socket_connect_timeout=CONNECT_SECONDS,
             retry=retry,
         )
-    except ValueError:
+        pool.connection_class(**pool.connection_kwargs)  # which knows what it can be told
+    except (ValueError, TypeError, RedisError):
         raise SettingsError(
             "REDIS_URL: expected redis://[[user]:password@]host[:port][/db], rediss://… or unix:///path"
         ) from None

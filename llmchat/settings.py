@@ -286,6 +286,10 @@ class Settings:
             raise SettingsError(
                 f"SECRET_KEY must be {_BY_NAME['SECRET_KEY'].form}; make one with: {MAKE_A_KEY}"
             )
+        if any(map(_guessable, self.secret_key_fallbacks)):
+            raise SettingsError(
+                f"SECRET_KEY_FALLBACKS must each be {_BY_NAME['SECRET_KEY'].form}: they open what SECRET_KEY does."
+            )
         if self.redis_url is None:
             raise SettingsError("REDIS_URL is not set, nor is REDISHOST: name the Redis to use.")
         if not self.has_model:

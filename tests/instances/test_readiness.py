@@ -18,12 +18,14 @@ from llmchat import __version__, health
 from llmchat.app import create_app
 from llmchat.errors import StartError
 from llmchat.health import Health
+from llmchat.keys import Keys
 from llmchat.settings import Settings
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Model
 from tests.instances import Instance, Store
 from tests.waiting import eventually
 
+KEYS = Keys("readiness")
 LOCAL = {"Host": "localhost"}
 READY = {"ready": True, "draining": False, "redis": "reached", "history": "kept", "protocol": 1}
 
@@ -143,11 +145,11 @@ async def test_store_that_does_not_tell_is_a_risk(store: Store) -> None:
         await admin.execute_command("ACL", "SETUSER", "mute", "on", ">word", "~*", "&*", "+@all", "-info")
     redis = Redis.from_url(f"redis://mute:word@127.0.0.1:{store.port}")
     try:
-        found = await Health(redis, "here", require_durable=False).latest()
+        found = await Health(redis, KEYS, "here", require_durable=False).latest()
         assert found
         assert "does not permit INFO" in found.risks[0]
         with pytest.raises(StartError, match="REQUIRE_DURABLE_REDIS"):
-            await Health(redis, "here", require_durable=True).check(0)
+            await Health(redis, KEYS, "here", require_durable=True).check(0)
     finally:
         await redis.aclose()
 
@@ -155,7 +157,7 @@ async def test_store_that_does_not_tell_is_a_risk(store: Store) -> None:
 async def test_looks_at_the_store_are_shared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "LOOK_SECONDS", 3600)
     async with store.client() as redis:
-        watched = Health(redis, "here", require_durable=False)
+        watched = Health(redis, KEYS, "here", require_durable=False)
         before = (await redis.info("commandstats"))["cmdstat_info"]["calls"]
         assert len({id(await watched.latest()) for _ in range(20)}) == 1
         after = (await redis.info("commandstats"))["cmdstat_info"]["calls"]
@@ -236,3 +238,52 @@ async def test_start_says_why_a_store_refuses_or_is_none(tmp_path: Path, model: 
         assert await instance.ended(seconds=30) == 2
         (line,) = instance.log
         assert "Connect call failed" in line
+
+
+@pytest.mark.parametrize(
+    ("rights", "said"),
+    [
+        (["~*", "+@all", "-@scripting"], "No permissions"),
+        (["~other:*", "+@all"], "No permissions"),
+        (["~*", "+@all", "-set"], "No permissions"),
+    ],
+    ids=["no scripts", "other keys", "no writing"],
+)
+async def test_store_that_forbids_what_is_needed_is_refused_in_a_line(
+    tmp_path: Path, model: Model, rights: list[str], said: str
+) -> None:
+    async with Store(tmp_path) as store:
+        async with store.client() as admin:
+            await admin.execute_command("ACL", "SETUSER", "few", "on", ">word", "&*", *rights)
+        url = store.url.replace("redis://", "redis://few:word@")
+        async with launched(url, model) as instance:
+            assert await instance.ended(seconds=30) == 2
+            (line,) = instance.log
+            assert said in line or "refuses us" in line
+            assert "REDIS_PREFIX" in line
+
+
+async def test_replica_is_no_store_and_whoever_has_become_one_is_not_ready(
+    tmp_path: Path, fresh_store: Store, start_instance: StartInstance, model: Model
+) -> None:
+    (tmp_path / "replica").mkdir()
+    async with Store(tmp_path / "replica", replicaof=f"127.0.0.1 {fresh_store.port}") as replica:
+        async with launched(replica.url, model, REDIS_WAIT_SECONDS="1") as instance:
+            assert await instance.ended(seconds=30) == 2
+            assert "read only replica" in instance.log[-1]
+        instance = await start_instance(fresh_store)
+        async with fresh_store.client() as admin:
+            await admin.execute_command("REPLICAOF", "127.0.0.1", replica.port)
+
+            async def is_not_ready() -> bool:
+                return (await asked(instance))[0] == 503
+
+            await eventually(is_not_ready, seconds=20, what="/readyz tells 503")
+            await admin.execute_command("REPLICAOF", "NO", "ONE")
+
+
+async def test_database_that_is_not_there_is_refused_in_a_line(store: Store, model: Model) -> None:
+    async with launched(store.url.replace("/0", "/99"), model) as instance:
+        assert await instance.ended(seconds=30) == 2
+        assert "out of range" in instance.log[-1]
+        assert "Traceback" not in instance.text
