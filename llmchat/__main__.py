@@ -18,6 +18,7 @@ from llmchat.errors import SettingsError, StartError
 from llmchat.serve import address_of, bind, serve, serve_and_reload
 from llmchat.settings import PASSWORD_LENGTH, VARIABLES, Settings
 
+NOT_ASKED = "not asked: who has the address may chat"
 COMMANDS = """\
 commands:
   run    serve on this machine (default); Redis and the model are embedded where they are not configured
@@ -84,10 +85,12 @@ def hash_password() -> int:
     """Ask for a password and print its hash."""
     try:
         given = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    except EOFError:
+    except (EOFError, UnicodeError):
         given = ""
-    if len(given) < PASSWORD_LENGTH:
-        raise StartError(f"A password of at least {PASSWORD_LENGTH} characters is needed.")
+    if len(given) < PASSWORD_LENGTH or not given.isprintable():
+        raise StartError(
+            f"A password of at least {PASSWORD_LENGTH} characters is needed, each of them printable."
+        )
     print(hash_of(given))
     return 0
 
@@ -95,7 +98,12 @@ def hash_password() -> int:
 def _found(settings: Settings) -> list[str]:
     """Say in lines what a deployment will do, for whoever reads its log first."""
     proxies, rate = settings.trusted_proxy_hops, settings.prompts_per_minute
-    asked = "asked" if settings.access_password else "not asked: who has the address may chat"
+    password = settings.access_password
+    asked = (
+        f"asked ({'hashed' if password.startswith('$argon2') else 'kept in the clear'})"
+        if password
+        else NOT_ASKED
+    )
     believed = f"{proxies}, address from {settings.trusted_ip_header}" if proxies else "none"
     return [
         f"Python {platform.python_version()}; the model that answers: {_model(settings)}",

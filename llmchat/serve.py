@@ -194,6 +194,7 @@ async def _serve(
     async def until_stopped() -> None:
         announce()
         await stop.asked.wait()
+        logger.info("Stopping: connections move, and answers that are being made.")
         await _stop_app(app)
         stop.cut_what_lingers()
 

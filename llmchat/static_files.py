@@ -28,6 +28,7 @@ from llmchat.errors import StartError, Unavailable
 from llmchat.shelf import Shelf
 
 VERSIONED = re.compile(r"/static/([0-9a-f]{32})/.+")
+NAME = re.compile(r"[\w-][\w.-]{0,99}(/[\w-][\w.-]{0,99}){0,9}", re.ASCII)
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 OTHER_VERSIONS = 3
 """Kept of those found on the shelf; a deploy has one other, a deploy in a deploy two."""
@@ -160,7 +161,7 @@ def _unpacked(bundle: bytes) -> dict[str, bytes]:
     except (ValueError, msgpack.UnpackException):
         return {}
     good = isinstance(files, dict) and all(
-        isinstance(name, str) and isinstance(content, bytes) and not {"", ".", ".."} & set(name.split("/"))
+        isinstance(name, str) and NAME.fullmatch(name) and isinstance(content, bytes)
         for name, content in files.items()
     )
     return files if good else {}

@@ -216,6 +216,8 @@ async def test_page_of_another_version_gets_its_files_whole_from_any_instance(ma
     [
         msgpack.packb({**FILES, "js/main.js": b"evil"}),
         msgpack.packb({"../../evil.js": b"evil"}),
+        msgpack.packb({"a\0b.js": b"evil"}),
+        msgpack.packb({"a" * 300: b"evil"}),
         msgpack.packb({"/etc/evil.js": b"evil"}),
         msgpack.packb({"js/main.js": "no bytes"}),
         msgpack.packb([1, 2]),
