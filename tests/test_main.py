@@ -249,7 +249,7 @@ async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
 ) -> None:
     instance = await start_instance(store)
     async with AsyncExitStack() as sockets:
-        answers = [await sockets.enter_async_context(handshake(instance)) for _ in range(20)]
+        answers = [await sockets.enter_async_context(handshake(instance)) for _ in range(50)]
         os.kill(instance.pid, number)
         for answer in answers:
             said = await answer.reader.read()
