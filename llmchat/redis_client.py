@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff, NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from llmchat.errors import SettingsError, Unavailable
 
@@ -93,11 +94,15 @@ class Script:
 
     def __init__(self, redis: Redis, name: str) -> None:
         folder = files("llmchat").joinpath("lua")
-        self._script = redis.register_script(
-            "\n".join(folder.joinpath(f"{part}.lua").read_text() for part in ("place", name))
-        )
+        self._redis: Any = redis
+        self._source = "\n".join(folder.joinpath(f"{part}.lua").read_text() for part in ("place", name))
+        self._sha = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], *args: str | bytes | int | float) -> Any:
         """Run it. Raises Unavailable."""
         async with available():
-            return await self._script(keys=list(keys), args=list(args))
+            try:
+                return await self._redis.evalsha(self._sha, len(keys), *keys, *args)
+            except NoScriptError:
+                # Not loaded first and called then, as redis-py does: the store may start anew between the two.
+                return await self._redis.eval(self._source, len(keys), *keys, *args)
