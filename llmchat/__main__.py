@@ -15,6 +15,7 @@ from llmchat import __version__
 from llmchat.access import hash_of
 from llmchat.embedded import Embedded, lacking
 from llmchat.errors import SettingsError, StartError
+from llmchat.redis_client import place_of
 from llmchat.serve import address_of, bind, serve, serve_and_reload
 from llmchat.settings import PASSWORD_LENGTH, VARIABLES, Settings
 
@@ -122,8 +123,7 @@ def _model(settings: Settings) -> str:
 def _store(settings: Settings) -> str:
     if settings.redis_url is None:
         return str(settings.data_dir.absolute())
-    where = urlsplit(settings.redis_url)
-    return f"Redis at {where.hostname or where.path}"
+    return f"Redis at {place_of(settings.redis_url)}"
 
 
 def _end(number: int, _: object) -> None:

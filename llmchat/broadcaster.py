@@ -12,21 +12,25 @@ import fnmatch
 import logging
 import re
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgpack
+from redis.asyncio import Redis, RedisCluster
 
 from llmchat.errors import LlmchatError
 from llmchat.keys import redis_channel
-from llmchat.redis_client import available, connect, connect_subscriber
+from llmchat.redis_client import Shards, available, connect, connect_like
+from llmchat.redis_url import RedisUrl
 from llmchat.subscriber import Subscriber
 
 CHANNEL_NAME = re.compile(r"[A-Za-z0-9._-]+(![A-Za-z0-9._-]*)?", re.ASCII)
 GROUP_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 NAME_CHARACTERS = 99
+PUBLISH_SECONDS = 1.9
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,9 @@ class _Inbox:
     def __init__(self, capacity: int, expiry: float) -> None:
         self.capacity = capacity
         self.groups: set[str] = set()
+        self.joining: Counter[str] = (
+            Counter()
+        )  # group -> joins that are not confirmed yet; "" is the channel itself
         self._expiry = expiry
         self._messages: deque[tuple[float, Message]] = deque()
         self._lapsed = False
@@ -81,10 +88,14 @@ class _Inbox:
 
 
 class Broadcaster:
-    """A channel layer on one Redis. One object, one event loop.
+    """A channel layer on one Redis, a master that Sentinels know, or a Cluster. One object, one event loop.
 
-    `capacity` is of each channel's inbox, in messages; `channel_capacity` maps globs or patterns to other numbers,
-    first match wins. `expiry` is in seconds. `group_expiry` has no effect: a membership is its process's.
+    `hosts` is an address (URL), or a list with one of what Channels knows: a URL, `(host, port)`, a dict with
+    `address` or with `sentinels` and `master_name`. Instead of it, `client` is a redis-py client: its server is used,
+    over connections of our own. `capacity` is of each channel's inbox, in messages; `channel_capacity` maps globs or
+    patterns to other numbers, first match wins. `expiry` is in seconds. `group_expiry` has no effect: a membership is
+    its process's. `on_disconnect` and `on_reconnect` are called, without arguments, when the connection is lost and
+    when all is subscribed again. `symmetric_encryption_keys` and another `serializer_format` are refused.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
@@ -99,22 +110,45 @@ class Broadcaster:
         channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
         expiry: float = 60,
         group_expiry: float = 86400,
+        *,
+        client: Redis | None = None,
+        on_disconnect: Callable[[], object] | None = None,
+        on_reconnect: Callable[[], object] | None = None,
+        symmetric_encryption_keys: Sequence[str | bytes] | None = None,
+        serializer_format: str = "msgpack",
     ) -> None:
-        url = _url(hosts)
-        self._commands = connect(url, retries=0)  # a PUBLISH repeated after a lost reply would arrive twice
+        if symmetric_encryption_keys:
+            raise ValueError("Messages are not encrypted here: use TLS (rediss://), and leave the keys out.")
+        if serializer_format != "msgpack":
+            raise ValueError("Messages are MessagePack here: leave serializer_format out.")
+        if client is not None and hosts is not None:
+            raise ValueError("Give hosts or a client, not both.")
+        self._commands, reading = _connected(hosts, client)
+        self._shards = Shards(reading)
         self._subscriber = Subscriber(
-            connect_subscriber(url), self._commands, prefix, self._deliver, self._lapse_all
+            self._shards,
+            self._commands,
+            prefix,
+            self._deliver,
+            self._lapse,
+            on_loss=on_disconnect or _nothing,
+            on_return=on_reconnect or _nothing,
         )
+        self._reading = reading
         self._prefix = prefix
-        self._capacity = capacity
+        self._capacity = _checked_capacity(capacity)
         self._channel_capacity = [
-            (re.compile(fnmatch.translate(match)) if isinstance(match, str) else match, number)
+            (
+                re.compile(fnmatch.translate(match)) if isinstance(match, str) else match,
+                _checked_capacity(number),
+            )
             for match, number in (channel_capacity or {}).items()
         ]
         self._expiry = expiry
         self._inboxes: dict[str, _Inbox] = {}  # channel of this process -> what it has not received
         self._readers: dict[str, set[str]] = {}  # Redis channel -> the channels here that get what it carries
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self.lapses = 0
         """How often a channel may have missed messages."""
 
@@ -144,13 +178,17 @@ class Broadcaster:
             await self.close_channel(name)
 
     async def close_channel(self, channel: str) -> None:
-        """Give a channel back: it leaves its groups. What is not there is no error."""
+        """Give a channel back: it leaves its groups. What is not there is no error.
+
+        Whoever waits for a message of it is told of a lapse.
+        """
         inbox = self._inboxes.pop(channel, None)
         if inbox is None:
             return
+        inbox.lapse()
         groups = [redis_channel(self._prefix, "group", group) for group in inbox.groups]
         names = [redis_channel(self._prefix, "channel", channel), *groups]
-        await self._subscriber.unsubscribe([name for name in names if self._forget_reader(name, channel)])
+        self._subscriber.unsubscribe([name for name in names if self._forget_reader(name, channel)])
 
     async def send(self, channel: str, message: Message) -> None:
         """Send to one channel. Raises ChannelFull for a full one of this process, Unavailable."""
@@ -168,9 +206,10 @@ class Broadcaster:
         """
         self._check_loop()
         _checked(channel, CHANNEL_NAME, "channel")
-        if channel not in self._inboxes:
-            await self._open(channel)
-        return await self._inboxes[channel].get()
+        inbox = self._inboxes.get(channel)
+        if inbox is None or inbox.joining[""]:
+            inbox = await self._open(channel)
+        return await inbox.get()
 
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel of this process to a group; what anyone sends afterwards arrives.
@@ -180,12 +219,15 @@ class Broadcaster:
         self._check_loop()
         _checked(group, GROUP_NAME, "group")
         inbox = self._own(_checked(channel, CHANNEL_NAME, "channel"))
+        was_in = group in inbox.groups and not inbox.joining[group]
         inbox.groups.add(group)
-        try:
-            await self._read(redis_channel(self._prefix, "group", group), channel)
-        except BaseException:
-            await self._leave(group, channel, inbox)
-            raise
+        with self._joining(inbox, group):
+            try:
+                await self._read(redis_channel(self._prefix, "group", group), channel)
+            except BaseException:
+                if not was_in and inbox.joining[group] == 1:
+                    self._leave(group, channel, inbox)
+                raise
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Take a channel out of a group. What is not there is no error."""
@@ -193,7 +235,7 @@ class Broadcaster:
         _checked(group, GROUP_NAME, "group")
         inbox = self._inboxes.get(_checked(channel, CHANNEL_NAME, "channel"))
         if inbox is not None and group in inbox.groups:
-            await self._leave(group, channel, inbox)
+            self._leave(group, channel, inbox)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Send to every channel in a group, the sender's own included. Raises Unavailable, never ChannelFull."""
@@ -202,32 +244,54 @@ class Broadcaster:
         await self._publish(redis_channel(self._prefix, "group", group), message)
 
     async def flush(self) -> None:
-        """Forget all messages, channels and groups of this process; usable again."""
+        """Forget all messages, channels and groups of this process, and close its connections; usable again.
+
+        Whoever waits for a message is told of a lapse.
+        """
+        inboxes = list(self._inboxes.values())
         self._inboxes.clear()
         self._readers.clear()
+        for inbox in inboxes:
+            inbox.lapse()
         await self._subscriber.stop()
+        await self._shards.close()
+        for client in (self._reading, self._commands):
+            await client.aclose()
 
     async def close(self) -> None:
         """End for good."""
+        self._closed = True
         await self.flush()
-        await self._subscriber.close()
-        await self._commands.aclose()
 
-    async def _open(self, channel: str) -> None:
+    async def _open(self, channel: str) -> _Inbox:
         self._check_loop()
-        if channel not in self._inboxes:
-            self._inboxes[channel] = _Inbox(self._capacity_of(channel), self._expiry)
-        try:
-            await self._read(redis_channel(self._prefix, "channel", channel), channel)
-        except BaseException:
-            await self.close_channel(channel)
-            raise
+        inbox = self._inboxes.get(channel)
+        if inbox is None:
+            inbox = self._inboxes[channel] = _Inbox(self._capacity_of(channel), self._expiry)
+        with self._joining(inbox, ""):
+            try:
+                await self._read(redis_channel(self._prefix, "channel", channel), channel)
+            except BaseException:
+                if inbox.joining[""] == 1:
+                    await self.close_channel(channel)
+                raise
+        return inbox
 
-    async def _leave(self, group: str, channel: str, inbox: _Inbox) -> None:
+    @contextmanager
+    def _joining(self, inbox: _Inbox, group: str) -> Iterator[None]:
+        """Count those who join at once: one that is cancelled takes nothing from another."""
+        inbox.joining[group] += 1
+        try:
+            yield
+        finally:
+            inbox.joining[group] -= 1
+            inbox.joining += Counter()  # without what is 0
+
+    def _leave(self, group: str, channel: str, inbox: _Inbox) -> None:
         inbox.groups.discard(group)
         name = redis_channel(self._prefix, "group", group)
         if self._forget_reader(name, channel):
-            await self._subscriber.unsubscribe([name])
+            self._subscriber.unsubscribe([name])
 
     def _forget_reader(self, name: str, channel: str) -> bool:
         """Tell whether it was the last that read this Redis channel."""
@@ -248,8 +312,9 @@ class Broadcaster:
         if not isinstance(message, dict):
             raise TypeError("A message must be a dict.")
         envelope = _packed(message)
-        async with available():
-            await self._commands.publish(name, envelope)
+        publish = self._commands.spublish if self._shards.sharded else self._commands.publish
+        async with available(PUBLISH_SECONDS):
+            await publish(name, envelope)
 
     def _deliver(self, name: str, envelope: bytes) -> None:
         readers = self._readers.get(name)
@@ -261,19 +326,23 @@ class Broadcaster:
                 raise TypeError(type(message).__name__)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             log.warning("A message that cannot be read came on %s: %s", name, type(error).__name__)
-            for channel in readers:
-                self._inboxes[channel].lapse()
-            self.lapses += len(readers)
+            self._lapse([name])
             return
         flat = all(not isinstance(value, (dict, list)) for value in message.values())
         for inbox in [self._inboxes[channel] for channel in readers]:
             self.lapses += inbox.full
             inbox.put(dict(message) if flat else copy.deepcopy(message))
 
-    def _lapse_all(self) -> None:
-        self.lapses += len(self._inboxes)
-        for inbox in self._inboxes.values():
-            inbox.lapse()
+    def _lapse(self, names: Iterable[str] | None) -> None:
+        """Tell all channels, or those that read some Redis channels, that they may have missed something."""
+        channels = (
+            self._inboxes
+            if names is None
+            else {each for name in names for each in self._readers.get(name, ())}
+        )
+        self.lapses += len(channels)
+        for channel in channels:
+            self._inboxes[channel].lapse()
 
     def _own(self, channel: str) -> _Inbox:
         try:
@@ -288,6 +357,8 @@ class Broadcaster:
         return self._capacity
 
     def _check_loop(self) -> None:
+        if self._closed:
+            raise RuntimeError("This Broadcaster is closed.")
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -313,15 +384,61 @@ def _packed(message: Message) -> bytes:
     return envelope
 
 
-def _url(hosts: str | Iterable[Any] | None) -> str:
-    if isinstance(hosts, str):
-        return hosts
-    given = list(hosts) if hosts is not None else ["redis://localhost:6379"]
+def _checked_capacity(capacity: int) -> int:
+    if not isinstance(capacity, int) or capacity < 0:
+        raise ValueError(f"A capacity is a number of messages, not {capacity!r:.40}.")
+    return capacity
+
+
+def _nothing() -> None:
+    """What is done on a loss where nothing is asked for."""
+
+
+def _connected(hosts: str | Iterable[Any] | None, client: Redis | None) -> tuple[Redis, Redis]:
+    """Make the clients that publish and that read: without retries, for what is sent twice would arrive twice."""
+    if client is None:
+        url = _url(hosts)
+        return connect(url, retries=0), connect(url, connections=2, retries=0)
+    if not isinstance(client, Redis | RedisCluster):
+        raise TypeError("The client must be redis.asyncio's Redis or RedisCluster.")
+    return connect_like(client), connect_like(client, connections=2)
+
+
+def _url(hosts: str | Iterable[Any] | None) -> RedisUrl:
+    given = (
+        [hosts]
+        if isinstance(hosts, str)
+        else list(hosts if hosts is not None else ["redis://localhost:6379"])
+    )
     if len(given) != 1:
-        raise ValueError("One Redis, or one Cluster: several hosts without a Cluster are not supported.")
+        raise ValueError(
+            "One Redis or one Cluster: for several servers name a Cluster, redis+cluster://host,host."
+        )
     host = given[0]
+    if isinstance(host, RedisUrl):
+        return host
+    options: dict[str, Any] = {}
     if isinstance(host, dict):
-        host = host["address"]
-    if isinstance(host, tuple):
-        host = f"redis://{host[0]}:{host[1]}"
-    return str(host)
+        options = dict(host)
+        if "sentinels" in options:
+            places = tuple((str(name), int(port)) for name, port in options.pop("sentinels"))
+            service = options.pop("master_name")
+            return _with(RedisUrl("sentinel", places, service=service), options)
+        host = options.pop("address", None) or (options.pop("host", "localhost"), options.pop("port", 6379))
+    if isinstance(host, tuple | list):
+        return _with(RedisUrl("server", ((str(host[0]), int(host[1])),)), options)
+    return _with(RedisUrl.parse(str(host)), options)
+
+
+def _with(url: RedisUrl, options: dict[str, Any]) -> RedisUrl:
+    """Add what a dict of Channels says beside the address."""
+    login: dict[str, Any] = {
+        name: options.pop(name) for name in ("username", "password", "db") if name in options
+    }
+    sentinel_login: dict[str, str] = dict(options.pop("sentinel_kwargs", None) or {})
+    if options or not sentinel_login.keys() <= {"username", "password"}:
+        raise ValueError(
+            "Of a host's dict, address, sentinels, master_name, username, password, db and sentinel_kwargs with "
+            f"username and password are known; not {', '.join(options) or 'what sentinel_kwargs has'}."
+        )
+    return replace(url, login={**url.login, **login}, sentinel_login={**url.sentinel_login, **sentinel_login})

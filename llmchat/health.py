@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from llmchat.errors import StartError, Unavailable
 from llmchat.keys import Keys
-from llmchat.redis_client import available
+from llmchat.redis_client import available, told_by_servers
 
 LOOK_SECONDS = 1.0
 """A look serves everybody who asks meanwhile, and for so long after."""
@@ -104,12 +104,14 @@ class Health:
         async with available(ANSWER_SECONDS):
             await cast(Any, self._redis.eval(PROBE, 1, self._keys.probe))
             try:
-                told: dict[str, Any] = await self._redis.info()
+                told = await told_by_servers(self._redis)
             except ResponseError as error:
                 if not isinstance(error, NoPermissionError) and "unknown command" not in str(error):
                     raise
                 return Look("of a kind it does not tell", ("it does not permit INFO, so nobody can tell.",))
-        return Look(_server(told), tuple(_risks(told)))
+        servers = dict.fromkeys(_server(each) for each in told)
+        risks = dict.fromkeys(risk for each in told for risk in _risks(each))
+        return Look("; ".join(servers), tuple(risks))
 
 
 def _first_sentence(error: ResponseError) -> str:

@@ -19,6 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from environs import Env, EnvError
 
 from llmchat.errors import SettingsError
+from llmchat.redis_url import RedisUrl
 
 T = TypeVar("T")
 
@@ -29,7 +30,6 @@ ADDRESS_SHARE = 5
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
-DATABASE = re.compile(r"/?|/[0-9]{1,4}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 
@@ -103,7 +103,7 @@ VARIABLES = (
         "REDIS_URL",
         "",
         "where Redis is; wins over REDISHOST",
-        "an address like redis://localhost:6379/0, rediss://… or unix:///…",
+        "an address like redis://localhost:6379/0, rediss://…, unix:///…, redis+sentinel://… or redis+cluster://…",
         secret=True,
         shown="an embedded Valkey (`serve`: required, or REDISHOST)",
     ),
@@ -482,9 +482,11 @@ def _is_origin(value: str) -> bool:
 
 
 def _is_redis_url(value: str) -> bool:
-    if value.startswith("unix://"):
-        return len(value) > len("unix://")
-    return _scheme_and_host(value, {"redis", "rediss"}) and bool(DATABASE.fullmatch(urlsplit(value).path))
+    try:
+        RedisUrl.parse(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _scheme_and_host(value: str, schemes: set[str]) -> bool:

@@ -1,4 +1,4 @@
-"""One subscriber connection to Redis: supervised, never silently reconnected. Knows no channel layer.
+"""The subscriber connections to Redis: one for each server, supervised, every gap told. Knows no channel layer.
 
 redis-py's own reconnecting is off: what it bridges without a word, this tells.
 """
@@ -10,51 +10,69 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisClusterException, RedisError
 
 from llmchat.errors import Unavailable
 from llmchat.keys import redis_channel
-from llmchat.redis_client import available
+from llmchat.redis_client import Shards, available
 
-SUBSCRIBE_SECONDS = 2.0
+SUBSCRIBE_SECONDS = 1.9
+"""Until a subscription is confirmed."""
 HEARTBEAT_SECONDS = 1.5
 """Between heartbeats; a connection on which two in a row did not arrive is given up."""
-BACKOFF_SECONDS = (0.1, 2.0)
+BACKOFF_SECONDS = (0.05, 0.8)
+LOST = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 log = logging.getLogger(__name__)
 
 
 class Subscriber:
-    """The process's one subscriber connection: supervised, never silently reconnected."""
+    """The process's subscriber connections: one, or in a Cluster one for each primary.
+
+    They are one: a gap in any is told as a gap in all. Only a slot that moves concerns its own channels alone.
+    """
 
     def __init__(
         self,
-        redis: Redis,
+        shards: Shards,
         commands: Redis,
         prefix: str,
         deliver: Callable[[str, bytes], None],
-        lapse: Callable[[], None],
+        lapse: Callable[[Iterable[str] | None], None],
+        on_loss: Callable[[], object],
+        on_return: Callable[[], object],
     ) -> None:
-        self._redis = redis
+        self._shards = shards
         self._commands = commands
+        self._prefix = prefix
         self._deliver = deliver
-        self._lapse = lapse
-        self._heartbeat = redis_channel(prefix, "heartbeat", secrets.token_hex(8))
+        self._lapse = lapse  # all, or those that read some Redis channels, may have missed something
+        self._on_loss = on_loss
+        self._on_return = on_return
         self._wanted: set[str] = set()  # Redis channels to be subscribed to, now and after a reconnect
-        # Redis channel -> SUBSCRIBEs written and not confirmed yet, and what is done when the last one is.
-        self._unconfirmed: Counter[str] = Counter()
+        # Redis channel -> what is done when the last SUBSCRIBE written for it is confirmed.
         self._confirmed: dict[str, asyncio.Future[None]] = {}
-        self._pubsub: PubSub | None = None  # while connected
+        self._unconfirmed: Counter[tuple[str, str]] = (
+            Counter()
+        )  # (shard, Redis channel) -> SUBSCRIBEs on their way
+        self._leaving: Counter[tuple[str, str]] = Counter()  # likewise UNSUBSCRIBEs
+        self._moved: set[str] = set()  # Redis channels whose slot moved, until they are subscribed to again
+        self._heartbeats: dict[str, str] = {}  # Redis channel of a heartbeat -> its shard
+        self._beaten: dict[str, asyncio.Event] = {}  # shard -> whether its heartbeat came
+        self._lines: dict[str, PubSub] = {}  # shard -> its connection, while there is one
+        self._whole: set[str] = set()  # shards on which all is subscribed
         self.lost = asyncio.Event()  # set from a loss until all is subscribed again
         self.ready = asyncio.Event()  # set while all is subscribed
         self._gap = False  # a connection was lost, and the next one is not complete yet
         self._writing = asyncio.Lock()
-        self._beaten = asyncio.Event()
+        self._writes: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None  # of the connections, while there are some
         self._task: asyncio.Task[None] | None = None
 
     async def subscribe(self, name: str) -> None:
@@ -62,46 +80,89 @@ class Subscriber:
         self._wanted.add(name)
         if self._task is None:
             self._task = asyncio.create_task(self._supervise(), name="subscriber")
-        if name not in self._confirmed:
-            self._confirmed[name] = asyncio.get_running_loop().create_future()
-            await self._write_subscribe(name)
+        confirmed = self._confirmed.get(name)
+        if confirmed is None:
+            confirmed = self._confirmed[name] = asyncio.get_running_loop().create_future()
+            self._spawn(self._write_subscribe(name))
         try:
             async with asyncio.timeout(SUBSCRIBE_SECONDS):
-                await asyncio.shield(self._confirmed[name])
-        except (TimeoutError, KeyError) as error:
+                await asyncio.shield(confirmed)
+        except TimeoutError as error:
             raise Unavailable from error
 
-    async def unsubscribe(self, names: Sequence[str]) -> None:
-        """Stop reading channels. Never fails: without a connection there is nothing to stop."""
-        for name in names:  # all before the first await, which may be cancelled
+    def unsubscribe(self, names: Sequence[str]) -> None:
+        """Stop reading channels."""
+        for name in names:
             self._wanted.discard(name)
-            self._confirmed.pop(name, None)
-        async with self._writing:
-            unwanted = [name for name in names if name not in self._wanted]
-            if self._pubsub is not None and unwanted:
-                with suppress(RedisError, OSError):  # the reader sees it too, and reconnects
-                    await self._pubsub.unsubscribe(*unwanted)
+            self._moved.discard(name)
+            self._let_go(name)
+        if names:
+            self._spawn(self._write_unsubscribe(names))
 
     async def stop(self) -> None:
-        """Drop the connection and every subscription; usable again."""
+        """Drop the connections and every subscription; usable again."""
         self._wanted.clear()
-        self._confirmed.clear()
+        self._moved.clear()
+        for name in list(self._confirmed):
+            self._let_go(name)
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        ending = {*self._writes, *([task] if task is not None else [])}
+        for each in ending:
+            each.cancel()
+        if ending:
+            await asyncio.wait(ending)
         self._gap = False
+        self.lost.clear()
+        self.ready.clear()
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        """Close what `stop` has left."""
+        await self._shards.close()
+
+    def _let_go(self, name: str) -> None:
+        """Let those go on who wait for a subscription that nobody wants any more."""
+        confirmed = self._confirmed.pop(name, None)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
+
+    # Writing: in tasks of our own, for a write that is broken off ends the connection
+
+    def _spawn(self, write: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(write)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
 
     async def _write_subscribe(self, name: str) -> None:
         """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
         async with self._writing:
-            if self._pubsub is not None and name in self._wanted:
-                self._unconfirmed[name] += 1
-                with suppress(RedisError, OSError):
-                    await self._pubsub.subscribe(name)
+            if name not in self._wanted or self._group is None:
+                return
+            shard = self._shards.of(name)
+            line = self._lines.get(shard)
+            if line is not None:
+                with suppress(*LOST):  # the reader sees it, too, and reconnects
+                    await self._subscribe_on(shard, line, name)
+            elif shard not in self._beaten:
+                self._open(self._group, shard)
+
+    async def _write_unsubscribe(self, names: Sequence[str]) -> None:
+        async with self._writing:
+            for name in names:
+                if name in self._wanted or self._group is None:
+                    continue
+                shard = self._shards.of(name)
+                line = self._lines.get(shard)
+                if line is not None:
+                    self._leaving[shard, name] += 1
+                    with suppress(*LOST):
+                        await (line.sunsubscribe(name) if self._shards.sharded else line.unsubscribe(name))
+
+    async def _subscribe_on(self, shard: str, line: PubSub, name: str) -> None:
+        self._unconfirmed[shard, name] += 1
+        # One by one: a Cluster takes no two of different slots in one command.
+        await (line.ssubscribe(name) if self._shards.sharded else line.subscribe(name))
+
+    # The connections
 
     async def _supervise(self) -> None:
         shortest, longest = BACKOFF_SECONDS
@@ -109,75 +170,153 @@ class Subscriber:
         # On Python 3.11 a TaskGroup that unwinds an error may swallow a cancel: look whether we are wanted still.
         while self._task is asyncio.current_task():
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._watch_heartbeat())
-                    tasks.create_task(self._read())
-            except* (RedisError, OSError, TimeoutError) as lost:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._connect(group))
+            except* LOST as lost:
                 if not self._gap:
-                    log.warning("Lost the subscriber connection to Redis: %s", _cause(lost))
+                    log.warning("Lost the subscriber connection to Redis: %s", _causes(lost))
             except* Exception:
                 log.exception("The subscriber failed; it begins anew.")
+            finally:
+                self._group = None
             wait = min(longest, wait * 2) if self._gap else shortest
-            self._gap = True
-            self.ready.clear()
-            self.lost.set()
+            if not self._gap:
+                self._gap = True
+                self.ready.clear()
+                self.lost.set()
+                self._on_loss()
             if self._task is asyncio.current_task():
                 await asyncio.sleep(random.uniform(shortest, wait))  # noqa: S311 - jitter
 
-    async def _read(self) -> None:
-        pubsub = self._redis.pubsub()
+    async def _connect(self, group: asyncio.TaskGroup) -> None:
+        """Open a connection to every shard, each with all that is wanted there."""
+        async with asyncio.timeout(SUBSCRIBE_SECONDS):
+            await self._shards.look()
+        for known in (self._unconfirmed, self._leaving, self._heartbeats, self._beaten, self._whole):
+            known.clear()
+        self._moved.clear()
+        self._group = group
+        for shard in self._shards.all():
+            self._open(group, shard)
+
+    def _open(self, group: asyncio.TaskGroup, shard: str) -> None:
+        self._beaten[shard] = asyncio.Event()
+        heartbeat = self._heartbeat_on(shard)
+        self._heartbeats[heartbeat] = shard
+        group.create_task(self._read(shard, heartbeat))
+        group.create_task(self._watch_heartbeat(shard, heartbeat))
+
+    def _heartbeat_on(self, shard: str) -> str:
+        while True:
+            name = redis_channel(self._prefix, "heartbeat", secrets.token_hex(8))
+            if self._shards.of(name) == shard:
+                return name
+
+    async def _read(self, shard: str, heartbeat: str) -> None:
+        line = self._shards.pubsub(shard)
         try:
-            async with self._writing:
-                names = [*self._wanted, self._heartbeat]  # confirmed in this order: the heartbeat last
-                self._unconfirmed = Counter(names)
-                async with asyncio.timeout(SUBSCRIBE_SECONDS):
-                    await pubsub.subscribe(*names)
-                self._pubsub = pubsub
+            async with self._writing, asyncio.timeout(SUBSCRIBE_SECONDS):
+                if self._shards.sharded:
+                    wanted = [name for name in self._wanted if self._shards.of(name) == shard]
+                    for name in [*wanted, heartbeat]:
+                        await self._subscribe_on(shard, line, name)
+                else:
+                    names = [*self._wanted, heartbeat]  # confirmed in this order: the heartbeat last
+                    self._unconfirmed.update((shard, name) for name in names)
+                    await line.subscribe(*names)
+                self._lines[shard] = line
             while True:
-                message = await pubsub.get_message(timeout=None)
+                try:
+                    message = await line.get_message(timeout=None)
+                except MovedError as moved:  # the answer to an SSUBSCRIBE
+                    self._refused(shard, moved.slot_id)
+                    continue
                 if message is not None:
-                    self._take(message["type"], message["channel"].decode(), message["data"])
+                    self._take(shard, message["type"], message["channel"].decode(), message["data"])
         finally:
-            self._pubsub = None
-            with suppress(RedisError, OSError, TimeoutError):
+            self._lines.pop(shard, None)
+            with suppress(*LOST):
                 async with asyncio.timeout(SUBSCRIBE_SECONDS):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+                    await line.aclose()  # type: ignore[no-untyped-call]
 
-    def _take(self, kind: str, name: str, envelope: bytes) -> None:
-        if kind == "message" and name != self._heartbeat:
-            self._deliver(name, envelope)
-        elif kind == "message":
-            self._beaten.set()
-        elif kind == "subscribe":
-            self._confirm(name)
-            if name == self._heartbeat:
-                self.lost.clear()
-                self.ready.set()
-            if name == self._heartbeat and self._gap:
-                log.info("The subscriber connection to Redis is back.")
-                self._gap = False
-                self._lapse()  # only now: whoever reads the log after this misses nothing more
+    def _take(self, shard: str, kind: str, name: str, envelope: bytes) -> None:
+        match kind:
+            case "message" | "smessage" if name in self._heartbeats:
+                self._beaten[shard].set()
+            case "message" | "smessage":
+                self._deliver(name, envelope)
+            case "subscribe" | "ssubscribe":
+                self._confirm(shard, name)
+            case "unsubscribe" | "sunsubscribe":
+                self._left(shard, name)
 
-    def _confirm(self, name: str) -> None:
-        self._unconfirmed[name] -= 1
-        if self._unconfirmed[name] > 0:
+    def _confirm(self, shard: str, name: str) -> None:
+        self._unconfirmed[shard, name] -= 1
+        if self._unconfirmed[shard, name] > 0:
             return
-        del self._unconfirmed[name]
+        del self._unconfirmed[shard, name]
         confirmed = self._confirmed.get(name)
         if confirmed is not None and not confirmed.done():
             confirmed.set_result(None)
+        if name in self._moved:
+            self._moved.discard(name)
+            self._lapse([name])
+        if name in self._heartbeats:
+            self._whole.add(shard)
+        if self._whole == set(self._beaten) and not self.ready.is_set():
+            self._complete()
 
-    async def _watch_heartbeat(self) -> None:
+    def _complete(self) -> None:
+        self.lost.clear()
+        self.ready.set()
+        if self._gap:
+            log.info("The subscriber connection to Redis is back.")
+            self._gap = False
+            self._lapse(None)  # only now: whoever reads the log after this misses nothing more
+            self._on_return()
+
+    def _left(self, shard: str, name: str) -> None:
+        """Note the end of a subscription; one that nobody asked for says that the channel's slot moved."""
+        if self._leaving[shard, name] > 1:
+            self._leaving[shard, name] -= 1
+        elif not self._leaving.pop((shard, name), 0):
+            self._follow([name])
+
+    def _refused(self, shard: str, slot: int) -> None:
+        """Note that a shard does not carry a slot's channels any more."""
+        names = [name for name in (*self._wanted, *self._heartbeats) if self._shards.slot_of(name) == slot]
+        for name in names:
+            self._unconfirmed.pop((shard, name), None)
+        self._follow(names)
+
+    def _follow(self, names: Sequence[str]) -> None:
+        if any(name in self._heartbeats for name in names):
+            raise ConnectionError("the slot of the heartbeat moved")
+        moved = [name for name in names if name in self._wanted]
+        self._moved.update(moved)
+        if moved and self._group is not None:
+            self._group.create_task(self._subscribe_again(moved))
+
+    async def _subscribe_again(self, names: list[str]) -> None:
+        """Subscribe to channels whose slot moved, where it is now."""
+        async with asyncio.timeout(SUBSCRIBE_SECONDS):
+            await self._shards.look()
+        for name in names:
+            await self._write_subscribe(name)
+
+    async def _watch_heartbeat(self, shard: str, heartbeat: str) -> None:
         missed = 0
+        beaten = self._beaten[shard]
+        publish = self._commands.spublish if self._shards.sharded else self._commands.publish
         while missed < 2:
-            self._beaten.clear()
+            beaten.clear()
             with suppress(Unavailable):
                 async with available(HEARTBEAT_SECONDS):
-                    await self._commands.publish(self._heartbeat, b"")
+                    await publish(heartbeat, b"")
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            missed = 0 if self._beaten.is_set() else missed + 1
+            missed = 0 if beaten.is_set() else missed + 1
         raise TimeoutError("no heartbeat came through")
 
 
-def _cause(lost: BaseExceptionGroup[BaseException]) -> str:
+def _causes(lost: BaseExceptionGroup[BaseException]) -> str:
     return ", ".join(f"{type(each).__name__} {each}" for each in lost.exceptions)
