@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from llmchat.completion import Completions
 from llmchat.conversation import MAX_CALIBRATION, Branch, Context, Turn, calibrated, context, timestamp
-from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
+from llmchat.errors import Behind, Fenced, NotFound, ProviderError, Unavailable
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished
 from llmchat.history import History
 from llmchat.lease import Lease
@@ -136,7 +136,7 @@ class Attempt:
     async def _end(self, answer: Answer, error: ProviderError | None, calibration: float | None) -> None:
         answer.mend()
         while (delta := answer.delta()) is not None:
-            await self._place(delta)
+            await self._place(answer, delta)
         ended: CompletionFinished | CompletionFailed = answer.end(
             seconds=time.monotonic() - self._began,
             error=error,
@@ -144,7 +144,7 @@ class Attempt:
         )
         await _persist(
             lambda: self._history.finish(
-                self._conversation, self._lease.fence, answer.record(ended), calibration, ended
+                self._conversation, self._lease.fence, self._count, answer.record(ended), calibration, ended
             )
         )
 
@@ -185,7 +185,7 @@ class Attempt:
                     news.clear()
                 delta = answer.delta()
                 if delta is not None:
-                    await self._place(delta)
+                    await self._place(answer, delta)
                 elif reading.done():
                     break
                 await asyncio.wait((reading,), timeout=COALESCE_SECONDS)
@@ -210,9 +210,36 @@ class Attempt:
                 if answer.complete and not delta.finish_reason and (delta.text or not delta.usage):
                     return  # longer than an answer may be
 
-    async def _place(self, delta: CompletionDelta) -> None:
+    async def _place(self, answer: Answer, delta: CompletionDelta) -> None:
         self._count += 1
-        stop_wanted = await _persist(
+        while True:
+            try:
+                stop_wanted = await self._append(delta)
+                break
+            except Behind:
+                await self._recover(answer, delta)
+        if stop_wanted:
+            self.stop()
+
+    async def _recover(self, answer: Answer, delta: CompletionDelta) -> None:
+        """Put back what the store has lost of what was said before a delta."""
+        log.warning("The store has lost some of an answer; it is put back.")
+        text, reasoning = answer.before(delta)
+        attempt = answer.started().attempt
+        await _persist(
+            lambda: self._history.recover(
+                self._conversation,
+                self._lease.fence,
+                attempt,
+                self._count - 1,
+                answer.record(),
+                text,
+                reasoning,
+            )
+        )
+
+    async def _append(self, delta: CompletionDelta) -> bool:
+        return await _persist(
             lambda: self._history.append(
                 self._conversation,
                 self._lease.fence,
@@ -223,8 +250,6 @@ class Attempt:
                 delta,
             )
         )
-        if stop_wanted:
-            self.stop()
 
     async def _branch(self, message: str) -> Branch | None:
         """Read what leads to a message; None where the conversation was deleted."""

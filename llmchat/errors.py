@@ -14,6 +14,7 @@ LlmchatError
 │   ├── RateLimited          so much at once is more than a session or an address may
 │   └── Unavailable          Redis is away or full (ours to mend, the client's to repeat)
 ├── Fenced                   ours: another instance holds the turn now
+├── Behind                   ours: the store has lost some of the answer that is being made
 └── ProviderError            the model server's: becomes `completion.failed`
 """
 
@@ -112,6 +113,10 @@ class Unavailable(CommandError):
 
 class Fenced(LlmchatError):
     """The turn was taken by another instance: nothing was written and nothing may be."""
+
+
+class Behind(LlmchatError):
+    """The store has lost what was placed of the answer: its maker has it still, and puts it back."""
 
 
 class ProviderError(LlmchatError):

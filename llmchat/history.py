@@ -14,16 +14,18 @@ from typing import Any
 from redis.asyncio import Redis
 
 from llmchat.conversation import Branch, Conversation, Turn, digest, milliseconds, timestamp
-from llmchat.errors import BadField, Busy, Conflict, Fenced, NotFound
+from llmchat.errors import BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded
 from llmchat.keys import Keys
-from llmchat.redis_client import Script, available
+from llmchat.redis_client import Script, Several, available
 
 LOG_SECONDS = 600
-"""The log goes so long after its last event: it bridges reconnects."""
-LOG_ENTRIES = 5000
+"""An entry of the log goes so long after its event, as soon as another is placed, and the log after its last one: it
+bridges reconnects."""
 RESUME_ENTRIES = 500
 RESUME_BYTES = 512 * 1024
+LOG_LIMITS = (LOG_SECONDS * 1000, RESUME_ENTRIES, 2 * RESUME_BYTES)
+"""What the log keeps: milliseconds, entries and bytes, each somewhat more at times."""
 RESTORE_SECONDS = 30
 BESIDE_TEXT_BYTES = 320
 """Of a message's record, beside its text."""
@@ -80,12 +82,15 @@ class History:
     def __init__(self, redis: Redis, keys: Keys, *, history_days: int) -> None:
         self._redis = redis
         self._keys = keys
+        self._several = Several(redis)
         self._retention_ms = history_days * DAY_MS
         self._send = Script(redis, "send")
         self._regenerate = Script(redis, "regenerate")
         self._begin = Script(redis, "begin")
         self._append = Script(redis, "append")
+        self._recover = Script(redis, "recover")
         self._finish = Script(redis, "finish")
+        self._renew = Script(redis, "renew")
         self._select = Script(redis, "select")
         self._stop = Script(redis, "stop")
         self._read = Script(redis, "read")
@@ -151,21 +156,21 @@ class History:
     async def has_prompt(self, session: str, conversation: str, message: str) -> bool:
         """Tell whether a prompt was stored."""
         keys = self._keys.of_conversation(conversation)
-        async with available():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hget(keys.conversation, "session")
-            pipe.hexists(keys.tree, f"sent:{message}")
-            owner, sent = await pipe.execute()
+        owner, sent = await self._several(
+            [keys.conversation, keys.tree],
+            ("HGET", keys.conversation, "session"),
+            ("HEXISTS", keys.tree, f"sent:{message}"),
+        )
         return bool(sent) and owner.decode() == session
 
     async def _where_to_grow(self, session: str, conversation: str, message: str, parent: str) -> _Spot:
         """Find where a prompt's message would go. Raises NotFound, BadField."""
         keys = self._keys.of_conversation(conversation)
-        async with available():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hmget(keys.conversation, "session", "revision", "tip")
-            pipe.hmget(keys.tree, f"sent:{message}", parent, f"children:{parent}")
-            (owner, revision, tip), (sent, node, children) = await pipe.execute()
+        (owner, revision, tip), (sent, node, children) = await self._several(
+            [keys.conversation, keys.tree],
+            ("HMGET", keys.conversation, "session", "revision", "tip"),
+            ("HMGET", keys.tree, f"sent:{message}", parent, f"children:{parent}"),
+        )
         if owner is None:
             if parent not in ("", TIP):
                 raise NotFound(NO_CONVERSATION)
@@ -208,7 +213,7 @@ class History:
         body = f'{{"type":"conversation.selected","conversation":"{conversation}","message":"'
         outcome = await self._select(
             [keys.conversation, keys.tree, keys.log],
-            *(session, message, body, keys.channel, LOG_SECONDS * 1000, LOG_ENTRIES),
+            *(session, message, body, keys.channel, *LOG_LIMITS),
         )
         if outcome[0] == b"not_found":
             raise NotFound(NO_MESSAGE)
@@ -232,7 +237,10 @@ class History:
     async def append(
         self, conversation: str, fence: str, answer: str, count: int, text: str, reasoning: str, delta: Event
     ) -> bool:
-        """Place the turn's `count`th completion.delta. Tells whether a stop is wanted. Raises Fenced."""
+        """Place the turn's `count`th completion.delta. Tells whether a stop is wanted.
+
+        Raises Fenced, and Behind where the store has lost deltas before it: `recover` puts them back.
+        """
         keys = self._keys.of_conversation(conversation)
         return _stop_wanted(
             await self._append(
@@ -241,17 +249,44 @@ class History:
             )
         )
 
-    async def finish(
-        self, conversation: str, fence: str, record: dict[str, Any], calibration: float | None, ended: Event
+    async def recover(
+        self,
+        conversation: str,
+        fence: str,
+        attempt: int,
+        count: int,
+        record: dict[str, Any],
+        text: str,
+        reasoning: str,
     ) -> None:
-        """Place the turn's last event and store the message whole. Raises Fenced."""
+        """Put back what the store has lost of the turn's first `count` deltas. Begins a new epoch. Raises Fenced."""
+        keys = self._keys.of_conversation(conversation)
+        _stop_wanted(
+            await self._recover(
+                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
+                 keys.fence],
+                *(fence, record["id"], attempt, count, record["parent"], _json(record), text, reasoning),
+                self._retention_ms,
+            )
+        )  # fmt: skip
+
+    async def finish(
+        self,
+        conversation: str,
+        fence: str,
+        count: int,
+        record: dict[str, Any],
+        calibration: float | None,
+        ended: Event,
+    ) -> None:
+        """Place the turn's last event, after `count` deltas, and store the message whole. Raises Fenced."""
         keys = self._keys.of_conversation(conversation)
         without = {name: value for name, value in record.items() if name != "reasoning"}
         _stop_wanted(
             await self._finish(
                 [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
                  keys.fence],
-                *(fence, record["id"], _json(without), record.get("reasoning", ""), timestamp()),
+                *(fence, record["id"], count, _json(without), record.get("reasoning", ""), timestamp()),
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )
         )  # fmt: skip
@@ -267,22 +302,21 @@ class History:
     async def turn(self, conversation: str) -> tuple[str, Turn] | None:
         """Find the session and the turn of a conversation, if it has one."""
         keys = self._keys.of_conversation(conversation)
-        async with available():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hget(keys.conversation, "session")
-            pipe.hgetall(keys.turn)
-            session, turn = await pipe.execute()
-        return (session.decode(), _turn(_text_map(turn))) if session and turn else None
+        session, turn = await self._several(
+            [keys.conversation, keys.turn],
+            ("HGET", keys.conversation, "session"),
+            ("HGETALL", keys.turn),
+        )
+        return (session.decode(), _turn(_pairs(turn))) if session and turn else None
 
     async def work(self) -> list[Work]:
         """List the conversations that may have a turn."""
-        async with available():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.time()
-            pipe.zrange(self._keys.work, 0, WORK_ENTRIES - 1, withscores=True)
-            (seconds, micros), found = await pipe.execute()
-        now_ms = seconds * 1000 + micros // 1000
-        return [Work(each.decode(), int(since), (now_ms - since) / 1000) for each, since in found]
+        key = self._keys.work
+        time, found = await self._several(
+            [key], ("TIME",), ("ZRANGE", key, 0, WORK_ENTRIES - 1, "WITHSCORES")
+        )
+        now_ms = _milliseconds_of(time)
+        return [Work(each, int(since), (now_ms - int(since)) / 1000) for each, since in _pairs(found).items()]
 
     async def with_turn(self, conversations: Sequence[str]) -> list[bool]:
         """Tell for each conversation whether it has a turn."""
@@ -303,7 +337,7 @@ class History:
 
     async def _note_work(self, conversation: str) -> None:
         async with available():
-            await self._redis.zadd(self._keys.work, {conversation: await self._now_ms()})
+            await self._redis.zadd(self._keys.work, {conversation: await self._now_ms(self._keys.work)})
 
     # Reading
 
@@ -366,14 +400,16 @@ class History:
         or more than RESUME_ENTRIES or RESUME_BYTES, where a snapshot is shorter.
         """
         keys = self._keys.of_conversation(conversation)
-        async with available():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hmget(keys.conversation, "session", "deleted", "epoch", "offset")
-            pipe.xrange(keys.log, min=f"{offset + 1}-0", count=RESUME_ENTRIES + 1)
-            (owner, deleted, now_epoch, now_offset), entries = await pipe.execute()
+        (owner, deleted, now_epoch, now_offset), entries = await self._several(
+            [keys.conversation, keys.log],
+            ("HMGET", keys.conversation, "session", "deleted", "epoch", "offset"),
+            ("XRANGE", keys.log, f"{offset + 1}-0", "+", "COUNT", RESUME_ENTRIES + 1),
+        )
         if owner is None or owner.decode() != session or deleted is not None:
             raise NotFound(NO_CONVERSATION)
-        frames: list[bytes] = [fields[b"frame"] for _, fields in entries]
+        frames: list[bytes] = [fields[1] for _, fields in entries]
+        if int(now_offset) < offset:  # what was told is lost, or was never there
+            await self._renew([keys.conversation, keys.log], session, epoch, offset)
         complete = len(frames) == int(now_offset) - offset and len(frames) <= RESUME_ENTRIES
         if now_epoch.decode() != epoch or not complete or sum(map(len, frames)) > RESUME_BYTES:
             raise LookupError(conversation)
@@ -414,7 +450,7 @@ class History:
             scored: list[Any] = await self._redis.zrange(
                 key, newest, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True
             )
-            now_ms = await self._now_ms()
+        now_ms = await self._now_ms(key)
         ids = [each.decode() for each, _ in scored]
         found = await self._conversations(session, ids)
         gone = {each.decode() for each, used_ms in scored if now_ms - used_ms > STALE_MS} - {
@@ -474,13 +510,14 @@ class History:
             if state.get("session") == session and "deleted" not in state
         ]
 
-    async def _now_ms(self) -> int:
-        seconds, micros = await self._redis.time()  # one clock for all instances
-        return seconds * 1000 + micros // 1000
+    async def _now_ms(self, key: str) -> int:
+        """Tell the time by the clock of the server that has a key: it is one for all instances."""
+        (time,) = await self._several([key], ("TIME",))
+        return _milliseconds_of(time)
 
     def _placing(self, event: Event, channel: str) -> tuple[str | int, ...]:
         """Give the arguments with which every placing script ends."""
-        return event.encode()[:-1], channel, LOG_SECONDS * 1000, LOG_ENTRIES, self._retention_ms
+        return event.encode()[:-1], channel, *LOG_LIMITS, self._retention_ms
 
 
 def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]) -> Conversation:
@@ -510,7 +547,13 @@ def _turn(turn: dict[str, str]) -> Turn:
 def _stop_wanted(outcome: list[bytes]) -> bool:
     if outcome[0] == b"fenced":
         raise Fenced
+    if outcome[0] == b"behind":
+        raise Behind
     return outcome[1] == b"1"
+
+
+def _milliseconds_of(time: list[bytes]) -> int:
+    return int(time[0]) * 1000 + int(time[1]) // 1000
 
 
 def _new_epoch() -> str:

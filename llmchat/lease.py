@@ -13,6 +13,8 @@ from llmchat.redis_client import Script, available
 
 LEASE_SECONDS = 2.0
 RENEW_SECONDS = 0.5
+FENCE_STEP = 2**31
+"""A fence stays exact in Lua's numbers for millions of takings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +58,12 @@ class Leases:
 
     async def _run(self, verb: str, conversation: str, holder: str, fence: str) -> str | None:
         keys = self._keys.of_conversation(conversation)
-        found = await self._script([keys.lease, keys.fence], verb, holder, fence, int(LEASE_SECONDS * 1000))
+        found = await self._script(
+            [keys.lease, keys.fence],
+            verb,
+            holder,
+            fence,
+            int(LEASE_SECONDS * 1000),
+            1 + secrets.randbelow(FENCE_STEP),
+        )
         return found.decode() if found is not None else None

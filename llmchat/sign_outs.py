@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from llmchat.keys import Keys
-from llmchat.redis_client import available
+from llmchat.redis_client import Several, available
 
 
 class SignOuts:
@@ -14,16 +14,13 @@ class SignOuts:
     def __init__(self, redis: Redis, keys: Keys, keep_seconds: int) -> None:
         self._redis = redis
         self._keys = keys
+        self._several = Several(redis)
         self._keep_seconds = keep_seconds
 
     async def note(self, session: str) -> None:
         """Count one. Raises Unavailable."""
         key = self._keys.sign_outs(session)
-        async with available():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.incr(key)
-            pipe.expire(key, self._keep_seconds)
-            await pipe.execute()
+        await self._several([key], ("INCR", key), ("EXPIRE", key, self._keep_seconds))
 
     async def count(self, session: str) -> int:
         """Tell how often. Raises Unavailable."""

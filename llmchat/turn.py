@@ -128,6 +128,11 @@ class Answer:
         blocks, *self._owed = _portions(self._markdown.changed())
         return self._delta(text, reasoning, blocks)
 
+    def before(self, delta: CompletionDelta) -> tuple[str, str]:
+        """Give the text and the reasoning that were said before the last delta."""
+        reasoning = self._all_reasoning.removesuffix(self._reasoning)
+        return self._markdown.text.removesuffix(delta.text), reasoning.removesuffix(delta.reasoning or "")
+
     def mend(self) -> None:
         """Render for the last time. Everything taken must have been said; what then is pending comes before the end."""
         *self._owed, self._mended = _portions(self._markdown.finish())

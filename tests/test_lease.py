@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from fakeredis import FakeAsyncRedis
@@ -82,13 +83,16 @@ async def test_fence_rises_with_every_taking(leases: Leases, redis: Redis, keys:
     for _ in range(12):  # past ten: as numbers, not as texts
         fences.append(int((await taken(leases)).fence))
         await run_out(redis, keys)
-    assert fences == list(range(fences[0], fences[0] + 12))
+    assert fences == sorted(set(fences))
+    assert (
+        len({later - earlier for earlier, later in pairwise(fences)}) > 1
+    )  # by steps that nobody can foresee
 
 
 async def test_fence_rises_after_a_release_too(leases: Leases) -> None:
     first = await taken(leases)
     await leases.release(first)
-    assert int((await taken(leases)).fence) == int(first.fence) + 1
+    assert int((await taken(leases)).fence) > int(first.fence)
 
 
 async def test_lease_has_a_ttl_and_a_renewal_gives_it_all_of_it_again(
@@ -152,7 +156,7 @@ async def test_taking_again_after_a_lost_reply_gives_the_same_lease(keys: Keys) 
         redis.lose = True
         lease = await taken(leases)
         assert not redis.lose
-        assert int(lease.fence) == int(first.fence) + 1
+        assert int(lease.fence) > int(first.fence)
         assert await leases.renew(lease)
 
 

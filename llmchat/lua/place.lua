@@ -1,6 +1,8 @@
 -- Stands before every script. An event arrives as JSON without its last brace: Lua's own
 -- JSON would turn [] into {} and large integers into floats, so it is never decoded here.
 
+local TRIM_EVERY, TRIMMED = 16, 64  -- events; entries that are let go at once
+
 local function uint32(n)
   return string.char(math.floor(n / 16777216) % 256, math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
 end
@@ -22,15 +24,58 @@ local function lifetime(conversation, ms)
   return ms
 end
 
+-- The history that the store's data belongs to. A start, a failover and a move to another node begin another one, and
+-- what was acknowledged last may not be in it. '' where the server does not tell.
+local function history()
+  local told = redis.pcall('INFO', 'replication')
+  return type(told) == 'string' and string.match(told, 'master_replid:(%x+)') or ''
+end
+
+-- Begin a new epoch: what clients were told in the one before may not be what is stored.
+local function renew(conversation, log)
+  local time = redis.call('TIME')
+  local epoch = string.format('%x%05x', tonumber(time[1]), tonumber(time[2]))
+  redis.call('HSET', conversation, 'epoch', epoch, 'offset', '0', 'history', history())
+  redis.call('DEL', log)
+end
+
+-- Before anything is placed: a new epoch where the store may have lost something since the last time.
+local function settle(conversation, log)
+  local now, before = history(), redis.call('HGET', conversation, 'history')
+  if before and before ~= '' and now ~= '' and before ~= now then
+    renew(conversation, log)
+  elseif before ~= now then
+    redis.call('HSET', conversation, 'history', now)
+  end
+end
+
+-- Now and then, let go of what is too old, and of the oldest while the log is too large. `kept` of an entry is how
+-- many bytes were ever logged up to its end.
+local function trim(log, now_ms, log_ms, log_bytes, kept)
+  for _ = 1, TRIMMED do
+    local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', '1')[1]
+    if not oldest then return end
+    local at, sum = tonumber(oldest[2][4]), tonumber(oldest[2][6])
+    if not sum or (now_ms - at < log_ms and kept - sum < log_bytes) then return end
+    redis.call('XDEL', log, oldest[1])
+  end
+end
+
 -- Assign the next place, append to the log, publish: one step. Returns the offset.
-local function place(conversation, log, channel, body, log_ms, log_entries)
+local function place(conversation, log, channel, body, log_ms, log_entries, log_bytes)
+  settle(conversation, log)
   local offset = redis.call('HINCRBY', conversation, 'offset', 1)
   local epoch = redis.call('HGET', conversation, 'epoch')
   local place = string.format('%d', offset)
   local frame = body .. ',"at":{"epoch":"' .. epoch .. '","offset":' .. place .. '}}'
-  redis.call('XADD', log, 'MAXLEN', '~', log_entries, place .. '-0', 'frame', frame)
+  local time = redis.call('TIME')
+  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  local kept = redis.call('HINCRBY', conversation, 'logged', #frame)
+  redis.call('XADD', log, 'MAXLEN', '~', log_entries, place .. '-0', 'frame', frame,
+    'ms', string.format('%d', now_ms), 'sum', string.format('%d', kept))
+  if offset % TRIM_EVERY == 0 then trim(log, now_ms, tonumber(log_ms), tonumber(log_bytes), kept) end
   redis.call('PEXPIRE', log, lifetime(conversation, log_ms))
-  redis.call('PUBLISH', channel, envelope(channel, epoch, offset, frame))
+  redis.call(PUBLISH, channel, envelope(channel, epoch, offset, frame))
   return offset
 end
 

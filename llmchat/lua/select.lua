@@ -1,6 +1,6 @@
 -- Make the branch through a message the current one: down to its last chosen descendant. Places conversation.selected.
 local conversation, tree, log = unpack(KEYS)
-local session, message, body, channel, log_ms, log_entries = unpack(ARGV)
+local session, message, body, channel, log_ms, log_entries, log_bytes = unpack(ARGV)
 
 if not owned(conversation, session) or redis.call('HEXISTS', tree, message) == 0 then return {'not_found'} end
 
@@ -13,5 +13,5 @@ while chosen do
 end
 redis.call('HSET', conversation, 'tip', tip)
 redis.call('HINCRBY', conversation, 'revision', 1)
-place(conversation, log, channel, body .. tip .. '"', log_ms, log_entries)
+place(conversation, log, channel, body .. tip .. '"', log_ms, log_entries, log_bytes)
 return {'ok', tip}

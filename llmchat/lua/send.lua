@@ -1,7 +1,7 @@
 -- Store a prompt, make its turn takeable and place message.added: one step, safe to repeat.
 local conversation, messages, tree, log, turn = unpack(KEYS)
 local session, new, epoch, now, title, id, digest, record, revision, parent, answer, model, body, channel, log_ms,
-  log_entries, retention_ms = unpack(ARGV)
+  log_entries, log_bytes, retention_ms = unpack(ARGV)
 
 if redis.call('EXISTS', conversation) == 0 then
   if new == '0' then return {'not_found'} end
@@ -24,7 +24,7 @@ redis.call('HSET', messages, id, record)
 grow(conversation, tree, id, 'user', parent)
 redis.call('HSET', conversation, 'updated', now)
 redis.call('HSET', turn, 'answer', answer, 'prompt', id, 'model', model, 'attempt', '0', 'since', now)
-local offset = place(conversation, log, channel, body, log_ms, log_entries)
+local offset = place(conversation, log, channel, body, log_ms, log_entries, log_bytes)
 local at = redis.call('HGET', conversation, 'epoch') .. ' ' .. string.format('%d', offset)
 redis.call('HSET', tree, 'sent:' .. id, digest .. ' ' .. answer .. ' ' .. at)
 keep(retention_ms, conversation, messages, tree, turn)

@@ -61,6 +61,22 @@ class Store:
         await self.stop()
         await self.start()
 
+    def mark(self) -> int:
+        """Note what it has been told up to now, for `lose_since`."""
+        return self._journal.stat().st_size
+
+    async def lose_since(self, mark: int) -> None:
+        """End it as a power cut does, without what it acknowledged last, and start it again."""
+        await self.kill()
+        with self._journal.open("r+b") as journal:
+            journal.truncate(mark)
+        await self.start()
+
+    @property
+    def _journal(self) -> Path:
+        """The append-only file that grows."""
+        return max(self._folder.glob("appendonlydir/*.incr.aof"), key=lambda path: path.stat().st_mtime)
+
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, nobody answers."""
         assert self._child
