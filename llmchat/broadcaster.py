@@ -30,7 +30,6 @@ from llmchat.subscriber import Subscriber
 CHANNEL_NAME = re.compile(r"[A-Za-z0-9._-]+(![A-Za-z0-9._-]*)?", re.ASCII)
 GROUP_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 NAME_CHARACTERS = 99
-PUBLISH_SECONDS = 1.9
 
 log = logging.getLogger(__name__)
 
@@ -313,7 +312,7 @@ class Broadcaster:
             raise TypeError("A message must be a dict.")
         envelope = _packed(message)
         publish = self._commands.spublish if self._shards.sharded else self._commands.publish
-        async with available(PUBLISH_SECONDS):
+        async with available():
             await publish(name, envelope)
 
     def _deliver(self, name: str, envelope: bytes) -> None:

@@ -37,12 +37,16 @@ FRAMES_AT_ONCE = 400
 OPEN_CONVERSATIONS = 100
 """At once; one more closes the one opened first."""
 REPEAT_SECONDS = 0.25
+SHORT_SECONDS = 0.1
 RECENT_AFTER_LAPSE = 20
 
 COUNT_SECONDS = 1.0
 """Between two takings of the allowance for frames: a second of them is bounded here."""
 
 RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT = 1012, 1013, 1008, 1009, 1011, 4401
+
+Welcome = Callable[[], Awaitable[bool]]
+"""Tells whether who was let in still is. Raises Unavailable."""
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +140,17 @@ async def send(socket: Socket, frame: str) -> None:
         raise Closing(TOO_SLOW, "You read too slowly.") from None
 
 
+async def check_welcome(welcome: Welcome | None) -> None:
+    """Raise Closing where who was let in has signed out since; asks until Redis can tell."""
+    while welcome is not None:
+        try:
+            if await welcome():
+                return
+            raise Closing(SIGNED_OUT, "You signed out.")
+        except Unavailable:
+            await asyncio.sleep(REPEAT_SECONDS)
+
+
 async def close(socket: Socket, closing: BaseException) -> None:
     """Close a websocket that may be gone already."""
     try:
@@ -165,19 +180,21 @@ class Connection:
         ready: Event,
         backlog: Backlog,
         *,
-        guarded: bool = False,
+        welcome: Welcome | None = None,
     ) -> None:
         self._socket = socket
         self._session = allowance.session
         self._allowance = allowance
         self._meter = Meter(allowance)
-        self._guarded = guarded  # sign-outs are to be heard of
+        self._welcome = welcome  # where sign-outs are to be heard of
         self._chat = chat
         self._broadcaster = broadcaster
         self._ready = ready
         self._channel = ""
         self._joined = asyncio.Event()  # set once the store could be reached, and the channel is there
-        self._commands: asyncio.Queue[str] = asyncio.Queue(COMMANDS_WAITING)
+        self._commands: asyncio.Queue[tuple[float, str]] = asyncio.Queue(
+            COMMANDS_WAITING
+        )  # with when each came
         self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
         self._waiting = 0  # bytes of memory in frames that are not written yet
         self._backlog = backlog  # which counts them, too
@@ -256,13 +273,15 @@ class Connection:
                 self._tell(Error(code="bad_frame", detail="The frame is not text."))
                 continue
             try:
-                self._commands.put_nowait(frame)
+                self._commands.put_nowait((asyncio.get_running_loop().time(), frame))
             except asyncio.QueueFull:
                 raise Closing(FLOOD, "Too many commands at once.") from None
 
     async def _obey(self) -> None:
+        loop = asyncio.get_running_loop()
+        failed = float("-inf")  # when the store last failed a command
         while True:
-            frame = await self._commands.get()
+            came, frame = await self._commands.get()
             try:
                 command = events.parse_frame(frame)
             except CommandError as error:
@@ -271,11 +290,14 @@ class Connection:
             try:
                 if not self._joined.is_set() and not isinstance(command, events.Ping):
                     raise Unavailable
-                await self._carry_out[type(command)](command)
-            except CommandError as error:
-                self._tell(
-                    Error(id=command.id, code=error.code, detail=error.detail, retry_after=error.retry_after)
-                )
+                # What waited while the store failed another has waited enough: it gets a short try.
+                async with asyncio.timeout(SHORT_SECONDS if came < failed else None):
+                    await self._carry_out[type(command)](command)
+            except (CommandError, TimeoutError) as ended:
+                refused = Unavailable() if isinstance(ended, TimeoutError) else ended
+                if isinstance(refused, Unavailable):
+                    failed = loop.time()
+                self._refuse(command, refused)
             except Closing:
                 raise
             except Exception:
@@ -283,6 +305,9 @@ class Connection:
                 log.exception("A command failed; error %s.", number)
                 detail = f"Something is wrong on our side. If you report it, quote {number}."
                 self._tell(Error(id=command.id, code="internal", detail=detail))
+
+    def _refuse(self, command: Command, error: CommandError) -> None:
+        self._tell(Error(id=command.id, code=error.code, detail=error.detail, retry_after=error.retry_after))
 
     async def _watch_store(self) -> None:
         """Tell when Redis is away, and when it is back; what was missed meanwhile comes by the lapse."""
@@ -303,12 +328,12 @@ class Connection:
                 await self._bring_up_all()
             except Unavailable:
                 await asyncio.sleep(REPEAT_SECONDS)
+        await check_welcome(self._welcome)  # a sign-out between the handshake and the join was not heard of
         while True:
             try:
                 message = await self._broadcaster.receive(self._channel)
             except ChannelLapsed:
-                if self._guarded:  # it may have been a sign-out: who is let in is asked again
-                    raise Closing(RESTARTING, "Connect again.") from None
+                await check_welcome(self._welcome)  # it may have been a sign-out
                 await self._bring_up_all()
                 continue
             if message["type"] == "event":

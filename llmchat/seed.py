@@ -6,12 +6,25 @@ import asyncio
 import json
 import logging
 import secrets
+from contextlib import suppress
 from typing import Any
 
 from llmchat import events
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.chat import Chat
-from llmchat.connection import BUG, FLOOD, RESTARTING, SIGNED_OUT, Closing, Meter, Socket, close, frames, send
+from llmchat.connection import (
+    BUG,
+    FLOOD,
+    SIGNED_OUT,
+    Closing,
+    Meter,
+    Socket,
+    Welcome,
+    check_welcome,
+    close,
+    frames,
+    send,
+)
 from llmchat.errors import CommandError, NotFound, Unavailable
 from llmchat.keys import group_of_conversation, group_of_session
 from llmchat.limits import Allowance
@@ -34,13 +47,13 @@ class SeedConnection:
         chat: Chat,
         broadcaster: Broadcaster,
         *,
-        guarded: bool = False,
+        welcome: Welcome | None = None,
     ) -> None:
         self._socket = socket
         self._session = allowance.session
         self._allowance = allowance
         self._meter = Meter(allowance)
-        self._guarded = guarded  # sign-outs are to be heard of
+        self._welcome = welcome  # where sign-outs are to be heard of
         self._chat = chat
         self._broadcaster = broadcaster
         self._conversation: str | None = None
@@ -78,18 +91,23 @@ class SeedConnection:
         raise await self._closing
 
     async def _until_signed_out(self) -> None:
-        while self._guarded:
+        while self._welcome is not None:
             try:
                 async with self._broadcaster.channel("seed.") as channel:
                     await self._broadcaster.group_add(group_of_session(self._session), channel)
-                    while (await self._broadcaster.receive(channel))["type"] != "signed_out":
-                        pass
-                    raise Closing(SIGNED_OUT, "You signed out.")
-            except ChannelLapsed:  # it may have been a sign-out: who is let in is asked again
-                raise Closing(RESTARTING, "Connect again.") from None
+                    while True:
+                        await check_welcome(self._welcome)  # what was sent before, or lost, was not heard
+                        await self._hear_of_sign_out(channel)
             except Unavailable:
                 await self._broadcaster.ready.wait()
                 await asyncio.sleep(REPEAT_SECONDS)
+
+    async def _hear_of_sign_out(self, channel: str) -> None:
+        """Return when one may have been missed."""
+        with suppress(ChannelLapsed):
+            while (await self._broadcaster.receive(channel))["type"] != "signed_out":
+                pass
+            raise Closing(SIGNED_OUT, "You signed out.")
 
     async def _read(self) -> None:
         async for frame in frames(self._socket, self._meter):

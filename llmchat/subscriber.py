@@ -22,9 +22,9 @@ from llmchat.errors import Unavailable
 from llmchat.keys import redis_channel
 from llmchat.redis_client import Shards, available
 
-SUBSCRIBE_SECONDS = 1.9
+SUBSCRIBE_SECONDS = 1.8
 """Until a subscription is confirmed."""
-HEARTBEAT_SECONDS = 1.5
+HEARTBEAT_SECONDS = 1.25
 """Between heartbeats; a connection on which two in a row did not arrive is given up."""
 BACKOFF_SECONDS = (0.05, 0.8)
 LOST = (RedisError, RedisClusterException, OSError, TimeoutError)
@@ -305,15 +305,17 @@ class Subscriber:
             await self._write_subscribe(name)
 
     async def _watch_heartbeat(self, shard: str, heartbeat: str) -> None:
+        loop = asyncio.get_running_loop()
         missed = 0
         beaten = self._beaten[shard]
         publish = self._commands.spublish if self._shards.sharded else self._commands.publish
         while missed < 2:
             beaten.clear()
+            next_at = loop.time() + HEARTBEAT_SECONDS
             with suppress(Unavailable):
                 async with available(HEARTBEAT_SECONDS):
                     await publish(heartbeat, b"")
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(next_at - loop.time())
             missed = 0 if beaten.is_set() else missed + 1
         raise TimeoutError("no heartbeat came through")
 

@@ -11,7 +11,7 @@ from typing import Any
 from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
 from llmchat.chat import Chat
 from llmchat.completion import Completions
-from llmchat.connection import Backlog, Connection
+from llmchat.connection import Backlog, Connection, Welcome
 from llmchat.events import CompletionDelta, SessionReady
 from llmchat.history import History
 from llmchat.keys import Keys
@@ -154,7 +154,7 @@ class House:
         self.limits = Limits(self.redis, self.keys, rates or Rates())
         self.chat = Chat(settings, self.history, self.turns, self.listing)
         self.backlog = Backlog()
-        self.guarded = False  # as where a password is asked
+        self.welcome: Welcome | None = None  # where a password is asked
         self._tasks: list[asyncio.Task[None]] = []
         self.connections: list[Connection] = []
 
@@ -188,7 +188,7 @@ class House:
             self.broadcaster,
             READY,
             self.backlog,
-            guarded=self.guarded,
+            welcome=self.welcome,
         )
         self.connections.append(connection)
         self._tasks.append(asyncio.create_task(connection.serve()))
@@ -198,7 +198,7 @@ class House:
         """Connect a client of the seed's protocol."""
         socket = FakeSocket()
         connection = SeedConnection(
-            socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster, guarded=self.guarded
+            socket, self.limits.of(session, ADDRESS), self.chat, self.broadcaster, welcome=self.welcome
         )
         self._tasks.append(asyncio.create_task(connection.serve()))
         return socket
@@ -227,4 +227,6 @@ class House:
         delta = CompletionDelta(conversation=conversation, message="a1", text="x", blocks=[], count=0)
         await self.history.begin(conversation, lease.fence, 1, record, "", delta)
         for count in range(1, deltas):
+            if count % 100 == 0:
+                assert await self.leases.renew(lease)
             await self.history.append(conversation, lease.fence, "a1", count, "x", "", delta)

@@ -462,37 +462,71 @@ async def test_frames_of_a_connection_that_ended_soon_are_counted(
             await house.limits.of("alice", ADDRESS).connection(look=True)
 
 
-@pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
+class Door:
+    """Where a password is asked: tells whether the session is let in, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.welcome = True
+        self.asked = 0
+
+    async def __call__(self) -> bool:
+        self.asked += 1
+        return self.welcome
+
+
+async def joins(house: House) -> None:
+    """Wait until the connection hears of its session."""
+
+    async def heard() -> bool:
+        return group_of_session("alice") in house.broadcaster.joined
+
+    await eventually(heard, seconds=10, what="the connection hears of its session")
+
+
+BOTH = pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
+
+
+@BOTH
 async def test_session_that_signs_out_is_closed_everywhere_and_no_other(
     connect: Callable[[House], FakeSocket], house: House
 ) -> None:
-    house.guarded = True
+    house.welcome = Door()
     socket, other = connect(house), await house.connect("bob")
-    joined = group_of_session("alice")
-
-    async def joins() -> bool:
-        return joined in house.broadcaster.joined
-
-    await eventually(joins, seconds=10, what="the connection hears of its session")
-    await house.broadcaster.group_send(joined, {"type": "signed_out"})
+    await joins(house)
+    await house.broadcaster.group_send(group_of_session("alice"), {"type": "signed_out"})
     assert await socket.ended() == SIGNED_OUT
     await other.settled()
 
 
-@pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
-async def test_connection_that_may_have_missed_a_sign_out_has_to_come_again(
+@BOTH
+async def test_session_that_signed_out_before_its_connection_could_hear_of_it_is_closed(
+    connect: Callable[[House], FakeSocket], house: House
+) -> None:
+    house.welcome = door = Door()
+    door.welcome = False
+    assert await connect(house).ended() == SIGNED_OUT
+
+
+@BOTH
+async def test_connection_that_may_have_missed_a_sign_out_asks_whether_there_was_one(
     connect: Callable[[House], FakeSocket], fresh_store: Store, settings: Settings
 ) -> None:
     async with House(fresh_store.url, settings) as house:
-        house.guarded = True
+        house.welcome = door = Door()
         socket = connect(house)
 
-        async def joins() -> bool:
-            return group_of_session("alice") in house.broadcaster.joined
+        async def asked(times: int) -> None:
+            async def often() -> bool:
+                return door.asked == times
 
-        await eventually(joins, seconds=10, what="the connection hears of its session")
+            await eventually(often, seconds=10, what=f"it asks for the {times}. time")
+
+        await asked(1)
         await fresh_store.restart()
-        assert await socket.ended() == RESTARTING
+        await asked(2)
+        door.welcome = False
+        await fresh_store.restart()
+        assert await socket.ended() == SIGNED_OUT
 
 
 async def test_frame_that_is_too_large_is_closed(house: House) -> None:

@@ -28,11 +28,11 @@ async def chat() -> ResponseReturnValue | None:
     socket = _socket(websocket)
     connection: Connection | SeedConnection
     if offered:
-        connection = Connection(socket, who.allowance, here.chat, here.broadcaster, here.ready, here.backlog)
-    else:
-        connection = SeedConnection(
-            socket, who.allowance, here.chat, here.broadcaster, guarded=here.access.required
+        connection = Connection(
+            socket, who.allowance, here.chat, here.broadcaster, here.ready, here.backlog, welcome=who.welcome
         )
+    else:
+        connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster, welcome=who.welcome)
     with here.open(connection, who.allowance):
         await websocket.accept(
             headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},

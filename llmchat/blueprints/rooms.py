@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from quart import Request, Websocket, current_app
 
@@ -68,6 +69,7 @@ class Rooms:
             known=known is not None,
             granted=await self._granted(cookies, known, secure),
             secure=secure,
+            welcome=partial(self._granted, cookies, known, secure) if self.access.required else None,
             allowance=self.limits.of(session, asked.remote_addr or ""),
         )
 

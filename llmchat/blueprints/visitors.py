@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from llmchat.limits import Allowance
@@ -25,6 +26,8 @@ class Visitor:
     granted: bool
     """Whether it may chat: it knew the password, or none is asked."""
     secure: bool
+    welcome: Callable[[], Awaitable[bool]] | None
+    """Asks once more whether it is granted; None where no password is asked."""
     allowance: Allowance
 
 
