@@ -10,6 +10,7 @@ import copy
 import logging
 import resource
 import socket
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -23,6 +24,7 @@ from hypercorn.protocol.events import Body, Data, Event, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
+from wsproto.events import Ping
 from wsproto.extensions import Extension
 
 from llmchat.doors import ABORT
@@ -86,7 +88,20 @@ class _NeverAccepted(Extension):
 class _Stream(WSStream):
     """A websocket that ends with its first message over the size: all that came after it would be kept."""
 
+    _gone: asyncio.Event | None = None  # set when it has ended, once it was accepted
+
+    async def _send_pings(self) -> None:
+        """As Hypercorn does, but for as long as the websocket is there: its own sleeps on for up to an interval."""
+        gone = self._gone = asyncio.Event()
+        while not self.closed:
+            await self._send_wsproto_event(Ping())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.config.websocket_ping_interval):
+                    await gone.wait()
+
     async def handle(self, event: Event) -> None:
+        if isinstance(event, StreamClosed) and self._gone is not None:
+            self._gone.set()
         early = isinstance(event, Body | Data) and not (self.closed or self.handshake.accepted)
         await super().handle(event)
         if early and self.app_put is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -15,13 +16,26 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEY = "only-for-the-tests-" + "0123456789" * 3
+COUNTED = "counted "
 BUGS = ("Traceback (most recent call last)", "never retrieved", "never awaited", "Task was destroyed")
+
+
+async def _found(lines: list[str]) -> bool:
+    return any(line.startswith(COUNTED) for line in lines)
 
 
 class Instance:
     """`python -m llmchat serve` on a port of 127.0.0.1; instances with one store are one service."""
 
-    def __init__(self, store_url: str, model_url: str, *, root: Path = ROOT, **environment: str) -> None:
+    def __init__(
+        self,
+        store_url: str,
+        model_url: str,
+        *,
+        root: Path = ROOT,
+        module: str = "llmchat",
+        **environment: str,
+    ) -> None:
         self.port = int(environment.pop("PORT", "0")) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -42,6 +56,7 @@ class Instance:
         }
         self.log: list[str] = []
         self._root = root
+        self._module = module
         self._child: Child | None = None
 
     @property
@@ -52,7 +67,9 @@ class Instance:
 
     async def launch(self) -> None:
         """Start the process without waiting until it serves."""
-        self._child = Child(sys.executable, "-m", "llmchat", "serve", env=self.environment, folder=self._root)
+        self._child = Child(
+            sys.executable, "-m", self._module, "serve", env=self.environment, folder=self._root
+        )
         self._child.lines = self.log
         await self._child.start()
 
@@ -78,6 +95,15 @@ class Instance:
         """Wait for a line of its log."""
         assert self._child
         return await self._child.line(text, seconds=seconds)
+
+    async def count_tasks(self) -> int:
+        """Count the tasks of its event loop. Its module must be tests.instances.counted."""
+        assert self._child
+        mark = len(self.log)
+        self._child.signal(signal.SIGUSR1)
+        await eventually(lambda: _found(self.log[mark:]), seconds=10, what="it counts")
+        line = next(line for line in self.log[mark:] if line.startswith(COUNTED))
+        return int(json.loads(line.removeprefix(COUNTED))["tasks"])
 
     def terminate(self) -> None:
         """SIGTERM: ask it to stop in order."""

@@ -245,13 +245,17 @@ async def test_no_secret_and_no_word_of_anybody_gets_into_the_log(
             await client.raw(bad)
         gate = Gate()
         model.answer(canaries["answer"], gate, "and on")
-        await client.send("message.send", conversation=conversation, text=canaries["prompt"])
-        await client.event("completion.delta")
+        sent = await client.command("message.send", conversation=conversation, text=canaries["prompt"])
+        await client.event("completion.delta", message=sent["answer"])
         await store.kill()
         await client.send("message.send", text=canaries["prompt"])
         gate.open()
         await store.start()
-        await client.event("completion.finished", seconds=30)
+
+        async def is_done() -> bool:
+            return client.mirrors[conversation].messages[sent["answer"]].state == "done"
+
+        await eventually(is_done, seconds=30, what="the answer ends")
         cookies = [cookie.value for cookie in client.jar]
         await client.close()
         assert await instance.stop() == 0
