@@ -1,0 +1,156 @@
+"""The servers of the other tests do what they say: a Cluster, Sentinels, a store that speaks TLS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio.client import PubSub
+from redis.crc import key_slot
+from redis.exceptions import MovedError
+
+from tests.system.cluster import Cluster
+from tests.waiting import eventually
+
+TAG = "{chat}"
+SLOT = key_slot(b"chat")
+MANY = 250
+"""Keys: more than one MIGRATE takes."""
+SECONDS = 30.0
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Three primaries."""
+    async with Cluster(tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def double(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Three primaries with a replica each."""
+    async with Cluster(tmp_path, replicas=1) as cluster:
+        yield cluster
+
+
+async def heard(listening: PubSub, kind: str) -> dict[str, Any]:
+    """Wait for the next message, which is of this kind."""
+
+    async def attempt() -> dict[str, Any]:
+        return await listening.get_message(timeout=1) or {}
+
+    message = await eventually(attempt, seconds=SECONDS, what=f"a message of kind {kind}")
+    assert message["type"] == kind
+    return message
+
+
+async def another_owner(cluster: Cluster, than: int) -> int:
+    """Wait until the cluster has another owner of the slot, and return it."""
+
+    async def attempt() -> int:
+        owner = await cluster.owner(SLOT)
+        return 0 if owner == than else owner
+
+    return await eventually(attempt, seconds=SECONDS, what=f"another than {than} owns slot {SLOT}")
+
+
+# Cluster
+
+
+async def test_cluster_serves_every_slot_when_it_is_ready(cluster: Cluster) -> None:
+    assert {await cluster.owner(slot) for slot in (0, 8_000, 16_383)} == set(cluster.ports)
+    async with cluster.client() as redis:
+        for number in range(100):
+            assert await redis.set(f"key:{number}", number)
+    counts = []
+    for port in cluster.ports:
+        async with cluster.node(port) as node:
+            counts.append(await node.dbsize())
+    assert all(counts)
+    assert sum(counts) == 100
+
+
+async def test_cluster_keeps_all_keys_of_a_slot_when_it_moves(cluster: Cluster) -> None:
+    source = await cluster.owner(SLOT)
+    target = next(port for port in cluster.ports if port != source)
+    async with cluster.client() as redis, cluster.node(source) as old, cluster.node(target) as new:
+        for number in range(MANY):
+            await redis.set(f"{TAG}:{number}", number)
+        await cluster.move_slot(SLOT, target)
+        assert await cluster.owner(SLOT) == target
+        assert await old.dbsize() == 0
+        assert await new.dbsize() == MANY
+        for number in range(MANY):
+            assert await redis.get(f"{TAG}:{number}") == str(number).encode()
+        await cluster.move_slot(SLOT, source)
+        assert await old.dbsize() == MANY
+
+
+async def test_sharded_subscriber_is_unsubscribed_when_its_slot_moves(cluster: Cluster) -> None:
+    source = await cluster.owner(SLOT)
+    target = next(port for port in cluster.ports if port != source)
+    async with cluster.node(source) as old, old.pubsub() as listening:
+        await listening.ssubscribe(TAG)
+        await heard(listening, "ssubscribe")
+        await cluster.move_slot(SLOT, target)
+        assert (await heard(listening, "sunsubscribe"))["channel"] == TAG.encode()
+        await listening.ssubscribe(TAG)
+        with pytest.raises(MovedError, match=f"127.0.0.1:{target}"):
+            await heard(listening, "ssubscribe")
+
+
+async def test_sharded_subscribers_of_both_are_unsubscribed_when_a_replica_takes_over(
+    double: Cluster,
+) -> None:
+    before = await double.owner(SLOT)
+    replica = double.ports[double.ports.index(before) + 3]
+    async with (
+        double.node(before) as old,
+        double.node(replica) as new,
+        old.pubsub() as at_old,
+        new.pubsub() as at_new,
+    ):
+        for listening in (at_old, at_new):
+            await listening.ssubscribe(TAG)
+            await heard(listening, "ssubscribe")
+        assert await double.failover(before) == replica
+        for listening in (at_old, at_new):
+            assert (await heard(listening, "sunsubscribe"))["channel"] == TAG.encode()
+
+
+async def test_cluster_keeps_its_keys_when_replicas_take_over_to_and_fro(double: Cluster) -> None:
+    before = await double.owner(SLOT)
+    async with double.client() as redis:
+        await redis.set(TAG, "kept")
+        after = await double.failover(before)
+        assert await double.owner(SLOT) == after
+        assert before not in await double.primaries()
+        assert await redis.get(TAG) == b"kept"
+        assert await double.failover(after) == before
+        assert await redis.get(TAG) == b"kept"
+
+
+async def test_cluster_makes_a_replica_the_primary_when_one_is_killed(double: Cluster) -> None:
+    before = await double.owner(SLOT)
+    async with double.client() as redis:
+        await redis.set(TAG, "kept")
+    async with double.node(before) as node:
+        assert await node.wait(1, 5_000) == 1
+    await double.kill(before)
+    after = await another_owner(double, than=before)
+    await double.start(before)
+    await double.settled()
+    async with double.node(after) as node:
+        assert await node.get(TAG) == b"kept"
+    assert before not in await double.primaries()
+
+
+async def test_cluster_makes_a_replica_the_primary_when_one_freezes(double: Cluster) -> None:
+    before = await double.owner(SLOT)
+    double.freeze(before)
+    await another_owner(double, than=before)
+    double.thaw(before)
+    await double.settled()
+    assert before not in await double.primaries()
