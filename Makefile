@@ -4,6 +4,8 @@ SHELL := /bin/sh
 PYTHON ?=
 BIN := .venv/bin
 STAMPS := .venv/stamps
+SEEDS ?= 20
+FIRST ?= 1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
 NEEDS := Python 3.11, 3.12 or 3.13 is needed; none was found. Install one, or name it: make PYTHON=/path/to/python3.11
@@ -12,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --pyt
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-system check format requirements screenshot browser
+.PHONY: help run install test test-system drill check format requirements screenshot browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -40,6 +42,9 @@ test-system: browser ## run the tests that need nginx and docker-compose (Debian
 		tests/system/install.sh $$lacking; \
 	else echo "The system tests need$$lacking: install the packages of these names." >&2; exit 1; fi
 	$(BIN)/python -m pytest tests/system
+
+drill: $(STAMPS)/dev ## run a drill with faults: `make drill SEEDS=20 FIRST=1`
+	$(BIN)/python -m tests.drill --seeds $(SEEDS) --first $(FIRST)
 
 check: $(STAMPS)/dev ## lint, format, types, layers
 	$(BIN)/ruff check .

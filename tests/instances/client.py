@@ -102,11 +102,15 @@ class Client:
 
     async def drop(self) -> None:
         """Lose the connection without a word, as a phone in a tunnel does."""
+        self.cut()
+        await self.closed()
+
+    def cut(self) -> None:
+        """Break the connection, without waiting until it is closed."""
         assert self._socket
         connection = self._socket._conn  # aiohttp has no public way to break a connection
         if connection and connection.transport:
             connection.transport.abort()
-        await self.closed()
 
     async def reconnect(self, instance: Served | None = None, *, after: bool = True) -> None:
         """Connect again, to any instance, and open every conversation known: by its place, or from a snapshot."""
@@ -279,8 +283,11 @@ class Client:
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for frame in socket:
             if frame.type is aiohttp.WSMsgType.TEXT:
-                self._take(json.loads(frame.data))
+                self._receive(frame.data)
         self._bell.ring()
+
+    def _receive(self, frame: str) -> None:
+        self._take(json.loads(frame))
 
     def _take(self, event: Event) -> None:
         self.seen.append(event)

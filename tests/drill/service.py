@@ -1,0 +1,96 @@
+"""The service under fire: one store, one model server, some instances; made once for all runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from tests.fakes import Answering, Model, Text
+from tests.instances import Client, Instance, Refused, Store
+from tests.instances.instance import BUGS
+from tests.waiting import eventually
+
+INSTANCES = 4
+
+
+@dataclass(frozen=True)
+class Pause:
+    """The model takes its time: a step of an answer."""
+
+    seconds: float
+
+    async def play(self, answering: Answering) -> None:
+        """Let the time pass."""
+        await asyncio.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Service:
+    """All that a run needs to be there."""
+
+    store: Store
+    model: Model
+    instances: Sequence[Instance]
+
+    def teach(self, prompt: str, pieces: Sequence[str], pause_seconds: float) -> None:
+        """Have the model answer a prompt piece by piece, as often as it is asked."""
+        steps = [step for piece in pieces for step in (Pause(pause_seconds), Text(piece))]
+        self.model.answer(*steps, to=prompt, times=1000)
+
+    async def cut_off(self, kind: str) -> None:
+        """Break the connections that instances have to the store: `pubsub` or `normal`."""
+        async with self.store.client() as redis:
+            await redis.client_kill_filter(_type=kind, skipme=True)
+
+    def bugs(self, since: Sequence[int]) -> list[str]:
+        """Return what the logs tell of bugs, each from a line on."""
+        return [
+            f"instance {instance.port} logged:\n" + "\n".join(instance.log[first:])
+            for instance, first in zip(self.instances, since, strict=True)
+            if any(bug in line for line in instance.log[first:] for bug in BUGS)
+        ]
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[Service]:
+    """Start everything."""
+    async with AsyncExitStack() as started:
+        store = await started.enter_async_context(Store(folder))
+        model = await started.enter_async_context(Model())
+        instances = [Instance(store.url, model.url) for _ in range(INSTANCES)]
+        for instance in instances:
+            await started.enter_async_context(instance)
+        yield Service(store, model, instances)
+
+
+async def opened(instance: Instance, jar: aiohttp.CookieJar, conversations: Sequence[str]) -> Client:
+    """Return a new tab that has opened conversations from their snapshots, as soon as it can."""
+    client = Client(jar)
+    try:
+        await eventually(lambda: _connected(client, instance), seconds=30, what="a new tab is connected")
+        for each in conversations:
+            await eventually(lambda each=each: _open(client, each), seconds=30, what="a new tab opens")
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+async def _connected(client: Client, instance: Instance) -> bool:
+    await client.connect(instance)
+    return True
+
+
+async def _open(client: Client, conversation: str) -> bool:
+    try:
+        await client.command("conversation.open", conversation=conversation)
+    except Refused as refused:
+        if refused.code != "unavailable":
+            raise
+        return False
+    return True
