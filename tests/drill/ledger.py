@@ -65,11 +65,12 @@ def out_of_order(taken: list[Taken]) -> list[str]:
     for one in taken:
         conversation, epoch, offset = one.place
         before = stands.get((conversation, epoch))
-        if one.digest and before is None:
-            faults.append(f"{one.place} came before any snapshot")
+        if before is None:
+            if one.digest:
+                faults.append(f"{one.place} came before any snapshot")
         elif one.digest and offset != before + 1:
             faults.append(f"{one.place} came after {before}")
-        elif before is not None and offset < before:
+        elif offset < before:
             faults.append(f"a snapshot at {one.place} came after {before}")
         stands[conversation, epoch] = offset
     return faults

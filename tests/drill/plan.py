@@ -12,8 +12,10 @@ from random import Random
 TABS = 12
 QUICK = {"drop": 6, "reload": 2, "away": 3, "kill pubsub": 2, "kill normal": 2}
 """Faults that are over at once, and how likely each is."""
-SLOW = {"": 11, "restart": 3, "kill": 3, "freeze": 3}
-"""Faults of the store, at most one in a run; mostly none."""
+SLOW = {"": 10, "restart": 3, "kill": 3, "freeze": 4}
+"""Faults of the store, at most one in a run."""
+SENDING = {"": 6, "drop": 3, "kill normal": 1}
+"""What breaks just as a prompt is sent, so that nobody knows whether it arrived."""
 WORDS = ["the", "*answer*", "of", "a `model`", "grows,", "**word**", "by", "word.", "ü", "日本語", "<b>", "&"]
 LAYOUT = [
     "\n\n",
@@ -33,6 +35,7 @@ class Prompt:
     text: str
     pieces: tuple[str, ...]
     pause_seconds: float
+    breaks: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ def _talk(random: Random, seed: int, number: int, witness: int) -> Talk:
 def _prompt(random: Random, mark: str, sender: int) -> Prompt:
     said = [_piece(random) for _ in range(random.randint(25, 60))]
     pause_seconds = random.uniform(0.3, 1.5) / len(said)
-    return Prompt(sender, f"Prompt {mark}, please", (f"To {mark}: ", *said), pause_seconds)
+    breaks = random.choices([*SENDING], [*SENDING.values()])[0]
+    return Prompt(sender, f"Prompt {mark}, please", (f"To {mark}: ", *said), pause_seconds, breaks)
 
 
 def _piece(random: Random) -> str:

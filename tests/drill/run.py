@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
 import aiohttp
+from redis.exceptions import RedisError
 
 from tests.drill import checks
 from tests.drill.ledger import Ledger
@@ -145,7 +146,7 @@ class Run:
 
     async def _say_one(self, prompt: Prompt, conversation: str | None) -> Event | None:
         try:
-            accepted = await self._tabs[prompt.sender].say(prompt.text, conversation)
+            accepted = await self._tabs[prompt.sender].say(prompt.text, conversation, self._breaking(prompt))
         except Refused as refused:
             if refused.code != "busy":
                 raise
@@ -153,6 +154,17 @@ class Run:
             return None
         self._accepted.append((prompt, accepted))
         return accepted
+
+    def _breaking(self, prompt: Prompt) -> Callable[[], Awaitable[None]] | None:
+        """Return what breaks as a prompt is sent."""
+
+        async def lose() -> None:
+            self._report.counts["drops while sending"] += self._tabs[prompt.sender].lose()
+
+        async def cut_off() -> None:
+            await self._cut_off(prompt.breaks)
+
+        return {"": None, "drop": lose, "kill normal": cut_off}[prompt.breaks]
 
     async def _ended(self, accepted: Event) -> None:
         conversation, answer = accepted["conversation"], accepted["answer"]
@@ -189,10 +201,14 @@ class Run:
         elif fault.kind == "away":
             away.create_task(self._stay_away(tab, fault.events))
         elif fault.kind.startswith("kill "):
-            await self._service.cut_off(fault.kind.removeprefix("kill "))
-            counts["kills"] += 1
+            await self._cut_off(fault.kind)
         else:
             await self._lose_store(fault)
+
+    async def _cut_off(self, kind: str) -> None:
+        with suppress(RedisError):  # while the store is away there is nothing to cut off
+            await self._service.cut_off(kind.removeprefix("kill "))
+            self._report.counts["kills"] += 1
 
     async def _stay_away(self, tab: Tab, events: int) -> None:
         if not tab.present:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -74,7 +75,7 @@ async def opened(instance: Instance, jar: aiohttp.CookieJar, conversations: Sequ
     try:
         await eventually(lambda: _connected(client, instance), seconds=30, what="a new tab is connected")
         for each in conversations:
-            await eventually(lambda each=each: _open(client, each), seconds=30, what="a new tab opens")
+            await eventually(partial(_open, client, each), seconds=30, what="a new tab opens")
     except BaseException:
         await client.close()
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -35,6 +35,7 @@ class Sent:
 
     command: Event
     accepted: asyncio.Future[Event]
+    written: asyncio.Event = field(default_factory=asyncio.Event)  # once, at least
     attempts: int = 0
     again: asyncio.TimerHandle | None = None
 
@@ -90,8 +91,16 @@ class Tab(Client):
 
     # What a person does
 
-    async def say(self, text: str, conversation: str | None = None) -> Event:
-        """Send a prompt until it is accepted, over as many connections as it takes. Raises Refused."""
+    async def say(
+        self,
+        text: str,
+        conversation: str | None = None,
+        breaking: Callable[[], Awaitable[None]] | None = None,
+    ) -> Event:
+        """Send a prompt until it is accepted, over as many connections as it takes. Raises Refused.
+
+        `breaking` is called when it is on its way for the first time.
+        """
         command = {"type": "message.send", "id": self._new_id(), "text": text}
         if conversation is not None:
             command["conversation"] = conversation
@@ -102,6 +111,9 @@ class Tab(Client):
         async with within(
             SAY_SECONDS, lambda: f"{self.name}: {command} is accepted, {sent.attempts} attempts"
         ):
+            if breaking:
+                await sent.written.wait()
+                await breaking()
             return await sent.accepted
 
     def follow(self, conversation: str) -> None:
@@ -215,7 +227,10 @@ class Tab(Client):
         assert self._socket
         with suppress(OSError, aiohttp.ClientError):
             while True:
-                await self._socket.send_str(json.dumps(await link.outbox.get()))
+                command = await link.outbox.get()
+                await self._socket.send_str(json.dumps(command))
+                if sent := self.unsent.get(command["id"]):
+                    sent.written.set()
 
     def _resume(self) -> None:
         if self._anew:
@@ -232,9 +247,10 @@ class Tab(Client):
         self._link = None
         for each in self.following.values():
             each.asked, each.refused, each.loose = "", False, False
-        for waiting in (*self.following.values(), *self.unsent.values()):
-            if waiting.again:
-                waiting.again.cancel()
+        timers = [each.again for each in self.following.values()]
+        timers += [each.again for each in self.unsent.values()]
+        for timer in filter(None, timers):
+            timer.cancel()
 
     # Commands
 

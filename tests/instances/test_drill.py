@@ -1,0 +1,21 @@
+"""A short cut of the drill (`make drill`): clients of one session over two instances while quick things break."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import StartInstance
+from tests.drill.run import Report, run
+from tests.drill.service import Service
+from tests.fakes import Model
+from tests.instances import Store
+
+
+@pytest.mark.parametrize("seed", [9, 11])
+async def test_clients_see_the_same_over_drops_reloads_and_lost_connections(
+    seed: int, fresh_store: Store, start_instance: StartInstance, model: Model
+) -> None:
+    instances = [await start_instance(fresh_store), await start_instance(fresh_store)]
+    report = Report(seed)
+    await run(seed, Service(fresh_store, model, instances), report, slow=False)
+    assert {"drops", "reloads", "kills", "prompts"} <= set(+report.counts)
