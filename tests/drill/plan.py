@@ -35,7 +35,8 @@ class Prompt:
     text: str
     pieces: tuple[str, ...]
     pause_seconds: float
-    breaks: str = ""
+    breaks: str = ""  # what breaks as it is sent
+    breaks_ending: bool = False  # subscribers are cut off just before the last events of its answer
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _prompt(random: Random, mark: str, sender: int) -> Prompt:
     said = [_piece(random) for _ in range(random.randint(25, 60))]
     pause_seconds = random.uniform(0.3, 1.5) / len(said)
     breaks = random.choices([*SENDING], [*SENDING.values()])[0]
-    return Prompt(sender, f"Prompt {mark}, please", (f"To {mark}: ", *said), pause_seconds, breaks)
+    pieces = (f"To {mark}: ", *said)
+    return Prompt(sender, f"Prompt {mark}, please", pieces, pause_seconds, breaks, random.random() < 0.25)
 
 
 def _piece(random: Random) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import aiohttp
@@ -15,9 +16,9 @@ from redis.exceptions import RedisError
 from tests.drill import checks
 from tests.drill.ledger import Ledger
 from tests.drill.plan import TABS, Fault, Plan, Prompt, Talk, draw
-from tests.drill.service import Service, opened
+from tests.drill.service import Act, Service, opened
 from tests.drill.tab import Tab
-from tests.instances import Client, Refused
+from tests.instances import Broken, Client, Refused
 from tests.instances.mirror import Event
 from tests.waiting import eventually, within
 
@@ -54,7 +55,7 @@ async def run(seed: int, service: Service, report: Report, *, slow: bool = True)
         report.seconds = loop.time() - began
     playing.found += service.bugs(lines)
     if playing.found:
-        raise Failed(f"seed {seed}:\n" + "\n".join(playing.found))
+        raise Failed(f"seed {seed}:\n" + "\n".join(dict.fromkeys(playing.found)))
 
 
 def _told(error: BaseException) -> list[str]:
@@ -85,7 +86,8 @@ class Run:
     async def play(self) -> None:
         """Play it, and look at the end whether all saw the same."""
         for prompt in self._plan.prompts:
-            self._service.teach(prompt.text, prompt.pieces, prompt.pause_seconds)
+            ending = [Act(partial(self._cut_off, "kill pubsub"))] if prompt.breaks_ending else []
+            self._service.teach(prompt, ending)
         async with self._living():
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._break())
@@ -113,7 +115,17 @@ class Run:
             await asyncio.gather(*(tab.close() for tab in self._tabs))
 
     async def _until(self, check: Callable[[], bool], what: str, *, seconds: float = QUIET_SECONDS) -> None:
-        await self._ledger.bell.until(check, seconds=seconds, what=lambda: f"{what}\n{self._standings()}")
+        """Wait for a state; not any longer once a tab has found something wrong."""
+
+        def checked() -> bool:
+            self._raise_faults()
+            return check()
+
+        await self._ledger.bell.until(checked, seconds=seconds, what=lambda: f"{what}\n{self._standings()}")
+
+    def _raise_faults(self) -> None:
+        if any(tab.faults for tab in self._tabs):
+            raise Broken("the run was given up")
 
     # What people say
 
@@ -261,6 +273,7 @@ class Run:
 
     async def _is_quiet(self, fresh: Client) -> bool:
         """Tell whether no answer runs and every tab stands where a snapshot of now stands."""
+        self._raise_faults()
         if not all(tab.settled for tab in self._tabs):
             return False
         for conversation in self._conversations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +11,11 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.drill.plan import Prompt
 from tests.fakes import Answering, Model, Text
 from tests.instances import Client, Instance, Refused, Store
 from tests.instances.instance import BUGS
+from tests.steps import Step
 from tests.waiting import eventually
 
 INSTANCES = 4
@@ -31,6 +33,17 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class Act:
+    """The model is that far, and something else happens: a step of an answer."""
+
+    act: Callable[[], Awaitable[None]]
+
+    async def play(self, answering: Answering) -> None:
+        """Have it happen."""
+        await self.act()
+
+
+@dataclass(frozen=True)
 class Service:
     """All that a run needs to be there."""
 
@@ -38,10 +51,10 @@ class Service:
     model: Model
     instances: Sequence[Instance]
 
-    def teach(self, prompt: str, pieces: Sequence[str], pause_seconds: float) -> None:
-        """Have the model answer a prompt piece by piece, as often as it is asked."""
-        steps = [step for piece in pieces for step in (Pause(pause_seconds), Text(piece))]
-        self.model.answer(*steps, to=prompt, times=1000)
+    def teach(self, prompt: Prompt, ending: Sequence[Step]) -> None:
+        """Have the model answer a prompt piece by piece, as often as it is asked; `ending` is before the last."""
+        steps = [step for piece in prompt.pieces for step in (Pause(prompt.pause_seconds), Text(piece))]
+        self.model.answer(*steps[:-1], *ending, steps[-1], to=prompt.text, times=1000)
 
     async def cut_off(self, kind: str) -> None:
         """Break the connections that instances have to the store: `pubsub` or `normal`."""
