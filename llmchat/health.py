@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from llmchat.errors import StartError, Unavailable
 from llmchat.keys import Keys
-from llmchat.redis_client import available, told_by_servers
+from llmchat.redis_client import available, said_by, told_by_servers
 
 LOOK_SECONDS = 1.0
 """A look serves everybody who asks meanwhile, and for so long after."""
@@ -88,7 +88,7 @@ class Health:
                         f"Redis at {self._where} refuses the login: check REDIS_URL, "
                         "or REDISUSER and REDISPASSWORD."
                     ) from error
-                why = str(cause).rstrip(".") or type(cause).__name__  # redis-py puts no login into it
+                why = (cause and said_by(cause)) or type(cause).__name__  # redis-py puts no login into it
             if asyncio.get_running_loop().time() >= deadline:
                 raise StartError(
                     f"Redis at {self._where} does not answer ({why}): start it, or check REDIS_URL or REDISHOST."

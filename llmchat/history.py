@@ -97,6 +97,7 @@ class History:
         self._update = Script(redis, "update")
         self._delete = Script(redis, "delete")
         self._forget = Script(redis, "forget")
+        self._work = Script(redis, "work")
 
     # Prompts and branches
 
@@ -309,14 +310,16 @@ class History:
         )
         return (session.decode(), _turn(_pairs(turn))) if session and turn else None
 
-    async def work(self) -> list[Work]:
-        """List the conversations that may have a turn."""
-        key = self._keys.work
-        time, found = await self._several(
-            [key], ("TIME",), ("ZRANGE", key, 0, WORK_ENTRIES - 1, "WITHSCORES")
-        )
+    async def work(self) -> tuple[list[Work], str]:
+        """List the conversations that may have a turn; and name the store, which has another name once it started
+        anew or failed over ("" where it does not tell).
+        """
+        time, store, found = await self._work([self._keys.work], WORK_ENTRIES - 1)
         now_ms = _milliseconds_of(time)
-        return [Work(each, int(since), (now_ms - int(since)) / 1000) for each, since in _pairs(found).items()]
+        entries = [
+            Work(each, int(since), (now_ms - int(since)) / 1000) for each, since in _pairs(found).items()
+        ]
+        return entries, store.decode()
 
     async def with_turn(self, conversations: Sequence[str]) -> list[bool]:
         """Tell for each conversation whether it has a turn."""

@@ -295,6 +295,11 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
         raise Unavailable from error
 
 
+def said_by(error: BaseException) -> str:
+    """Give what an error says, without the inside of a client that redis-py puts into some."""
+    return str(error).partition(" : <")[0][:200].rstrip(".")
+
+
 class Script:
     """A Lua script of ours: place.lua and the file of its name."""
 

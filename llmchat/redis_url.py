@@ -87,7 +87,7 @@ class RedisUrl:
             return self.path
         hosts = ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in self.hosts)
         return {"server": hosts, "cluster": f"the Cluster at {hosts}"}.get(
-            self.kind, f"{self.service}, by the Sentinels at {hosts}"
+            self.kind, f"{self.service} of the Sentinels at {hosts}"
         )
 
 

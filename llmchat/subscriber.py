@@ -20,7 +20,7 @@ from redis.exceptions import MovedError, RedisClusterException, RedisError
 
 from llmchat.errors import Unavailable
 from llmchat.keys import redis_channel
-from llmchat.redis_client import Shards, available
+from llmchat.redis_client import Shards, available, said_by
 
 SUBSCRIBE_SECONDS = 1.8
 """Until a subscription is confirmed."""
@@ -321,4 +321,4 @@ class Subscriber:
 
 
 def _causes(lost: BaseExceptionGroup[BaseException]) -> str:
-    return ", ".join(f"{type(each).__name__} {each}" for each in lost.exceptions)
+    return ", ".join(f"{type(each).__name__} {said_by(each)}" for each in lost.exceptions)

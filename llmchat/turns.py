@@ -69,6 +69,7 @@ class Turns:
         self._listing = listing
         self._running: dict[str, _Running] = {}  # conversation -> its turn, while it is made here
         self._tasks: set[asyncio.Task[None]] = set()
+        self._store = ""  # the name of the store at the last look
         self._patient_until = 0.0  # by the loop's clock: nothing is taken over before
         self._stopping = False
 
@@ -173,9 +174,13 @@ class Turns:
 
     async def _work(self) -> list[tuple[Work, bool, bool]]:
         """List what may be taken over: whether it has a turn, and whether somebody holds it."""
+        works, store = await self._history.work()
+        if self._broadcaster.lost.is_set() or store != (self._store or store):
+            self._patient_until = self._now + PATIENCE_SECONDS  # leases may be lost, or renewed elsewhere
+        self._store = store
         entries = [
             entry
-            for entry in await self._history.work()
+            for entry in works
             if entry.age_seconds > GRACE_SECONDS and entry.conversation not in self._running
         ]
         names = [entry.conversation for entry in entries]

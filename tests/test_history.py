@@ -156,7 +156,7 @@ async def test_prompt_is_stored_placed_and_its_turn_takeable_when_sent(story: St
     found = await story.history.turn(story.id)
     assert found
     assert (found[0], found[1].answer, found[1].prompt, found[1].attempt) == (SESSION, "m1.a", "m1", 0)
-    assert [work.conversation for work in await story.history.work()] == [story.id]
+    assert [work.conversation for work in (await story.history.work())[0]] == [story.id]
     assert await story.history.with_turn([story.id, "other"]) == [True, False]
 
 
@@ -1057,13 +1057,13 @@ async def test_use_renews_the_time_that_history_is_kept(story: Story) -> None:
 
 async def test_stale_work_is_forgotten_unless_it_was_renewed(story: Story) -> None:
     await story.send("m1")
-    (entry,) = await story.history.work()
+    ((entry,), _) = await story.history.work()
     assert entry.age_seconds >= 0
     await story.redis.zadd(story.keys.work, {story.id: entry.since_ms + 1})
     await story.history.forget_work(entry)
-    (renewed,) = await story.history.work()
+    ((renewed,), _) = await story.history.work()
     await story.history.forget_work(renewed)
-    assert await story.history.work() == []
+    assert (await story.history.work())[0] == []
 
 
 async def test_conversation_without_a_turn_has_none(story: Story) -> None:

@@ -663,7 +663,7 @@ async def test_begun_turn_is_left_to_its_holder_for_a_moment_when_the_store_was_
     read, bell = instance.history.work, Bell()
     looks, troubled = 0, False
 
-    async def work() -> list[Work]:
+    async def work() -> tuple[list[Work], str]:
         nonlocal looks, troubled
         looks += 1
         bell.ring()
