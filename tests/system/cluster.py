@@ -99,7 +99,7 @@ class Cluster:
         )
         await self._nodes[to_port].ask("CLUSTER FAILOVER")
         await self._agreed(slot, to_port)
-        await self._until(partial(self._replicates, port), f"{port} replicates {to_port}")
+        await self._until(partial(self._follows, port, to_port), f"{port} follows {to_port}")
         return to_port
 
     async def kill(self, port: int) -> None:
@@ -188,6 +188,13 @@ class Cluster:
     async def _knows_replicas(self, port: int) -> bool:
         view = await self._view(port)
         return bool(view) and sum(node["master_id"] != "-" for node in view.values()) == PRIMARIES
+
+    async def _follows(self, port: int, primary: int) -> bool:
+        """Tell whether a node replicates this primary, and every node that answers knows it."""
+        for view in await asyncio.gather(*map(self._view, self.ports)):
+            if view and mine(view, port)["master_id"] != mine(view, primary)["node_id"]:
+                return False
+        return await self._replicates(port)
 
     async def _replicates(self, port: int) -> bool:
         said = await self._nodes[port].ask("INFO", "replication")
