@@ -41,9 +41,9 @@ from llmchat.redis_url import RedisUrl
 
 CONNECT_SECONDS = 2.0
 """For a connection, and for a place in the pool."""
-REQUEST_SECONDS = 1.8
+REQUEST_SECONDS = 1.7
 """For one use of Redis, retries included: a client is told within 2 s that it is away."""
-NODE_SECONDS = 0.9
+NODE_SECONDS = 0.8
 """For one answer of a Cluster's node or a Sentinel: then another is asked."""
 REFUSALS = (
     "OOM",
