@@ -106,7 +106,7 @@ async def test_answer_whose_deltas_the_store_lost_is_whole_in_a_new_epoch(
     await maker.send()
     await maker.begin()
     await maker.say("one ", "because ")
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     await maker.say("two ", "of ")
     await maker.say("three ")
     told = await maker.at()
@@ -128,7 +128,7 @@ async def test_answer_whose_beginning_the_store_lost_is_whole(maker: Maker, fres
     lease = await maker.leases.take(CONVERSATION)
     assert lease
     maker.fence = lease.fence
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     await maker.history.begin(CONVERSATION, lease.fence, 1, maker.answer.record(), "", maker.answer.started())
     await maker.say("one ")
     await fresh_store.lose_since(mark)
@@ -144,9 +144,9 @@ async def test_answer_that_ends_after_the_store_lost_some_of_it_is_whole(
     maker: Maker, fresh_store: Store, begun: bool
 ) -> None:
     await maker.send()
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     await maker.begin()
-    mark = fresh_store.mark() if begun else mark
+    mark = await fresh_store.mark() if begun else mark
     await maker.say("one ")
     told = await maker.at()
     await fresh_store.lose_since(mark)
@@ -165,7 +165,7 @@ async def test_event_of_another_that_was_lost_makes_a_new_epoch_at_the_next(
     await maker.send()
     await maker.begin()
     await maker.say("one ")
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     await maker.history.select(SESSION, CONVERSATION, "m1")  # somebody who is gone was told of it
     told = await maker.at()
     await fresh_store.lose_since(mark)
@@ -180,7 +180,7 @@ async def test_client_that_was_told_of_more_than_there_is_gets_a_new_epoch_thoug
 ) -> None:
     await maker.send()
     await maker.begin()
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     await maker.say("one ")
     told = await maker.at()
     await fresh_store.lose_since(mark)
@@ -221,7 +221,7 @@ async def test_two_holders_never_own_the_same_fence_though_the_store_lost_a_taki
     maker: Maker, fresh_store: Store
 ) -> None:
     await maker.send()
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     first = await maker.leases.take(CONVERSATION)
     assert first
     await fresh_store.lose_since(mark)

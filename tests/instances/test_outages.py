@@ -16,6 +16,16 @@ from tests.waiting import eventually
 SAID = "seen, missed, and the rest."
 
 
+async def done(client: Client, conversation: str, answer: str) -> None:
+    """Wait until a client knows that an answer is whole: by its last event, or by a snapshot."""
+
+    def ended() -> bool:
+        message = client.mirrors[conversation].messages.get(answer)
+        return message is not None and message.state == "done"
+
+    await client.until(ended, seconds=30)
+
+
 class Following:
     """Two clients of a session, each on its instance, who follow one answer."""
 
@@ -44,10 +54,7 @@ class Following:
         self.missed.open()
         self.rest.open()
         for client in (self.one, self.two):
-            await client.until(
-                lambda client=client: client.mirrors[self.conversation].messages[self.answer].state == "done",
-                seconds=30,
-            )
+            await done(client, self.conversation, self.answer)
         assert self.one.text(self.answer) == self.two.text(self.answer) == SAID
         assert self.one.hash(self.conversation) == self.two.hash(self.conversation)
 
@@ -106,7 +113,7 @@ async def test_answer_is_whole_everywhere_though_the_store_lost_its_last_second(
     following: Following, fresh_store: Store
 ) -> None:
     await following.begin()
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     following.missed.open()
     await following.said("seen, missed, ")
     before = following.one.mirrors[following.conversation].at
@@ -122,7 +129,7 @@ async def test_client_that_comes_back_with_a_place_the_store_has_lost_gets_what_
     following: Following, fresh_store: Store, connect: Connect
 ) -> None:
     await following.begin()
-    mark = fresh_store.mark()
+    mark = await fresh_store.mark()
     await following.end()
     await following.two.drop()
     lost = following.one.mirrors[following.conversation].at
@@ -175,7 +182,7 @@ async def test_command_is_told_that_the_store_is_away_and_carried_out_when_it_is
     else:
         fresh_store.thaw()
     accepted = await sent(client, conversation)
-    await client.ending(accepted, seconds=20)
+    await done(client, conversation, accepted)
     texts = [message.text for message in client.mirror(conversation).branch() if message.role == "user"]
     assert texts == ["Hi", "And?"]
 
@@ -213,7 +220,7 @@ async def test_store_that_takes_no_writes_is_unavailable_and_nothing_is_lost(
             await redis.config_set("maxmemory", "0")
         else:
             await redis.execute_command("REPLICAOF", "NO", "ONE")
-        await client.ending(await sent(client, conversation), seconds=20)
+        await done(client, conversation, await sent(client, conversation))
 
 
 async def test_many_commands_at_once_wait_for_a_connection_to_the_store(
