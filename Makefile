@@ -6,6 +6,7 @@ BIN := .venv/bin
 STAMPS := .venv/stamps
 SEEDS ?= 20
 FIRST ?= 1
+COUNT ?= 10000
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
 NEEDS := Python 3.11, 3.12 or 3.13 is needed; none was found. Install one, or name it: make PYTHON=/path/to/python3.11
@@ -14,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --pyt
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-system drill check format requirements screenshot browser
+.PHONY: help run install test test-system drill soak check format requirements screenshot browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -34,9 +35,9 @@ install: $(STAMPS)/dev ## install all that the product, its embedded parts and t
 test: check browser ## run the checks and all tests
 	$(BIN)/python -m pytest
 
-test-system: browser ## run the tests that need nginx and docker-compose (Debian packages)
+test-system: browser ## run the tests that need nginx, docker-compose and redis-server (Debian packages)
 	@PATH="$$PATH:/usr/sbin"; lacking=; \
-	for tool in nginx docker-compose; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
+	for tool in nginx docker-compose redis-server; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
 	if [ -z "$$lacking" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		tests/system/install.sh $$lacking; \
@@ -45,6 +46,9 @@ test-system: browser ## run the tests that need nginx and docker-compose (Debian
 
 drill: $(STAMPS)/dev ## run a drill with faults: `make drill SEEDS=20 FIRST=1`
 	$(BIN)/python -m tests.drill --seeds $(SEEDS) --first $(FIRST)
+
+soak: $(STAMPS)/dev ## have COUNT=10000 connections come and go, and see that nothing grows
+	SOAK=$(COUNT) $(BIN)/python -m pytest -s -q --timeout 3600 tests/instances/test_soak.py
 
 check: $(STAMPS)/dev ## lint, format, types, layers
 	$(BIN)/ruff check .

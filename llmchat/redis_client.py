@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha1
 from importlib.resources import files
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,6 @@ from redis.asyncio import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, ClusterPipeline
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
@@ -81,7 +81,7 @@ def connect_like(client: Redis, *, connections: int = 50) -> Redis:
         nodes = [(str(node.host), int(node.port)) for node in cluster.startup_nodes]
         return _cluster(nodes, connections, Retry(NoBackoff(), 0), ssl=tls, **options)
     pool = client.connection_pool
-    options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0), "socket_timeout": None}
+    options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0), "socket_timeout": None, "protocol": 2}
     if isinstance(pool, SentinelConnectionPool):
         del options["connection_pool"]
         options |= {"connection_class": pool.connection_class}
@@ -138,7 +138,12 @@ def _client(url: RedisUrl, connections: int, retry: Retry) -> Redis:
     options = {**url.login, **(url.tls or {})}
     if url.kind == "cluster":
         return _cluster(list(url.hosts), connections, retry, ssl=url.tls is not None, **options)
-    options |= {"retry": retry, "socket_timeout": None, "socket_connect_timeout": CONNECT_SECONDS}
+    options |= {
+        "retry": retry,
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "protocol": 2,
+    }
     if url.kind == "sentinel":
         tls = {} if url.tls is None else {"ssl": True, **url.tls}
         once = {
@@ -214,7 +219,7 @@ class _WaitingPipeline(ClusterPipeline):
 
 
 def _cluster(nodes: list[tuple[str, int]], connections: int, retry: Retry, **options: Any) -> Redis:
-    limits = {"socket_timeout": NODE_SECONDS, "socket_connect_timeout": NODE_SECONDS}
+    limits = {"socket_timeout": NODE_SECONDS, "socket_connect_timeout": NODE_SECONDS, "protocol": 2}
     cluster = _WaitingCluster(
         places=connections,
         startup_nodes=[ClusterNode(host, port) for host, port in nodes],
@@ -224,13 +229,41 @@ def _cluster(nodes: list[tuple[str, int]], connections: int, retry: Retry, **opt
     return cast(Redis, cluster)
 
 
+class Line:
+    """One connection for subscriptions, without redis-py's PubSub, which reconnects by itself: also when a write fails,
+    and then beside the reader. This one ends, and whoever uses it is told of every gap.
+    """
+
+    def __init__(self, connection: Connection, prefix: str) -> None:
+        self._connection = connection
+        self._prefix = prefix  # of the commands
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        """Ask for subscriptions; `read` tells when each is there."""
+        # In a Cluster one by one: it takes no two of different slots in one command.
+        for names in [[channel] for channel in channels] if self._prefix else [channels]:
+            await self._connection.send_command(f"{self._prefix}SUBSCRIBE", *names)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Ask for the end of a subscription."""
+        await self._connection.send_command(f"{self._prefix}UNSUBSCRIBE", channel)
+
+    async def read(self) -> tuple[str, str, bytes]:
+        """Wait for what comes next: its kind (as of a plain server), the channel, and what was published.
+
+        Raises what redis-py does, MovedError where a channel's slot is another server's; that alone is not the end.
+        """
+        kind, channel, envelope = await self._connection.read_response(timeout=inf)
+        return kind.decode().removeprefix(self._prefix.lower()), channel.decode(), envelope
+
+
 class Shards:
     """The servers that carry pub/sub: the one there is, or each primary of a Cluster, by name."""
 
     def __init__(self, client: Redis) -> None:
         self._cluster = _as_cluster(client)
         self._client = client
-        self._clients: dict[str, Redis] = {}
+        self._pools: dict[str, ConnectionPool] = {}
 
     @property
     def sharded(self) -> bool:
@@ -260,25 +293,36 @@ class Shards:
         """Tell the slot of a channel in a Cluster."""
         return int(key_slot(channel.encode()))
 
-    def pubsub(self, name: str) -> PubSub:
-        """Make a subscriber connection, which never reconnects by itself, so that no gap is silent."""
-        if self._cluster is None:
-            return self._client.pubsub()
-        if name not in self._clients:
+    @asynccontextmanager
+    async def line(self, name: str) -> AsyncIterator[Line]:
+        """Connect to one for subscriptions. Raises what redis-py does."""
+        pool = self._client.connection_pool if self._cluster is None else self._pool_of(name)
+        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            yield Line(connection, "S" if self.sharded else "")
+        finally:
+            try:
+                await connection.disconnect(nowait=True)
+            finally:
+                await pool.release(connection)
+
+    def _pool_of(self, name: str) -> ConnectionPool:
+        assert self._cluster is not None  # noqa: S101 - for the types
+        if name not in self._pools:
             node = self._cluster.nodes_manager.nodes_cache[name]
             options = {
                 key: value for key, value in node.connection_kwargs.items() if key != "max_connections"
             }
             options |= {"socket_timeout": None, "retry": Retry(NoBackoff(), 0)}
             options |= {"host": node.host, "port": node.port}
-            self._clients[name] = Redis.from_pool(_pool(2, connection_class=node.connection_class, **options))
-        return self._clients[name].pubsub()
+            self._pools[name] = _pool(2, connection_class=node.connection_class, **options)
+        return self._pools[name]
 
     async def close(self) -> None:
         """Close the connections made here."""
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()
+        pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            await pool.aclose()
 
 
 @asynccontextmanager

@@ -15,12 +15,11 @@ from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 from redis.exceptions import MovedError, RedisClusterException, RedisError
 
 from llmchat.errors import Unavailable
 from llmchat.keys import redis_channel
-from llmchat.redis_client import Shards, available, said_by
+from llmchat.redis_client import Line, Shards, available, said_by
 
 SUBSCRIBE_SECONDS = 1.8
 """Until a subscription is confirmed."""
@@ -65,7 +64,7 @@ class Subscriber:
         self._moved: set[str] = set()  # Redis channels whose slot moved, until they are subscribed to again
         self._heartbeats: dict[str, str] = {}  # Redis channel of a heartbeat -> its shard
         self._beaten: dict[str, asyncio.Event] = {}  # shard -> whether its heartbeat came
-        self._lines: dict[str, PubSub] = {}  # shard -> its connection, while there is one
+        self._lines: dict[str, Line] = {}  # shard -> its connection, while there is one
         self._whole: set[str] = set()  # shards on which all is subscribed
         self.lost = asyncio.Event()  # set from a loss until all is subscribed again
         self.ready = asyncio.Event()  # set while all is subscribed
@@ -141,7 +140,7 @@ class Subscriber:
             line = self._lines.get(shard)
             if line is not None:
                 with suppress(*LOST):  # the reader sees it, too, and reconnects
-                    await self._subscribe_on(shard, line, name)
+                    await self._subscribe_on(shard, line, [name])
             elif shard not in self._beaten:
                 self._open(self._group, shard)
 
@@ -155,12 +154,11 @@ class Subscriber:
                 if line is not None:
                     self._leaving[shard, name] += 1
                     with suppress(*LOST):
-                        await (line.sunsubscribe(name) if self._shards.sharded else line.unsubscribe(name))
+                        await line.unsubscribe(name)
 
-    async def _subscribe_on(self, shard: str, line: PubSub, name: str) -> None:
-        self._unconfirmed[shard, name] += 1
-        # One by one: a Cluster takes no two of different slots in one command.
-        await (line.ssubscribe(name) if self._shards.sharded else line.subscribe(name))
+    async def _subscribe_on(self, shard: str, line: Line, names: Sequence[str]) -> None:
+        self._unconfirmed.update((shard, name) for name in names)
+        await line.subscribe(names)
 
     # The connections
 
@@ -213,41 +211,33 @@ class Subscriber:
                 return name
 
     async def _read(self, shard: str, heartbeat: str) -> None:
-        line = self._shards.pubsub(shard)
-        try:
-            async with self._writing, asyncio.timeout(SUBSCRIBE_SECONDS):
-                if self._shards.sharded:
+        async with self._shards.line(shard) as line:
+            try:
+                async with self._writing, asyncio.timeout(SUBSCRIBE_SECONDS):
                     wanted = [name for name in self._wanted if self._shards.of(name) == shard]
-                    for name in [*wanted, heartbeat]:
-                        await self._subscribe_on(shard, line, name)
-                else:
-                    names = [*self._wanted, heartbeat]  # confirmed in this order: the heartbeat last
-                    self._unconfirmed.update((shard, name) for name in names)
-                    await line.subscribe(*names)
-                self._lines[shard] = line
-            while True:
-                try:
-                    message = await line.get_message(timeout=None)
-                except MovedError as moved:  # the answer to an SSUBSCRIBE
-                    self._refused(shard, moved.slot_id)
-                    continue
-                if message is not None:
-                    self._take(shard, message["type"], message["channel"].decode(), message["data"])
-        finally:
-            self._lines.pop(shard, None)
-            with suppress(*LOST):
-                async with asyncio.timeout(SUBSCRIBE_SECONDS):
-                    await line.aclose()  # type: ignore[no-untyped-call]
+                    await self._subscribe_on(
+                        shard, line, [*wanted, heartbeat]
+                    )  # confirmed last: the heartbeat
+                    self._lines[shard] = line
+                while True:
+                    try:
+                        kind, name, envelope = await line.read()
+                    except MovedError as moved:  # the answer to a subscription
+                        self._refused(shard, moved.slot_id)
+                    else:
+                        self._take(shard, kind, name, envelope)
+            finally:
+                self._lines.pop(shard, None)
 
     def _take(self, shard: str, kind: str, name: str, envelope: bytes) -> None:
         match kind:
-            case "message" | "smessage" if name in self._heartbeats:
+            case "message" if name in self._heartbeats:
                 self._beaten[shard].set()
-            case "message" | "smessage":
+            case "message":
                 self._deliver(name, envelope)
-            case "subscribe" | "ssubscribe":
+            case "subscribe":
                 self._confirm(shard, name)
-            case "unsubscribe" | "sunsubscribe":
+            case "unsubscribe":
                 self._left(shard, name)
 
     def _confirm(self, shard: str, name: str) -> None:
