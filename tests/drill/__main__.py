@@ -44,8 +44,9 @@ async def drill(seeds: range) -> int:
                         again = f"run it alone: make drill SEEDS=1 FIRST={seed}"
                         print(f"{failure[:LONGEST]}\n{again}", flush=True)
     except AssertionError as error:  # of the instances' logs, at their end
+        if not failures:
+            print(str(error)[-LONGEST:])
         failures = failures or 1
-        print(str(error)[-LONGEST:])
     print(table(reports, failures))
     return int(failures > 0)
 

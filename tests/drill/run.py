@@ -231,6 +231,7 @@ class Run:
 
     async def _lose_store(self, fault: Fault) -> None:
         store = self._service.store
+        epochs = {epoch for _, epoch, _ in self._ledger.facts}
         if fault.kind == "restart":
             await store.restart()
         elif fault.kind == "kill":
@@ -242,16 +243,16 @@ class Run:
             store.thaw()
         self._report.counts[{"freeze": "freezes", "kill": "store kills"}.get(fault.kind, "restarts")] += 1
         began = asyncio.get_running_loop().time()
-        await self._recovered()
+        await self._recovered(epochs)
         self._report.recoveries.append((fault.kind, asyncio.get_running_loop().time() - began))
 
-    async def _recovered(self) -> None:
+    async def _recovered(self, epochs: set[str]) -> None:
         """Wait until every tab that is not away stands where the store stood after its return, or further."""
         probe = await opened(self._service.instances[0], self._jar, self._conversations)
         places = {each: dict(mirror.at or {}) for each, mirror in probe.mirrors.items()}
         await probe.close()
         await self._until(
-            lambda: all(tab.has_reached(places) for tab in self._tabs if tab.present),
+            lambda: all(tab.has_reached(places, epochs) for tab in self._tabs if tab.present),
             f"all tabs reach {places}",
             seconds=ANSWER_SECONDS,
         )
@@ -299,6 +300,8 @@ class Run:
         counts = self._report.counts
         counts["events"] += sum(len(tab.seen) for tab in self._tabs)
         counts["placed"] += len(self._ledger.facts)
+        epochs = {(conversation, epoch) for conversation, epoch, _ in self._ledger.facts}
+        counts["epochs after the first"] += len(epochs) - len({conversation for conversation, _ in epochs})
         counts["prompts"] += len(self._accepted)
         counts["conversations"] += len(self._conversations)
         for tab in self._tabs:

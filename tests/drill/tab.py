@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -166,17 +166,24 @@ class Tab(Client):
             and not any(each.asked or each.loose for each in self.following.values())
         )
 
-    def has_reached(self, places: dict[str, Event]) -> bool:
-        """Tell whether it stands at these places, or after them, in all that it follows."""
+    def has_reached(self, places: dict[str, Event], before: set[str]) -> bool:
+        """Tell whether it is settled, and stands at these places or after them, in all that it follows.
+
+        An epoch that is not among those `before` is after a place in one of them.
+        """
         return self.settled and all(
-            self._reached(self.mirror(conversation), places[conversation])
+            self._reached(self.mirror(conversation), places[conversation], before)
             for conversation in self.following
             if conversation in places
         )
 
     @staticmethod
-    def _reached(mirror: Mirror, at: Event) -> bool:
-        return bool(mirror.at and mirror.at["epoch"] == at["epoch"] and mirror.at["offset"] >= at["offset"])
+    def _reached(mirror: Mirror, at: Event, before: Collection[str] = ()) -> bool:
+        if mirror.at is None:
+            return False
+        if mirror.at["epoch"] != at["epoch"]:
+            return at["epoch"] in before and mirror.at["epoch"] not in before
+        return bool(mirror.at["offset"] >= at["offset"])
 
     # Connections
 
