@@ -66,6 +66,12 @@ def prompt(asked: Prompt, accepted: Event, fresh: Client, ledger: Ledger) -> lis
     return found + _siblings(accepted, fresh)
 
 
+def refused(asked: Prompt, conversation: str, fresh: Client) -> list[str]:
+    """Say where a prompt is stored that was refused, also where only its repeat was."""
+    messages = fresh.mirrors[conversation].messages.values()
+    return [f"{asked.text!r} is stored and was refused" for one in messages if one.text == asked.text]
+
+
 def _siblings(accepted: Event, fresh: Client) -> list[str]:
     """Say where a message of a prompt is not the only one in its place, which no snapshot's branch would show."""
     shown = (event for event in reversed(fresh.seen) if event["type"] == "conversation.snapshot")

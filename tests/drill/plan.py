@@ -14,8 +14,8 @@ QUICK = {"drop": 6, "reload": 2, "away": 3, "kill pubsub": 2, "kill normal": 2}
 """Faults that are over at once, and how likely each is."""
 SLOW = {"": 10, "restart": 3, "kill": 3, "freeze": 4}
 """Faults of the store, at most one in a run."""
-SENDING = {"": 6, "drop": 3, "kill normal": 1}
-"""What breaks just as a prompt is sent, so that nobody knows whether it arrived."""
+SENDING = {"": 5, "drop": 2, "reply": 2, "kill normal": 1}
+"""What breaks as a prompt is sent: the connection after it, or before its `message.accepted`, or those to the store."""
 WORDS = ["the", "*answer*", "of", "a `model`", "grows,", "**word**", "by", "word.", "ü", "日本語", "<b>", "&"]
 LAYOUT = [
     "\n\n",

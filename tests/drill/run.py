@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,6 +80,7 @@ class Run:
             for number in range(TABS)
         ]
         self._accepted: list[tuple[Prompt, Event]] = []
+        self._busy: list[tuple[Prompt, str]] = []
         self._conversations: list[str] = []
         self._over = False  # nobody says anything more
 
@@ -158,25 +159,26 @@ class Run:
 
     async def _say_one(self, prompt: Prompt, conversation: str | None) -> Event | None:
         try:
-            accepted = await self._tabs[prompt.sender].say(prompt.text, conversation, self._breaking(prompt))
+            accepted = await self._tabs[prompt.sender].say(
+                prompt.text,
+                conversation,
+                breaking=partial(self._break_sending, prompt),
+                loses_reply=prompt.breaks == "reply",
+            )
         except Refused as refused:
             if refused.code != "busy":
                 raise
             self._report.counts["busy"] += 1
+            self._busy.append((prompt, str(conversation)))
             return None
         self._accepted.append((prompt, accepted))
         return accepted
 
-    def _breaking(self, prompt: Prompt) -> Callable[[], Awaitable[None]] | None:
-        """Return what breaks as a prompt is sent."""
-
-        async def lose() -> None:
+    async def _break_sending(self, prompt: Prompt) -> None:
+        if prompt.breaks == "drop":
             self._report.counts["drops while sending"] += self._tabs[prompt.sender].lose()
-
-        async def cut_off() -> None:
+        elif prompt.breaks.startswith("kill "):
             await self._cut_off(prompt.breaks)
-
-        return {"": None, "drop": lose, "kill normal": cut_off}[prompt.breaks]
 
     async def _ended(self, accepted: Event) -> None:
         conversation, answer = accepted["conversation"], accepted["answer"]
@@ -295,6 +297,8 @@ class Run:
             self.found += checks.differences(conversation, fresh, readers)
         for prompt, accepted in self._accepted:
             self.found += checks.prompt(prompt, accepted, fresh, self._ledger)
+        for prompt, conversation in self._busy:
+            self.found += checks.refused(prompt, conversation, fresh)
 
     def _count(self) -> None:
         counts = self._report.counts

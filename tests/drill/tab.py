@@ -35,6 +35,7 @@ class Sent:
 
     command: Event
     accepted: asyncio.Future[Event]
+    loses_reply: bool = False  # the connection breaks just before its `message.accepted`
     written: asyncio.Event = field(default_factory=asyncio.Event)  # once, at least
     attempts: int = 0
     again: asyncio.TimerHandle | None = None
@@ -87,6 +88,7 @@ class Tab(Client):
         self._present.set()
         self._anew = False  # the next connection is that of a page that knows nothing
         self._lost_by_us = False
+        self._deaf = False  # what still comes on this connection was lost on its way
         self._ids = 0
 
     # What a person does
@@ -95,7 +97,9 @@ class Tab(Client):
         self,
         text: str,
         conversation: str | None = None,
+        *,
         breaking: Callable[[], Awaitable[None]] | None = None,
+        loses_reply: bool = False,
     ) -> Event:
         """Send a prompt until it is accepted, over as many connections as it takes. Raises Refused.
 
@@ -104,7 +108,7 @@ class Tab(Client):
         command = {"type": "message.send", "id": self._new_id(), "text": text}
         if conversation is not None:
             command["conversation"] = conversation
-        sent = Sent(command, asyncio.get_running_loop().create_future())
+        sent = Sent(command, asyncio.get_running_loop().create_future(), loses_reply)
         self.unsent[command["id"]] = sent
         self._send_unsent(sent)
         self._ledger.bell.ring()
@@ -223,6 +227,7 @@ class Tab(Client):
             writing.cancel()
             self._lost()
         self._reading = None
+        self._deaf = False
         code = self._socket.close_code or 1006
         if not self._lost_by_us:
             self.counts[f"closed with {code}"] += 1
@@ -294,6 +299,9 @@ class Tab(Client):
 
     def _receive(self, frame: str) -> None:
         event = json.loads(frame)
+        self._deaf = self._deaf or self._loses(event)
+        if self._deaf:
+            return
         self.seen.append(event)
         try:
             self._ledger.note(event, frame)
@@ -302,6 +310,15 @@ class Tab(Client):
             self.faults.append(f"{self.name}, connected to {self.instance and self.instance.url}: {error!r}")
         self._bell.ring()
         self._ledger.bell.ring()
+
+    def _loses(self, event: Event) -> bool:
+        """Lose the connection just before an event that should be lost with it."""
+        sent = self.unsent.get(event.get("id", "")) if event["type"] == "message.accepted" else None
+        if sent is None or not sent.loses_reply:
+            return False
+        sent.loses_reply = False
+        self.counts["replies lost"] += 1
+        return self.lose()
 
     def _sort(self, event: Event) -> None:
         kind = event["type"]
