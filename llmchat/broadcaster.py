@@ -23,8 +23,9 @@ from redis.asyncio import Redis, RedisCluster
 
 from llmchat.errors import LlmchatError
 from llmchat.keys import redis_channel
-from llmchat.redis_client import Shards, available, connect, connect_like
+from llmchat.redis_client import available, connect, connect_like
 from llmchat.redis_url import RedisUrl
+from llmchat.shards import Shards
 from llmchat.subscriber import Subscriber
 
 CHANNEL_NAME = re.compile(r"[A-Za-z0-9._-]+(![A-Za-z0-9._-]*)?", re.ASCII)

@@ -17,7 +17,8 @@ from llmchat.conversation import Branch, Conversation, Turn, digest, millisecond
 from llmchat.errors import BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded
 from llmchat.keys import Keys
-from llmchat.redis_client import Script, Several, available
+from llmchat.redis_client import available
+from llmchat.script import Script, Several
 
 LOG_SECONDS = 600
 """An entry of the log goes so long after its event, as soon as another is placed, and the log after its last one: it

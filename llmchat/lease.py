@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from llmchat.keys import Keys
-from llmchat.redis_client import Script, available
+from llmchat.redis_client import available
+from llmchat.script import Script
 
 LEASE_SECONDS = 2.0
 RENEW_SECONDS = 0.5

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
-from llmchat.redis_client import Script
+from llmchat.script import Script
 from llmchat.settings import ADDRESS_SHARE
 
 MINUTE_MS = 60_000

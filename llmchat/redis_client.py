@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha1
-from importlib.resources import files
-from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,11 +22,9 @@ from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import ConstantBackoff, NoBackoff
-from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
     ClusterError,
-    NoScriptError,
     RedisClusterException,
     RedisError,
     ResponseError,
@@ -72,7 +67,7 @@ def connect(url: str | RedisUrl, *, connections: int = 50, retries: int = 1) -> 
 
 def connect_like(client: Redis, *, connections: int = 50) -> Redis:
     """Make a client for what another one is connected to, without retries, and with connections of its own."""
-    cluster = _as_cluster(client)
+    cluster = as_cluster(client)
     if cluster is not None:
         options = {
             key: value for key, value in cluster.connection_kwargs.items() if key not in NOT_OF_A_CLUSTER
@@ -86,7 +81,7 @@ def connect_like(client: Redis, *, connections: int = 50) -> Redis:
         del options["connection_pool"]
         options |= {"connection_class": pool.connection_class}
         return Redis.from_pool(_sentinel_pool(pool.service_name, pool.sentinel_manager, connections, options))
-    return Redis.from_pool(_pool(connections, connection_class=pool.connection_class, **options))
+    return Redis.from_pool(waiting_pool(connections, connection_class=pool.connection_class, **options))
 
 
 NOT_OF_A_CLUSTER = {
@@ -98,12 +93,8 @@ NOT_OF_A_CLUSTER = {
 }
 
 
-def is_cluster(client: Redis) -> bool:
-    """Tell whether a client speaks to a Cluster: there, pub/sub is sharded."""
-    return _as_cluster(client) is not None
-
-
-def _as_cluster(client: Any) -> RedisCluster | None:
+def as_cluster(client: Any) -> RedisCluster | None:
+    """Give the client as one of a Cluster, None where it is none. In a Cluster pub/sub is sharded."""
     return client if isinstance(client, RedisCluster) else None
 
 
@@ -114,7 +105,7 @@ def place_of(url: str) -> str:
 
 async def told_by_servers(client: Redis) -> list[dict[str, Any]]:
     """Ask every server that takes writes what it tells of itself (INFO)."""
-    cluster = _as_cluster(client)
+    cluster = as_cluster(client)
     if cluster is not None:
         told: dict[str, Any] = await cluster.info(target_nodes=RedisCluster.PRIMARIES)
         return [told] if "redis_version" in told else list(told.values())
@@ -158,14 +149,15 @@ def _client(url: RedisUrl, connections: int, retry: Retry) -> Redis:
         return _ByItsSentinels.from_pool(_sentinel_pool(url.service, sentinels, connections, options))
     if url.kind == "socket":
         return Redis.from_pool(
-            _pool(connections, connection_class=UnixDomainSocketConnection, path=url.path, **options)
+            waiting_pool(connections, connection_class=UnixDomainSocketConnection, path=url.path, **options)
         )
     ((host, port),) = url.hosts
     kind = Connection if url.tls is None else SSLConnection
-    return Redis.from_pool(_pool(connections, connection_class=kind, host=host, port=port, **options))
+    return Redis.from_pool(waiting_pool(connections, connection_class=kind, host=host, port=port, **options))
 
 
-def _pool(connections: int, **options: Any) -> ConnectionPool:
+def waiting_pool(connections: int, **options: Any) -> ConnectionPool:
+    """Make a pool that waits for a free connection, rather than to raise."""
     # Without a socket_timeout: it makes redis-py use wait_for, which swallows a cancel on Python 3.11.
     # `available` limits.
     return BlockingConnectionPool(max_connections=connections, timeout=CONNECT_SECONDS, **options)
@@ -229,102 +221,6 @@ def _cluster(nodes: list[tuple[str, int]], connections: int, retry: Retry, **opt
     return cast(Redis, cluster)
 
 
-class Line:
-    """One connection for subscriptions, without redis-py's PubSub, which reconnects by itself: also when a write fails,
-    and then beside the reader. This one ends, and whoever uses it is told of every gap.
-    """
-
-    def __init__(self, connection: Connection, prefix: str) -> None:
-        self._connection = connection
-        self._prefix = prefix  # of the commands
-
-    async def subscribe(self, channels: Sequence[str]) -> None:
-        """Ask for subscriptions; `read` tells when each is there."""
-        # In a Cluster one by one: it takes no two of different slots in one command.
-        for names in [[channel] for channel in channels] if self._prefix else [channels]:
-            await self._connection.send_command(f"{self._prefix}SUBSCRIBE", *names)
-
-    async def unsubscribe(self, channel: str) -> None:
-        """Ask for the end of a subscription."""
-        await self._connection.send_command(f"{self._prefix}UNSUBSCRIBE", channel)
-
-    async def read(self) -> tuple[str, str, bytes]:
-        """Wait for what comes next: its kind (as of a plain server), the channel, and what was published.
-
-        Raises what redis-py does, MovedError where a channel's slot is another server's; that alone is not the end.
-        """
-        kind, channel, envelope = await self._connection.read_response(timeout=inf)
-        return kind.decode().removeprefix(self._prefix.lower()), channel.decode(), envelope
-
-
-class Shards:
-    """The servers that carry pub/sub: the one there is, or each primary of a Cluster, by name."""
-
-    def __init__(self, client: Redis) -> None:
-        self._cluster = _as_cluster(client)
-        self._client = client
-        self._pools: dict[str, ConnectionPool] = {}
-
-    @property
-    def sharded(self) -> bool:
-        """Whether a channel belongs to one of several servers."""
-        return self._cluster is not None
-
-    async def look(self) -> None:
-        """Learn which there are now. Raises what redis-py does."""
-        if self._cluster is not None:
-            await self._cluster.initialize()
-            await self._cluster.nodes_manager.initialize()
-
-    def all(self) -> list[str]:
-        """Name those that own slots."""
-        if self._cluster is None:
-            return [""]
-        return sorted({nodes[0].name for nodes in self._cluster.nodes_manager.slots_cache.values()})
-
-    def of(self, channel: str) -> str:
-        """Name the one that carries a channel. Raises LookupError where it is not known."""
-        if self._cluster is None:
-            return ""
-        return str(self._cluster.nodes_manager.slots_cache[self.slot_of(channel)][0].name)
-
-    @staticmethod
-    def slot_of(channel: str) -> int:
-        """Tell the slot of a channel in a Cluster."""
-        return int(key_slot(channel.encode()))
-
-    @asynccontextmanager
-    async def line(self, name: str) -> AsyncIterator[Line]:
-        """Connect to one for subscriptions. Raises what redis-py does."""
-        pool = self._client.connection_pool if self._cluster is None else self._pool_of(name)
-        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
-        try:
-            yield Line(connection, "S" if self.sharded else "")
-        finally:
-            try:
-                await connection.disconnect(nowait=True)
-            finally:
-                await pool.release(connection)
-
-    def _pool_of(self, name: str) -> ConnectionPool:
-        assert self._cluster is not None  # noqa: S101 - for the types
-        if name not in self._pools:
-            node = self._cluster.nodes_manager.nodes_cache[name]
-            options = {
-                key: value for key, value in node.connection_kwargs.items() if key != "max_connections"
-            }
-            options |= {"socket_timeout": None, "retry": Retry(NoBackoff(), 0)}
-            options |= {"host": node.host, "port": node.port}
-            self._pools[name] = _pool(2, connection_class=node.connection_class, **options)
-        return self._pools[name]
-
-    async def close(self) -> None:
-        """Close the connections made here."""
-        pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            await pool.aclose()
-
-
 @asynccontextmanager
 async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
     """Turn every way in which Redis fails us, and `seconds` without an answer, into Unavailable."""
@@ -342,42 +238,3 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
 def said_by(error: BaseException) -> str:
     """Give what an error says, without the inside of a client that redis-py puts into some."""
     return str(error).partition(" : <")[0][:200].rstrip(".")
-
-
-class Script:
-    """A Lua script of ours: place.lua and the file of its name."""
-
-    def __init__(self, redis: Redis, name: str) -> None:
-        folder = files("llmchat").joinpath("lua")
-        publish = f"local PUBLISH = '{'SPUBLISH' if is_cluster(redis) else 'PUBLISH'}'"
-        self._redis: Any = redis
-        self._source = "\n".join(
-            [publish, *(folder.joinpath(f"{part}.lua").read_text() for part in ("place", name))]
-        )
-        self._sha = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(self, keys: Sequence[str], *args: str | bytes | int | float) -> Any:
-        """Run it. Raises Unavailable."""
-        async with available():
-            try:
-                return await self._redis.evalsha(self._sha, len(keys), *keys, *args)
-            except NoScriptError:
-                # Not loaded first and called then, as redis-py does: the store may start anew between the two.
-                return await self._redis.eval(self._source, len(keys), *keys, *args)
-
-
-class Several:
-    """Commands on keys of one slot, in one step. A pipeline's transaction does not do on a Cluster: there, redis-py
-    runs each of its commands in a thread, on an event loop of its own.
-    """
-
-    def __init__(self, redis: Redis) -> None:
-        self._script = Script(redis, "several")
-
-    async def __call__(self, keys: Sequence[str], *commands: Sequence[str | int]) -> list[Any]:
-        """Run them; the answers are raw. Raises Unavailable."""
-        words: list[str | int] = []
-        for command in commands:
-            words += [len(command), *command]
-        found: list[Any] = await self._script(keys, *words)
-        return found

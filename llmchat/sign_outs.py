@@ -5,7 +5,8 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from llmchat.keys import Keys
-from llmchat.redis_client import Several, available
+from llmchat.redis_client import available
+from llmchat.script import Several
 
 
 class SignOuts:

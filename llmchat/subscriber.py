@@ -19,7 +19,8 @@ from redis.exceptions import MovedError, RedisClusterException, RedisError
 
 from llmchat.errors import Unavailable
 from llmchat.keys import redis_channel
-from llmchat.redis_client import Line, Shards, available, said_by
+from llmchat.redis_client import available, said_by
+from llmchat.shards import Line, Shards
 
 SUBSCRIBE_SECONDS = 1.8
 """Until a subscription is confirmed."""

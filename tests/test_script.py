@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmchat.redis_client import Script
+from llmchat.script import Script
 from tests.instances import Store
 
 
