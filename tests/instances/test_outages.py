@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from tests.conftest import Connect, StartInstance
+from tests.conftest import Connect
 from tests.fakes import Gate, Model
-from tests.instances import Client, Store
+from tests.instances import Client, Instance, Store
 from tests.waiting import eventually
 
 SAID = "seen, missed, and the rest."
@@ -24,6 +24,9 @@ async def done(client: Client, conversation: str, answer: str) -> None:
         return message is not None and message.state == "done"
 
     await client.until(ended, seconds=30)
+
+
+Instances = tuple[Instance, Instance]
 
 
 class Following:
@@ -59,13 +62,34 @@ class Following:
         assert self.one.hash(self.conversation) == self.two.hash(self.conversation)
 
 
+@pytest.fixture(scope="module")
+async def own_store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
+    """A store for these tests alone: each leaves it running."""
+    async with Store(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+async def own_instances(own_store: Store, model_server: Model) -> AsyncIterator[Instances]:
+    url = model_server.url
+    async with Instance(own_store.url, url) as one, Instance(own_store.url, url) as two:
+        yield one, two
+
+
 @pytest.fixture
-async def following(
-    fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model
-) -> Following:
-    one = await connect(await start_instance(fresh_store))
-    two = await connect(await start_instance(fresh_store), one)
-    return Following(one, two, model)
+def service(own_instances: Instances, own_store: Store, model: Model) -> Iterator[Instances]:
+    """Two instances on that store, whose logs are shown where a test fails."""
+    before = [len(instance.log) for instance in own_instances]
+    yield own_instances
+    own_store.thaw()
+    for instance, lines in zip(own_instances, before, strict=True):
+        print("\n".join([f"instance {instance.port}:", *instance.log[lines:]]))
+
+
+@pytest.fixture
+async def following(service: Instances, connect: Connect, model: Model) -> Following:
+    one = await connect(service[0])
+    return Following(one, await connect(service[1], one), model)
 
 
 async def restarted(store: Store) -> None:
@@ -85,24 +109,24 @@ async def cut(store: Store) -> None:
 
 @pytest.mark.parametrize("outage", [restarted, killed, cut])
 async def test_all_catch_up_after_an_outage_in_mid_answer(
-    following: Following, fresh_store: Store, outage: Callable[[Store], object]
+    following: Following, own_store: Store, outage: Callable[[Store], object]
 ) -> None:
     await following.begin()
-    await outage(fresh_store)  # type: ignore[misc]
+    await outage(own_store)  # type: ignore[misc]
     following.missed.open()
     await following.said("seen, missed, ")
     await following.end()
 
 
 async def test_all_catch_up_when_the_store_was_frozen_for_longer_than_a_heartbeat_waits(
-    following: Following, fresh_store: Store
+    following: Following, own_store: Store
 ) -> None:
     await following.begin()
-    fresh_store.freeze()
+    own_store.freeze()
     following.missed.open()
     for client in (following.one, following.two):
         await client.event("session.store", available=False, seconds=15)
-    fresh_store.thaw()
+    own_store.thaw()
     for client in (following.one, following.two):
         await client.event("session.store", available=True, seconds=15)
     await following.said("seen, missed, ")
@@ -110,14 +134,14 @@ async def test_all_catch_up_when_the_store_was_frozen_for_longer_than_a_heartbea
 
 
 async def test_answer_is_whole_everywhere_though_the_store_lost_its_last_second(
-    following: Following, fresh_store: Store
+    following: Following, own_store: Store
 ) -> None:
     await following.begin()
-    mark = await fresh_store.mark()
+    mark = await own_store.mark()
     following.missed.open()
     await following.said("seen, missed, ")
     before = following.one.mirrors[following.conversation].at
-    await fresh_store.lose_since(mark)
+    await own_store.lose_since(mark)
     await following.end()
     after = following.one.mirrors[following.conversation].at
     assert before
@@ -126,14 +150,14 @@ async def test_answer_is_whole_everywhere_though_the_store_lost_its_last_second(
 
 
 async def test_client_that_comes_back_with_a_place_the_store_has_lost_gets_what_there_is(
-    following: Following, fresh_store: Store, connect: Connect
+    following: Following, own_store: Store, connect: Connect
 ) -> None:
     await following.begin()
-    mark = await fresh_store.mark()
+    mark = await own_store.mark()
     await following.end()
     await following.two.drop()
     lost = following.one.mirrors[following.conversation].at
-    await fresh_store.lose_since(mark)
+    await own_store.lose_since(mark)
     await following.two.reconnect(following.one.instance)
     late = await connect(following.one.instance, following.one)
     await late.command("conversation.open", conversation=following.conversation)
@@ -154,16 +178,16 @@ async def eventually_same(conversation: str, *clients: Client) -> None:
 
 @pytest.mark.parametrize("away", ["down", "frozen"])
 async def test_command_is_told_that_the_store_is_away_and_carried_out_when_it_is_back(
-    fresh_store: Store, start_instance: StartInstance, connect: Connect, away: str
+    own_store: Store, service: Instances, connect: Connect, away: str
 ) -> None:
-    client = await connect(await start_instance(fresh_store))
+    client = await connect(service[0])
     accepted = await client.command("message.send", text="Hi")
     await client.ending(accepted["answer"])
     conversation = accepted["conversation"]
     if away == "down":
-        await fresh_store.stop()
+        await own_store.stop()
     else:
-        fresh_store.freeze()
+        own_store.freeze()
     began = time.monotonic()
     commands: list[tuple[str, dict[str, object]]] = [
         ("message.send", {"conversation": conversation, "text": "And?", "id": "and"}),
@@ -178,9 +202,9 @@ async def test_command_is_told_that_the_store_is_away_and_carried_out_when_it_is
     print(f"the three were told after {time.monotonic() - began:.2f} s")
     assert await client.command("ping")
     if away == "down":
-        await fresh_store.start()
+        await own_store.start()
     else:
-        fresh_store.thaw()
+        own_store.thaw()
     accepted = await sent(client, conversation)
     await done(client, conversation, accepted)
     texts = [message.text for message in client.mirror(conversation).branch() if message.role == "user"]
@@ -202,13 +226,13 @@ async def sent(client: Client, conversation: str) -> str:
 
 @pytest.mark.parametrize("state", ["full", "a replica"])
 async def test_store_that_takes_no_writes_is_unavailable_and_nothing_is_lost(
-    fresh_store: Store, start_instance: StartInstance, connect: Connect, state: str
+    own_store: Store, service: Instances, connect: Connect, state: str
 ) -> None:
-    client = await connect(await start_instance(fresh_store))
+    client = await connect(service[0])
     accepted = await client.command("message.send", text="Hi")
     await client.ending(accepted["answer"])
     conversation = accepted["conversation"]
-    async with fresh_store.client() as redis:
+    async with own_store.client() as redis:
         if state == "full":
             await redis.config_set("maxmemory", "1")
         else:
@@ -224,11 +248,10 @@ async def test_store_that_takes_no_writes_is_unavailable_and_nothing_is_lost(
 
 
 async def test_many_commands_at_once_wait_for_a_connection_to_the_store(
-    fresh_store: Store, start_instance: StartInstance, connect: Connect
+    service: Instances, connect: Connect
 ) -> None:
-    instance = await start_instance(fresh_store)
-    one = await connect(instance)
-    clients = [one, *[await connect(instance, one) for _ in range(20)]]
+    one = await connect(service[0])
+    clients = [one, *[await connect(service[0], one) for _ in range(20)]]
 
     async def ask(client: Client) -> None:
         for _ in range(10):
