@@ -143,7 +143,8 @@ class Subscriber:
                 with suppress(*LOST):  # the reader sees it, too, and reconnects
                     await self._subscribe_on(shard, line, [name])
             elif shard not in self._beaten:
-                self._open(self._group, shard)
+                with suppress(RuntimeError):  # all are being given up: the next ones take it along
+                    self._open(self._group, shard)
 
     async def _write_unsubscribe(self, names: Sequence[str]) -> None:
         async with self._writing:
@@ -231,10 +232,11 @@ class Subscriber:
                 self._lines.pop(shard, None)
 
     def _take(self, shard: str, kind: str, name: str, envelope: bytes) -> None:
+        """Take what came. A message behind a gap is not delivered before the lapse is told, which covers it, too."""
         match kind:
             case "message" if name in self._heartbeats:
                 self._beaten[shard].set()
-            case "message":
+            case "message" if not self._gap and name not in self._moved:
                 self._deliver(name, envelope)
             case "subscribe":
                 self._confirm(shard, name)
@@ -290,6 +292,7 @@ class Subscriber:
 
     async def _subscribe_again(self, names: list[str]) -> None:
         """Subscribe to channels whose slot moved, where it is now."""
+        await asyncio.sleep(BACKOFF_SECONDS[0])  # servers hear of a move one after the other
         async with asyncio.timeout(SUBSCRIBE_SECONDS):
             await self._shards.look()
         for name in names:
