@@ -12,10 +12,11 @@ import fnmatch
 import logging
 import re
 import secrets
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import msgpack
@@ -45,18 +46,26 @@ class ChannelLapsed(LlmchatError):
     """The channel may have missed messages: its inbox was full, or the connection to Redis was lost."""
 
 
+@dataclass(slots=True)
+class _Reading:
+    """That one channel gets what one Redis channel carries."""
+
+    waiting: int = 0
+    """how many wait for Redis to confirm it"""
+    confirmed: bool = False
+
+
 class _Inbox:
     """What one channel of this process has not received yet."""
 
     def __init__(self, capacity: int, expiry: float) -> None:
         self.capacity = capacity
-        self.groups: set[str] = set()
-        self.joining: Counter[str] = (
-            Counter()
-        )  # group -> joins that are not confirmed yet; "" is the channel itself
+        self.own = _Reading()  # of what is sent to the channel itself
+        self.groups: dict[str, _Reading] = {}
         self._expiry = expiry
         self._messages: deque[tuple[float, Message]] = deque()
         self._lapsed = False
+        self._ended = False
         self._news = asyncio.Event()
 
     @property
@@ -74,6 +83,12 @@ class _Inbox:
         self._lapsed = True
         self._news.set()
 
+    def end(self) -> None:
+        """Tell each who waits, and whoever comes late, of a lapse."""
+        self._ended = True
+        self.groups.clear()
+        self.lapse()
+
     async def get(self) -> Message:
         while True:
             while self._messages:
@@ -81,7 +96,7 @@ class _Inbox:
                 if asyncio.get_running_loop().time() < deadline:
                     return message
             if self._lapsed:
-                self._lapsed = False
+                self._lapsed = self._ended
                 raise ChannelLapsed("Messages may be missing: read on in the log.")
             self._news.clear()
             await self._news.wait()
@@ -131,8 +146,8 @@ class Broadcaster:
             prefix,
             self._deliver,
             self._lapse,
-            on_loss=on_disconnect or _nothing,
-            on_return=on_reconnect or _nothing,
+            on_loss=partial(_told, on_disconnect),
+            on_return=partial(_told, on_reconnect),
         )
         self._reading = reading
         self._prefix = prefix
@@ -182,17 +197,14 @@ class Broadcaster:
 
         Whoever waits for a message of it is told of a lapse.
         """
-        inbox = self._inboxes.pop(channel, None)
-        if inbox is None:
-            return
-        inbox.lapse()
-        groups = [redis_channel(self._prefix, "group", group) for group in inbox.groups]
-        names = [redis_channel(self._prefix, "channel", channel), *groups]
-        self._subscriber.unsubscribe([name for name in names if self._forget_reader(name, channel)])
+        self._check_loop()
+        inbox = self._inboxes.get(_checked(channel, CHANNEL_NAME, "channel"))
+        if inbox is not None:
+            self._give_back(channel, inbox)
 
     async def send(self, channel: str, message: Message) -> None:
         """Send to one channel. Raises ChannelFull for a full one of this process, Unavailable."""
-        self._check_loop()
+        self._check_open()
         _checked(channel, CHANNEL_NAME, "channel")
         inbox = self._inboxes.get(channel)
         if inbox is not None and inbox.full:
@@ -204,10 +216,10 @@ class Broadcaster:
 
         Raises ChannelLapsed once after messages may have been missed; the next call goes on.
         """
-        self._check_loop()
+        self._check_open()
         _checked(channel, CHANNEL_NAME, "channel")
         inbox = self._inboxes.get(channel)
-        if inbox is None or inbox.joining[""]:
+        if inbox is None or not inbox.own.confirmed:
             inbox = await self._open(channel)
         return await inbox.get()
 
@@ -216,22 +228,22 @@ class Broadcaster:
 
         Raises RuntimeError for a channel that is not of this process, Unavailable.
         """
-        self._check_loop()
+        self._check_open()
         _checked(group, GROUP_NAME, "group")
         inbox = self._own(_checked(channel, CHANNEL_NAME, "channel"))
-        was_in = group in inbox.groups and not inbox.joining[group]
-        inbox.groups.add(group)
-        with self._joining(inbox, group):
+        reading = inbox.groups.setdefault(group, _Reading())
+        with self._waiting(reading) as alone:
             try:
                 await self._read(redis_channel(self._prefix, "group", group), channel)
+                reading.confirmed = True
             except BaseException:
-                if not was_in and inbox.joining[group] == 1:
+                if alone() and inbox.groups.get(group) is reading:
                     self._leave(group, channel, inbox)
                 raise
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Take a channel out of a group. What is not there is no error."""
-        self._check_loop()
+        self._check_open()
         _checked(group, GROUP_NAME, "group")
         inbox = self._inboxes.get(_checked(channel, CHANNEL_NAME, "channel"))
         if inbox is not None and group in inbox.groups:
@@ -239,7 +251,7 @@ class Broadcaster:
 
     async def group_send(self, group: str, message: Message) -> None:
         """Send to every channel in a group, the sender's own included. Raises Unavailable, never ChannelFull."""
-        self._check_loop()
+        self._check_open()
         _checked(group, GROUP_NAME, "group")
         await self._publish(redis_channel(self._prefix, "group", group), message)
 
@@ -248,11 +260,12 @@ class Broadcaster:
 
         Whoever waits for a message is told of a lapse.
         """
+        self._check_loop()
         inboxes = list(self._inboxes.values())
         self._inboxes.clear()
         self._readers.clear()
         for inbox in inboxes:
-            inbox.lapse()
+            inbox.end()
         await self._subscriber.stop()
         await self._shards.close()
         for client in (self._reading, self._commands):
@@ -260,35 +273,44 @@ class Broadcaster:
 
     async def close(self) -> None:
         """End for good."""
+        self._check_loop()
         self._closed = True
         await self.flush()
 
     async def _open(self, channel: str) -> _Inbox:
-        self._check_loop()
+        self._check_open()
         inbox = self._inboxes.get(channel)
         if inbox is None:
             inbox = self._inboxes[channel] = _Inbox(self._capacity_of(channel), self._expiry)
-        with self._joining(inbox, ""):
+        with self._waiting(inbox.own) as alone:
             try:
                 await self._read(redis_channel(self._prefix, "channel", channel), channel)
+                inbox.own.confirmed = True
             except BaseException:
-                if inbox.joining[""] == 1:
-                    await self.close_channel(channel)
+                if alone() and self._inboxes.get(channel) is inbox:
+                    self._give_back(channel, inbox)
                 raise
         return inbox
 
+    def _give_back(self, channel: str, inbox: _Inbox) -> None:
+        del self._inboxes[channel]
+        groups = [redis_channel(self._prefix, "group", group) for group in inbox.groups]
+        names = [redis_channel(self._prefix, "channel", channel), *groups]
+        inbox.end()
+        self._subscriber.unsubscribe([name for name in names if self._forget_reader(name, channel)])
+
+    @staticmethod
     @contextmanager
-    def _joining(self, inbox: _Inbox, group: str) -> Iterator[None]:
-        """Count those who join at once: one that is cancelled takes nothing from another."""
-        inbox.joining[group] += 1
+    def _waiting(reading: _Reading) -> Iterator[Callable[[], bool]]:
+        """Count those who wait at once, and tell whether nobody else does or got it: one that fails takes nothing."""
+        reading.waiting += 1
         try:
-            yield
+            yield lambda: reading.waiting == 1 and not reading.confirmed
         finally:
-            inbox.joining[group] -= 1
-            inbox.joining += Counter()  # without what is 0
+            reading.waiting -= 1
 
     def _leave(self, group: str, channel: str, inbox: _Inbox) -> None:
-        inbox.groups.discard(group)
+        del inbox.groups[group]
         name = redis_channel(self._prefix, "group", group)
         if self._forget_reader(name, channel):
             self._subscriber.unsubscribe([name])
@@ -356,9 +378,12 @@ class Broadcaster:
                 return number
         return self._capacity
 
-    def _check_loop(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("This Broadcaster is closed.")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -390,8 +415,13 @@ def _checked_capacity(capacity: int) -> int:
     return capacity
 
 
-def _nothing() -> None:
-    """What is done on a loss where nothing is asked for."""
+def _told(callback: Callable[[], object] | None) -> None:
+    """Call what is not ours: its failure must not end the connection."""
+    try:
+        if callback is not None:
+            callback()
+    except Exception:
+        log.exception("on_disconnect or on_reconnect failed.")
 
 
 def _connected(hosts: str | Iterable[Any] | None, client: Redis | None) -> tuple[Redis, Redis]:

@@ -12,7 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import MovedError, RedisClusterException, RedisError
@@ -119,6 +119,12 @@ class Subscriber:
         """Close what `stop` has left."""
         await self._shards.close()
 
+    def _doubt(self) -> None:
+        """Have those who subscribe from now on wait for the next connection, also where the last one had it."""
+        for name, confirmed in self._confirmed.items():
+            if confirmed.done():
+                self._confirmed[name] = asyncio.get_running_loop().create_future()
+
     def _let_go(self, name: str) -> None:
         """Let those go on who wait for a subscription that nobody wants any more."""
         confirmed = self._confirmed.pop(name, None)
@@ -179,6 +185,7 @@ class Subscriber:
                 log.exception("The subscriber failed; it begins anew.")
             finally:
                 self._group = None
+            self._doubt()
             wait = min(longest, wait * 2) if self._gap else shortest
             if not self._gap:
                 self._gap = True
@@ -213,15 +220,15 @@ class Subscriber:
                 return name
 
     async def _read(self, shard: str, heartbeat: str) -> None:
+        reading = cast("asyncio.Task[None]", asyncio.current_task())
         async with self._shards.line(shard) as line:
             try:
                 async with self._writing, asyncio.timeout(SUBSCRIBE_SECONDS):
                     wanted = [name for name in self._wanted if self._shards.of(name) == shard]
-                    await self._subscribe_on(
-                        shard, line, [*wanted, heartbeat]
-                    )  # confirmed last: the heartbeat
+                    await self._subscribe_on(shard, line, [*wanted, heartbeat])  # this one is confirmed last
                     self._lines[shard] = line
-                while True:
+                # A client that was given may swallow a cancel, as wait_for does on Python 3.11.
+                while not reading.cancelling():
                     try:
                         kind, name, envelope = await line.read()
                     except MovedError as moved:  # the answer to a subscription
