@@ -13,12 +13,14 @@ import pytest
 from llmchat import connection, errors, events, history, markdown, turn
 from llmchat.keys import TURNS, Keys, group_of_conversation, group_of_session, redis_channel
 from llmchat.settings import VARIABLES, Settings
+from tests.channel_layer import test_construction, test_on_fakeredis, test_on_valkey
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llmchat"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = (ROOT / "README.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+CHANNEL_LAYER = (ROOT / "docs" / "channel-layer.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 
@@ -199,6 +201,41 @@ def test_architecture_names_the_envelope_as_the_script_writes_it() -> None:
     packed = re.findall(r"\\1[67]\d([a-z]+)", script)  # behind each text's length
     kind, value, *names = packed
     assert f'{{{kind}: "{value}", {", ".join(names)}}}' in ARCHITECTURE
+
+
+# The channel layer
+
+
+def rules_told() -> list[int]:
+    """Give the numbers of the rules, as they stand there."""
+    return [int(number) for number in re.findall(r"^(\d+)\. ", CHANNEL_LAYER, re.MULTILINE)]
+
+
+def rules_shown() -> dict[str, set[int]]:
+    """Give each test of the channel layer's suite, and the rules that it names."""
+    return {
+        name: {
+            number for mark in getattr(test, "pytestmark", []) if mark.name == "rule" for number in mark.args
+        }
+        for module in (test_on_fakeredis, test_on_valkey, test_construction)
+        for name, test in vars(module).items()
+        if name.startswith("test_")
+    }
+
+
+def test_channel_layer_numbers_its_rules_one_by_one() -> None:
+    assert rules_told() == list(range(1, len(rules_told()) + 1))
+
+
+def test_channel_layer_has_a_test_for_every_rule_and_a_rule_for_every_test() -> None:
+    shown = rules_shown()
+    assert [name for name, rules in shown.items() if not rules] == []
+    assert set.union(*shown.values()) == set(rules_told())
+
+
+def test_channel_layer_refers_to_no_rule_that_is_not_there() -> None:
+    referred = {int(number) for number in re.findall(r"\brule (\d+)\b", CHANNEL_LAYER)}
+    assert referred <= set(rules_told())
 
 
 # All documents

@@ -34,13 +34,17 @@ def free_port() -> int:
 
 
 class Child:
-    """One process: started, signalled, waited for. `lines` holds what it wrote to stdout and stderr."""
+    """One process: started, signalled, waited for. `lines` holds what it wrote to stdout and stderr.
 
-    def __init__(self, *command: str, env: dict[str, str], folder: Path) -> None:
+    A `reading` one gets what is `write`n to it.
+    """
+
+    def __init__(self, *command: str, env: dict[str, str], folder: Path, reading: bool = False) -> None:
         self.lines: list[str] = []
         self._command = command
         self._env = env
         self._folder = folder
+        self._stdin = asyncio.subprocess.PIPE if reading else asyncio.subprocess.DEVNULL
         self._bell = Bell()
         self._running: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -63,7 +67,7 @@ class Child:
             *self._command,
             env=self._env,
             cwd=self._folder,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=self._stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
@@ -75,6 +79,12 @@ class Child:
         """Send it a signal."""
         assert self._running
         self._running.send_signal(number)
+
+    def write(self, line: str) -> None:
+        """Write a line to its stdin, at once."""
+        assert self._running
+        assert self._running.stdin
+        self._running.stdin.write(f"{line}\n".encode())
 
     async def line(self, text: str, *, seconds: float = 15) -> str:
         """Wait for a line with this text in all it ever wrote."""

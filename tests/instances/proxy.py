@@ -1,4 +1,4 @@
-"""A way to the store on which replies are lost: what was asked is done, and nobody is told."""
+"""A way to the store on which replies are lost, or what is published waits: what was asked is done, and nobody is told."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ class Proxy:
     """Stands before a store. `async with Proxy(store) as proxy:` opens it; `proxy.url` is its address.
 
     A connection breaks where the reply to a command with the bytes `lose` in it should come; None loses nothing.
+    While `flowing` is cleared, nothing is read from the store on connections that have subscribed.
     """
 
     def __init__(self, store: Store) -> None:
         self.lose: bytes | None = None
         self.lost = 0
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         self.url = ""
         self._port = store.port
         self._server: asyncio.Server | None = None
@@ -34,10 +37,10 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        losing = asyncio.Event()
+        losing, subscribed = asyncio.Event(), asyncio.Event()
         passing = [
-            asyncio.create_task(self._pass_commands(reader, store_writer, losing)),
-            asyncio.create_task(self._pass_replies(store_reader, writer, losing)),
+            asyncio.create_task(self._pass_commands(reader, store_writer, losing, subscribed)),
+            asyncio.create_task(self._pass_replies(store_reader, writer, losing, subscribed)),
         ]
         await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
         for task in passing:
@@ -47,18 +50,30 @@ class Proxy:
             each.transport.abort()
 
     async def _pass_commands(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        losing: asyncio.Event,
+        subscribed: asyncio.Event,
     ) -> None:
         while command := await reader.read(READ_BYTES):
             if self.lose is not None and self.lose in command:
                 losing.set()
+            if b"SUBSCRIBE" in command:
+                subscribed.set()
             writer.write(command)
 
     async def _pass_replies(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        losing: asyncio.Event,
+        subscribed: asyncio.Event,
     ) -> None:
         while reply := await reader.read(READ_BYTES):
             if losing.is_set():
                 self.lost += 1
                 return
+            if subscribed.is_set():
+                await self.flowing.wait()
             writer.write(reply)

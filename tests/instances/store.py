@@ -38,6 +38,11 @@ class Store:
         """What the server wrote since it was last started."""
         return self._child.lines if self._child else []
 
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._child is not None and self._child.alive
+
     async def start(self) -> None:
         """Start on the data there is and wait until it serves."""
         options = [part for name, value in self._options.items() for part in (f"--{name}", value)]

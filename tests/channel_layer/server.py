@@ -1,0 +1,112 @@
+"""What a server offers to the tests of the channel layer. A new kind of server is one class and two imports.
+
+A test module of a server imports the rules and defines the fixture `server`, which gives each test a `Service` of its
+own: broadcasters of one prefix that nobody else uses. The server behind may be shared by the tests of the module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, Self
+
+from redis.asyncio import Redis
+
+from llmchat.broadcaster import Broadcaster
+from tests.waiting import eventually
+
+
+class Server(Protocol):
+    """For `rules.py`: what fakeredis can do, too."""
+
+    prefix: str
+
+    def make(self, **options: Any) -> Broadcaster:
+        """Make a broadcaster of its own, as another process has one; it is closed at the end of the test."""
+
+    def client(self) -> Redis:
+        """Make a redis-py client of this server; it is closed at the end of the test."""
+
+    async def publish_raw(self, kind: str, name: str, envelope: bytes) -> None:
+        """Publish to a "group" or a "channel" past every broadcaster: by SPUBLISH on a Cluster."""
+
+    async def subscribers(self, kind: str, name: str) -> int:
+        """Count the connections that Redis has subscribed to a "group" or a "channel"."""
+
+
+class SocketServer(Server, Protocol):
+    """For `connection_rules.py`. What a test stops or freezes, the fixture brings back."""
+
+    url: str
+    """for a child process; a Cluster's and a Sentinel's are redis+cluster:// and redis+sentinel://"""
+    shards: int
+    """how many subscriber connections a broadcaster has: 1, or the primaries of a Cluster"""
+
+    async def connections(self) -> int:
+        """Count all connections to the server; what it counts by is always the same."""
+
+    async def cut(self) -> int:
+        """Cut every subscriber connection of everybody, and tell how many there were."""
+
+    async def stop(self) -> None:
+        """End the server: whoever connects is refused."""
+
+    async def start(self) -> None:
+        """Start it again at the same address, and return when it serves."""
+
+    def freeze(self) -> None:
+        """Have it say nothing, with all connections open."""
+
+    def thaw(self) -> None:
+        """Have it go on."""
+
+
+class Service:
+    """The broadcasters and clients of one test; a Server's class inherits the making and the closing."""
+
+    def __init__(self) -> None:
+        self.prefix = f"layer-{secrets.token_hex(4)}"
+        self._leaving = AsyncExitStack()
+
+    def where(self) -> dict[str, Any]:
+        """Name the server for a Broadcaster: by hosts or client."""
+        raise NotImplementedError
+
+    def connect(self) -> Redis:
+        """Make a redis-py client."""
+        raise NotImplementedError
+
+    def make(self, **options: Any) -> Broadcaster:
+        place = {} if {"hosts", "client"} & options.keys() else self.where()
+        broadcaster = Broadcaster(**({"prefix": self.prefix} | place | options))
+        self._leaving.push_async_callback(close, broadcaster)
+        return broadcaster
+
+    def client(self) -> Redis:
+        client = self.connect()
+        self._leaving.push_async_callback(client.aclose)
+        return client
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._leaving.aclose()
+
+
+async def close(broadcaster: Broadcaster) -> None:
+    """Close a broadcaster, or fail: a deadline by cancelling may be lost in what hangs."""
+    closing = asyncio.create_task(broadcaster.close())
+    await asyncio.wait({closing}, timeout=10)
+    assert closing.done(), "a broadcaster does not close"
+    await closing
+
+
+async def until_subscribed(server: Server, kind: str, name: str, count: int) -> None:
+    """Wait until Redis has so many subscribers of a group or a channel."""
+
+    async def has() -> bool:
+        return await server.subscribers(kind, name) == count
+
+    await eventually(has, seconds=10, what=f"the {kind} {name} has {count} subscribers")
