@@ -144,7 +144,7 @@ export class Chat {
     list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
     pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
-    pill.addEventListener("pill", ({ detail }) => this.#say(detail));
+    pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
     model?.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("keydown", (event) => this.#shortcut(event, sidebar));
@@ -315,6 +315,7 @@ export class Chat {
     anywhere("message.accepted", (event) => this.#accepted(event));
     anywhere("conversation.updated", (event) => this.#updated(event.conversation));
     anywhere("conversation.deleted", (event) => this.#deleted(event.conversation));
+    anywhere("session.ready", () => this.#greeted());
     anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
     anywhere("refused", (error) => this.#refused(error));
@@ -389,6 +390,12 @@ export class Chat {
     } else if (!this.#storeAway) this.#tell(error.detail);
   }
 
+  // A new connection is told right after this where the store is away.
+  #greeted() {
+    this.#storeAway = false;
+    this.#parts.pill.showStore({ available: true });
+  }
+
   #showStore(event) {
     this.#storeAway = !event.available;
     this.#parts.pill.showStore(event);
@@ -422,6 +429,11 @@ export class Chat {
 
   #say(words) {
     document.querySelector("[role=status]").textContent = words;
+  }
+
+  // All is well again: only what was said of the connection goes.
+  #sayOfConnection({ words, before }) {
+    if (words || document.querySelector("[role=status]").textContent === before) this.#say(words);
   }
 
   #alarm(words) {

@@ -1,5 +1,5 @@
 // Says in few words that the connection is gone and what happens about it; shows nothing while all is well.
-// Event: `retry-now`. It does not know the socket.
+// Events: `retry-now`, `pill` (detail: {words, before}, without the seconds that count down). It does not know the socket.
 
 const PATIENCE_MILLISECONDS = 1000;
 const MANY_FAILURES = 5;
@@ -10,9 +10,10 @@ class ConnectionPill extends HTMLElement {
   #button;
   #state = { state: "connected" };
   #store = ""; // words while the server has lost its store
-  #since = 0;
+  #shown = "well"; // the kind that is shown
+  #since = 0; // when it ceased to be true
   #ticking = 0;
-  #told = ""; // the last words, without the seconds that count down
+  #told = "";
 
   connectedCallback() {
     this.#words = this.querySelector(".words");
@@ -22,14 +23,7 @@ class ConnectionPill extends HTMLElement {
 
   /** Take the socket's state: {state, failures, retryAt, cause}. */
   show(state) {
-    if (state.state === "connected") this.#since = 0;
-    else {
-      this.#since ||= Date.now();
-      this.#store = "";
-    }
     this.#state = state;
-    clearInterval(this.#ticking);
-    if (this.#since) this.#ticking = setInterval(() => this.#update(), 250);
     this.#update();
   }
 
@@ -39,23 +33,41 @@ class ConnectionPill extends HTMLElement {
     this.#update();
   }
 
+  // Without a connection nothing is known of the store.
+  get #kind() {
+    const { state } = this.#state;
+    if (["signed-out", "refused"].includes(state)) return "over";
+    if (state !== "connected") return "lost";
+    return this.#store ? "away" : "well";
+  }
+
+  // What lasts less than a second is not shown: no short drop, and no connection that is closed at once.
   #update() {
+    const kind = this.#kind;
+    this.#since = kind === this.#shown ? 0 : this.#since || Date.now();
+    const settled = !this.#since || kind === "over" || Date.now() - this.#since >= PATIENCE_MILLISECONDS;
+    clearTimeout(this.#ticking);
+    if (!settled || kind === "lost") this.#ticking = setTimeout(() => this.#update(), 250);
+    if (settled) this.#render(kind);
+  }
+
+  #render(kind) {
     const { state, failures, cause } = this.#state;
-    const patient = ["lost", "restarting", "connecting"].includes(state) && Date.now() - this.#since < PATIENCE_MILLISECONDS;
-    const connected = patient || state === "connected";
-    const shown = connected && this.#store ? "away" : patient ? "connected" : state;
-    const stuck = (failures >= MANY_FAILURES && !["connected", "signed-out"].includes(state)) || state === "refused";
+    const stuck = (kind === "lost" && failures >= MANY_FAILURES) || state === "refused";
+    const words = { well: "", away: this.#store }[kind] ?? this.#say(state, stuck && cause);
+    this.#shown = kind;
+    this.#since = 0;
     this.#button.hidden = !stuck || !navigator.onLine;
-    const words = connected ? this.#store : this.#say(state, stuck && cause);
     if (this.#words.textContent !== words) this.#words.textContent = words;
-    this.dataset.state = shown;
+    this.dataset.state = kind === "away" ? kind : state;
     this.#tell(words.replace(SECONDS, ""));
   }
 
   #tell(words) {
-    if (this.#told === words) return;
+    const before = this.#told;
+    if (words === before) return;
     this.#told = words;
-    this.dispatchEvent(new CustomEvent("pill", { bubbles: true, detail: words }));
+    this.dispatchEvent(new CustomEvent("pill", { bubbles: true, detail: { words, before } }));
   }
 
   #say(state, cause) {
