@@ -18,6 +18,11 @@ function byteLength(command) {
   return new TextEncoder().encode(JSON.stringify(command)).length;
 }
 
+/** Others ask the same server again: not all in one moment. */
+function againMilliseconds(tries) {
+  return ASK_AGAIN_MILLISECONDS * 2 ** Math.min(tries, DOUBLINGS) * (0.75 + Math.random() / 2);
+}
+
 export class Refused extends Error {
   constructor({ code, detail }) {
     super(detail);
@@ -26,6 +31,7 @@ export class Refused extends Error {
 }
 
 const ASK_AGAIN_MILLISECONDS = 1500;
+const DOUBLINGS = 3; // of the time until it is asked again
 const FRAME_BYTES = 64 * 1024;
 const TOO_LONG = { code: "too_long", detail: "This is too long to be sent. Make it shorter." };
 const KEPT = { code: "unavailable", detail: "The store is away. Your message is kept here and sent when it is back." };
@@ -35,7 +41,7 @@ const LOST = { code: "lost", detail: "There is no connection right now." };
 export class Wire extends EventTarget {
   #socket;
   #answers = new Answers();
-  #places = new Map(); // conversation id -> {at, asked, again}: what is open here, whether and when a new start is asked for
+  #places = new Map(); // conversation id -> {at, asked, again, tries}: what is open here, whether and when a new start is asked for
   #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
   #unsent = new Map(); // command id -> {command, attempts, again}: a prompt that nobody accepted yet, and when it is repeated
   #early = new Map(); // conversation id -> events that came before we knew that the conversation is ours
@@ -51,7 +57,7 @@ export class Wire extends EventTarget {
   /** Follow a conversation: from the place `at` that is already shown, or from a snapshot. */
   open(conversation, at = null) {
     clearTimeout(this.#places.get(conversation)?.again);
-    this.#places.set(conversation, { at, asked: true });
+    this.#places.set(conversation, { at, asked: true, tries: 0 });
     this.#askPlace(conversation);
   }
 
@@ -159,13 +165,20 @@ export class Wire extends EventTarget {
   #askPlaceLater(conversation) {
     const place = this.#places.get(conversation);
     clearTimeout(place.again);
-    place.again = setTimeout(() => this.#places.get(conversation) === place && this.#askPlace(conversation), ASK_AGAIN_MILLISECONDS);
+    const ask = () => this.#places.get(conversation) === place && this.#askPlace(conversation);
+    place.again = setTimeout(ask, againMilliseconds(place.tries++));
   }
 
   #resume() {
     for (const conversation of this.#places.keys()) this.#askPlace(conversation);
     for (const id of this.#unsent.keys()) this.#sendUnsent(id);
     this.#emit("ready", {});
+  }
+
+  // The store is back: what waits to be asked again does not wait longer.
+  #askWaiting() {
+    for (const [conversation, { tries }] of this.#places) if (tries > 0) this.#askPlace(conversation);
+    for (const id of this.#unsent.keys()) this.#sendUnsent(id);
   }
 
   #lost() {
@@ -190,6 +203,7 @@ export class Wire extends EventTarget {
 
   #unplaced(frame) {
     if (frame.type === "conversation.deleted") this.#places.delete(frame.conversation);
+    if (frame.type === "session.store" && frame.available) this.#askWaiting();
     this.#settle(frame);
     this.#emit(frame.type, frame);
   }
@@ -197,7 +211,7 @@ export class Wire extends EventTarget {
   #snapshot(frame) {
     this.#settle(frame);
     if (!this.#places.has(frame.conversation)) return;
-    this.#places.set(frame.conversation, { at: frame.at, asked: false });
+    this.#places.set(frame.conversation, { at: frame.at, asked: false, tries: 0 });
     const running = frame.messages.find((message) => message.id === frame.running);
     if (running) this.#answers.start(running.id, running.text);
     this.#emit(frame.type, frame);
@@ -208,6 +222,7 @@ export class Wire extends EventTarget {
     const place = this.#places.get(frame.conversation);
     if (!place) return;
     place.asked = false;
+    place.tries = 0;
     const caughtUp = place.at?.epoch === frame.at.epoch && place.at.offset >= frame.at.offset;
     if (!caughtUp) this.open(frame.conversation);
   }
@@ -218,7 +233,7 @@ export class Wire extends EventTarget {
     const early = this.#early.get(frame.conversation) ?? [];
     this.#early.delete(frame.conversation);
     const known = this.#places.has(frame.conversation);
-    if (!known) this.#places.set(frame.conversation, { at: { ...frame.at, offset: frame.at.offset - 1 }, asked: false });
+    if (!known) this.#places.set(frame.conversation, { at: { ...frame.at, offset: frame.at.offset - 1 }, asked: false, tries: 0 });
     this.#emit(frame.type, frame);
     this.#settle(frame);
     if (!known && again && this.#places.has(frame.conversation)) this.#askPlace(frame.conversation);
@@ -242,7 +257,7 @@ export class Wire extends EventTarget {
     const unsent = this.#unsent.get(id);
     if (unsent.attempts === 1) this.#emit("refused", new Refused(KEPT));
     clearTimeout(unsent.again);
-    unsent.again = setTimeout(() => this.#unsent.has(id) && this.#sendUnsent(id), ASK_AGAIN_MILLISECONDS);
+    unsent.again = setTimeout(() => this.#unsent.has(id) && this.#sendUnsent(id), againMilliseconds(unsent.attempts - 1));
   }
 
   #placed(event) {
