@@ -76,7 +76,8 @@ def connect_like(client: Redis, *, connections: int = 50) -> Redis:
         nodes = [(str(node.host), int(node.port)) for node in cluster.startup_nodes]
         return _cluster(nodes, connections, Retry(NoBackoff(), 0), ssl=tls, **options)
     pool = client.connection_pool
-    options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0), "socket_timeout": None, "protocol": 2}
+    options = {key: value for key, value in pool.connection_kwargs.items() if not key.startswith(OF_RESP3)}
+    options |= {"retry": Retry(NoBackoff(), 0), "socket_timeout": None, "protocol": 2}
     if isinstance(pool, SentinelConnectionPool):
         del options["connection_pool"]
         options |= {"connection_class": pool.connection_class}
@@ -84,6 +85,8 @@ def connect_like(client: Redis, *, connections: int = 50) -> Redis:
     return Redis.from_pool(waiting_pool(connections, connection_class=pool.connection_class, **options))
 
 
+OF_RESP3 = ("maint_notifications", "orig_")
+"""What redis-py puts into the options of connections that speak RESP3; ours speak RESP2."""
 NOT_OF_A_CLUSTER = {
     "connection_class",
     "max_connections",

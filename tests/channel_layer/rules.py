@@ -844,6 +844,7 @@ async def test_receives_that_time_out_or_are_cancelled_all_the_time_lose_nothing
     async def send_all() -> None:
         nonlocal sent
         while tries < 1000:
+            await turns(1)  # a fake server answers without one
             await two.group_send("g", {"n": sent})
             sent += 1
             await turns(1)  # fakeredis answers at once

@@ -110,6 +110,10 @@ class Cluster:
         """Start a killed node on the data and the part that it had. `settled` waits for the others."""
         await self._nodes[port].start()
 
+    def alive(self, port: int) -> bool:
+        """Tell whether a node's process is there."""
+        return self._nodes[port].alive
+
     def freeze(self, port: int) -> None:
         """SIGSTOP: connections stay open, nobody answers; after two seconds the others take it for dead."""
         self._nodes[port].freeze()

@@ -124,6 +124,11 @@ class Sentinels:
         async with self.store(await self.master_port()) as redis:
             yield redis
 
+    @property
+    def stores(self) -> list[Node]:
+        """The stores, whatever each is now."""
+        return list(self._stores.values())
+
     def store(self, port: int) -> Redis:
         """Return a plain connection to one store. `async with` closes it."""
         return self._stores[port].client()
