@@ -65,8 +65,7 @@ async def turns(count: int) -> None:
 def gaps(found: list[Any]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Give the gaps in the numbers received, (last before, first after): those told by a lapse, and those not.
 
-    A lapse tells of what is missing between the last message before it and itself; in a Cluster it may come behind
-    the first messages after the gap.
+    A lapse tells of what is missing between the last message before it and the first behind it.
     """
     told, untold = [], []
     before = -1
@@ -75,6 +74,6 @@ def gaps(found: list[Any]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]
             continue
         if message["n"] != before + 1:
             last = max((place for place in range(at) if found[place] != "lapsed"), default=-1)
-            (told if "lapsed" in found[last + 1 :] else untold).append((before, message["n"]))
+            (told if "lapsed" in found[last + 1 : at] else untold).append((before, message["n"]))
         before = message["n"]
     return told, untold
