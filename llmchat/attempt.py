@@ -144,7 +144,13 @@ class Attempt:
         )
         await _persist(
             lambda: self._history.finish(
-                self._conversation, self._lease.fence, self._count, answer.record(ended), calibration, ended
+                self._conversation,
+                self._lease.fence,
+                answer.attempt,
+                self._count,
+                answer.record(ended),
+                calibration,
+                ended,
             )
         )
 
@@ -214,7 +220,7 @@ class Attempt:
         self._count += 1
         while True:
             try:
-                stop_wanted = await self._append(delta)
+                stop_wanted = await self._append(answer.attempt, delta)
                 break
             except Behind:
                 await self._recover(answer, delta)
@@ -225,12 +231,11 @@ class Attempt:
         """Put back what the store has lost of what was said before a delta."""
         log.warning("The store has lost some of an answer; it is put back.")
         text, reasoning = answer.before(delta)
-        attempt = answer.started().attempt
         await _persist(
             lambda: self._history.recover(
                 self._conversation,
                 self._lease.fence,
-                attempt,
+                answer.attempt,
                 self._count - 1,
                 answer.record(),
                 text,
@@ -238,12 +243,13 @@ class Attempt:
             )
         )
 
-    async def _append(self, delta: CompletionDelta) -> bool:
+    async def _append(self, attempt: int, delta: CompletionDelta) -> bool:
         return await _persist(
             lambda: self._history.append(
                 self._conversation,
                 self._lease.fence,
                 self.turn.answer,
+                attempt,
                 self._count,
                 delta.text,
                 delta.reasoning or "",

@@ -267,9 +267,10 @@ class Broadcaster:
         for inbox in inboxes:
             inbox.end()
         await self._subscriber.stop()
-        await self._shards.close()
-        for client in (self._reading, self._commands):
-            await client.aclose()
+        closing = (self._reading.aclose(), self._commands.aclose())
+        for failed in await asyncio.gather(*closing, return_exceptions=True):
+            if failed is not None:
+                log.debug("A connection did not close in order: %s", failed)
 
     async def close(self) -> None:
         """End for good."""

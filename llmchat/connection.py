@@ -247,7 +247,8 @@ class Connection:
         finally:
             self._count_waiting(-self._waiting)
             await self._meter.settle()
-            await self._broadcaster.close_channel(self._channel)
+            if self._channel:
+                await self._broadcaster.close_channel(self._channel)
         await close(self._socket, closing)
 
     async def _join_session(self) -> None:

@@ -237,7 +237,15 @@ class History:
         )  # fmt: skip
 
     async def append(
-        self, conversation: str, fence: str, answer: str, count: int, text: str, reasoning: str, delta: Event
+        self,
+        conversation: str,
+        fence: str,
+        answer: str,
+        attempt: int,
+        count: int,
+        text: str,
+        reasoning: str,
+        delta: Event,
     ) -> bool:
         """Place the turn's `count`th completion.delta. Tells whether a stop is wanted.
 
@@ -247,7 +255,7 @@ class History:
         return _stop_wanted(
             await self._append(
                 [keys.conversation, keys.log, keys.turn, keys.text, keys.reasoning, keys.fence],
-                *(fence, answer, count, text, reasoning, *self._placing(delta, keys.channel)),
+                *(fence, answer, attempt, count, text, reasoning, *self._placing(delta, keys.channel)),
             )
         )
 
@@ -276,6 +284,7 @@ class History:
         self,
         conversation: str,
         fence: str,
+        attempt: int,
         count: int,
         record: dict[str, Any],
         calibration: float | None,
@@ -288,7 +297,7 @@ class History:
             await self._finish(
                 [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
                  keys.fence],
-                *(fence, record["id"], count, _json(without), record.get("reasoning", ""), timestamp()),
+                *(fence, record["id"], attempt, count, _json(without), record.get("reasoning", ""), timestamp()),
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )
         )  # fmt: skip

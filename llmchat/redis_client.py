@@ -17,7 +17,6 @@ from redis.asyncio import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
-from redis.asyncio.cluster import ClusterNode, ClusterPipeline
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -25,12 +24,12 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.exceptions import (
     AskError,
     ClusterError,
-    RedisClusterException,
     RedisError,
     ResponseError,
     TryAgainError,
 )
 
+from llmchat.cluster import ANSWER_SECONDS, Cluster
 from llmchat.errors import SettingsError, Unavailable
 from llmchat.redis_url import RedisUrl
 
@@ -38,8 +37,8 @@ CONNECT_SECONDS = 2.0
 """For a connection, and for a place in the pool."""
 REQUEST_SECONDS = 1.7
 """For one use of Redis, retries included: a client is told within 2 s that it is away."""
-NODE_SECONDS = 0.8
-"""For one answer of a Cluster's node or a Sentinel: then another is asked."""
+SENTINEL_SECONDS = 0.7
+"""For one answer of a Sentinel: then another is asked."""
 REFUSALS = (
     "OOM",
     "command not allowed when used memory",
@@ -61,44 +60,39 @@ def connect(url: str | RedisUrl, *, connections: int = 50, retries: int = 1) -> 
 
     Of a Cluster, the client offers the same commands. Raises SettingsError for a URL of another form.
     """
-    retry = Retry(ConstantBackoff(0.05), retries) if retries else Retry(NoBackoff(), 0)
-    return _client(_parsed(url), connections, retry)
+    return _client(_parsed(url), connections, retries)
 
 
-def connect_like(client: Redis, *, connections: int = 50) -> Redis:
+def connect_like(client: Redis | RedisCluster, *, connections: int = 50) -> Redis:
     """Make a client for what another one is connected to, without retries, and with connections of its own."""
-    cluster = as_cluster(client)
-    if cluster is not None:
+    given: Any = client
+    if isinstance(given, Cluster):
+        return cast(Redis, Cluster(given.hosts, given.node, retries=0))
+    if isinstance(given, RedisCluster):
+        hosts = [(str(node.host), int(node.port)) for node in given.startup_nodes]
         options = {
-            key: value for key, value in cluster.connection_kwargs.items() if key not in NOT_OF_A_CLUSTER
+            name: given.connection_kwargs[name] for name in OF_A_LOGIN if name in given.connection_kwargs
         }
-        tls = issubclass(cluster.connection_kwargs["connection_class"], SSLConnection)
-        nodes = [(str(node.host), int(node.port)) for node in cluster.startup_nodes]
-        return _cluster(nodes, connections, Retry(NoBackoff(), 0), ssl=tls, **options)
-    pool = client.connection_pool
+        options |= {name: value for name, value in given.connection_kwargs.items() if name.startswith("ssl_")}
+        return _cluster(hosts, given.connection_kwargs["connection_class"], connections, retries=0, **options)
+    pool = given.connection_pool
     options = {key: value for key, value in pool.connection_kwargs.items() if not key.startswith(OF_RESP3)}
-    options |= {"retry": Retry(NoBackoff(), 0), "socket_timeout": None, "protocol": 2}
+    options |= {"retry": _retry(0), "socket_timeout": None, "protocol": 2}
     if isinstance(pool, SentinelConnectionPool):
         del options["connection_pool"]
         options |= {"connection_class": pool.connection_class}
         return Redis.from_pool(_sentinel_pool(pool.service_name, pool.sentinel_manager, connections, options))
-    return Redis.from_pool(waiting_pool(connections, connection_class=pool.connection_class, **options))
+    return Redis.from_pool(_pool(connections, connection_class=pool.connection_class, **options))
 
 
+OF_A_LOGIN = ("username", "password", "credential_provider")
 OF_RESP3 = ("maint_notifications", "orig_")
 """What redis-py puts into the options of connections that speak RESP3; ours speak RESP2."""
-NOT_OF_A_CLUSTER = {
-    "connection_class",
-    "max_connections",
-    "driver_info",
-    "response_callbacks",
-    "himport_registry",
-}
 
 
-def as_cluster(client: Any) -> RedisCluster | None:
+def as_cluster(client: Any) -> Cluster | None:
     """Give the client as one of a Cluster, None where it is none. In a Cluster pub/sub is sharded."""
-    return client if isinstance(client, RedisCluster) else None
+    return client if isinstance(client, Cluster) else None
 
 
 def place_of(url: str) -> str:
@@ -109,10 +103,7 @@ def place_of(url: str) -> str:
 async def told_by_servers(client: Redis) -> list[dict[str, Any]]:
     """Ask every server that takes writes what it tells of itself (INFO)."""
     cluster = as_cluster(client)
-    if cluster is not None:
-        told: dict[str, Any] = await cluster.info(target_nodes=RedisCluster.PRIMARIES)
-        return [told] if "redis_version" in told else list(told.values())
-    return [await client.info()]
+    return [await client.info()] if cluster is None else await cluster.infos()
 
 
 def _parsed(url: str | RedisUrl) -> RedisUrl:
@@ -124,46 +115,88 @@ def _parsed(url: str | RedisUrl) -> RedisUrl:
         raise SettingsError(f"REDIS_URL: {error}") from None
 
 
-def _client(url: RedisUrl, connections: int, retry: Retry) -> Redis:
+def _client(url: RedisUrl, connections: int, retries: int) -> Redis:
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         path = (url.tls or {}).get(name)
         if path is not None and not Path(path).is_file():
             raise SettingsError(f"REDIS_URL: {name} names {path}, which is no file that can be read")
     options = {**url.login, **(url.tls or {})}
+    kind: type[Connection] = Connection if url.tls is None else SSLConnection
     if url.kind == "cluster":
-        return _cluster(list(url.hosts), connections, retry, ssl=url.tls is not None, **options)
+        return _cluster(list(url.hosts), kind, connections, retries, **options)
     options |= {
-        "retry": retry,
+        "retry": _retry(retries),
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_SECONDS,
         "protocol": 2,
     }
     if url.kind == "sentinel":
-        tls = {} if url.tls is None else {"ssl": True, **url.tls}
-        once = {
-            "socket_timeout": NODE_SECONDS,
-            "socket_connect_timeout": NODE_SECONDS,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        sentinels: Any = Sentinel(  # type: ignore[no-untyped-call]
-            list(url.hosts), sentinel_kwargs={**once, **url.sentinel_login, **tls}
-        )
+        sentinels = _sentinels(url)
         options |= {"ssl": url.tls is not None}
         return _ByItsSentinels.from_pool(_sentinel_pool(url.service, sentinels, connections, options))
     if url.kind == "socket":
         return Redis.from_pool(
-            waiting_pool(connections, connection_class=UnixDomainSocketConnection, path=url.path, **options)
+            _pool(connections, connection_class=UnixDomainSocketConnection, path=url.path, **options)
         )
     ((host, port),) = url.hosts
-    kind = Connection if url.tls is None else SSLConnection
-    return Redis.from_pool(waiting_pool(connections, connection_class=kind, host=host, port=port, **options))
+    return Redis.from_pool(_pool(connections, connection_class=kind, host=host, port=port, **options))
 
 
-def waiting_pool(connections: int, **options: Any) -> ConnectionPool:
-    """Make a pool that waits for a free connection, rather than to raise."""
+def _retry(times: int) -> Retry:
+    return Retry(ConstantBackoff(0.05), times) if times else Retry(NoBackoff(), 0)
+
+
+def _pool(connections: int, **options: Any) -> ConnectionPool:
     # Without a socket_timeout: it makes redis-py use wait_for, which swallows a cancel on Python 3.11.
     # `available` limits.
     return BlockingConnectionPool(max_connections=connections, timeout=CONNECT_SECONDS, **options)
+
+
+def _cluster(
+    hosts: list[tuple[str, int]], kind: type[Connection], connections: int, retries: int, **options: Any
+) -> Redis:
+    """Make the client of a Cluster, which has the commands of the others as far as they name a key."""
+    options |= {
+        "socket_timeout": None,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "protocol": 2,
+        "retry": _retry(0),
+    }
+
+    def node(host: str, port: int) -> Redis:
+        return Redis.from_pool(_pool(connections, connection_class=kind, host=host, port=port, **options))
+
+    return cast(Redis, Cluster(hosts, node, retries=retries))
+
+
+def _sentinels(url: RedisUrl) -> Sentinel:
+    options = {
+        "socket_timeout": SENTINEL_SECONDS,
+        "socket_connect_timeout": SENTINEL_SECONDS,
+        "retry": _retry(0),
+    }
+    options |= {**url.sentinel_login, **({} if url.tls is None else {"ssl": True, **url.tls})}
+    sentinels: Any = Sentinel(list(url.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    for (
+        client
+    ) in sentinels.sentinels:  # redis-py asks one after the other, and has no deadline of its own for each
+        client.connection_pool.connection_class = _Asking if url.tls is None else _AskingByTls
+    return cast(Sentinel, sentinels)
+
+
+class _Asking(Connection):
+    """A connection with a deadline for answers and none for writing, which `available` limits: see `_pool`."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        seconds, self.socket_timeout = self.socket_timeout, None
+        try:
+            await super().send_packed_command(command, check_health)
+        finally:
+            self.socket_timeout = seconds
+
+
+class _AskingByTls(_Asking, SSLConnection):
+    """The same over TLS."""
 
 
 class _WaitingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -191,46 +224,13 @@ def _sentinel_pool(
     )
 
 
-class _WaitingCluster(RedisCluster):
-    """A Cluster's client that waits for a free connection, rather than to raise."""
-
-    def __init__(self, *, places: int, **options: Any) -> None:
-        super().__init__(max_connections=2 * places, **options)
-        self.places = asyncio.Semaphore(places)
-        self.pipelines = asyncio.Semaphore(places)  # of their own: a redirected one executes commands
-
-    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        async with self.places:
-            return await super().execute_command(*args, **kwargs)
-
-    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
-        return _WaitingPipeline(self, transaction)  # type: ignore[abstract]
-
-
-class _WaitingPipeline(ClusterPipeline):
-    async def execute(self, raise_on_error: bool = True, allow_redirections: bool = True) -> list[Any]:
-        async with cast(_WaitingCluster, self.cluster_client).pipelines:
-            return await super().execute(raise_on_error, allow_redirections)
-
-
-def _cluster(nodes: list[tuple[str, int]], connections: int, retry: Retry, **options: Any) -> Redis:
-    limits = {"socket_timeout": NODE_SECONDS, "socket_connect_timeout": NODE_SECONDS, "protocol": 2}
-    cluster = _WaitingCluster(
-        places=connections,
-        startup_nodes=[ClusterNode(host, port) for host, port in nodes],
-        retry=retry,
-        **(options | limits),
-    )
-    return cast(Redis, cluster)
-
-
 @asynccontextmanager
 async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
     """Turn every way in which Redis fails us, and `seconds` without an answer, into Unavailable."""
     try:
         async with asyncio.timeout(seconds):
             yield
-    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+    except (RedisError, OSError, TimeoutError) as error:
         if isinstance(error, ResponseError) and not (
             isinstance(error, STATES) or str(error).startswith(REFUSALS)
         ):

@@ -136,7 +136,10 @@ def _query(query: str, kind: str, tls: bool) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:
-            raise ValueError(f"{name:.40} is not known here; known are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"what stands behind the ? is not known here; known are {', '.join(sorted(known))} "
+                "(in a password, ? is written as %3F)"
+            )
         if name in TLS_CHOICES and value.lower() not in TLS_CHOICES[name]:
             raise ValueError(f"{name} must be one of {', '.join(TLS_CHOICES[name])}")
         if name == "db" and not re.fullmatch(r"\d{1,9}", value, re.ASCII):

@@ -7,13 +7,10 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.crc import key_slot
 
-from llmchat.redis_client import as_cluster, waiting_pool
+from llmchat.redis_client import as_cluster
 
 
 class Line:
@@ -50,7 +47,6 @@ class Shards:
     def __init__(self, client: Redis) -> None:
         self._cluster = as_cluster(client)
         self._client = client
-        self._pools: dict[str, ConnectionPool] = {}
 
     @property
     def sharded(self) -> bool:
@@ -60,31 +56,22 @@ class Shards:
     async def look(self) -> None:
         """Learn which there are now. Raises what redis-py does."""
         if self._cluster is not None:
-            await self._cluster.initialize()
-            await self._cluster.nodes_manager.initialize()
+            await self._cluster.look()
 
     def all(self) -> list[str]:
-        """Name those that own slots."""
-        if self._cluster is None:
-            return [""]
-        return sorted({nodes[0].name for nodes in self._cluster.nodes_manager.slots_cache.values()})
+        """Name those that carry any channel."""
+        return [""] if self._cluster is None else self._cluster.owners()
 
     def of(self, channel: str) -> str:
-        """Name the one that carries a channel. Raises LookupError where it is not known."""
-        if self._cluster is None:
-            return ""
-        return str(self._cluster.nodes_manager.slots_cache[self.slot_of(channel)][0].name)
-
-    @staticmethod
-    def slot_of(channel: str) -> int:
-        """Tell the slot of a channel in a Cluster."""
-        return int(key_slot(channel.encode()))
+        """Name the one that carries a channel. Raises RedisError where nobody is known to."""
+        return "" if self._cluster is None else self._cluster.owner(channel)
 
     @asynccontextmanager
     async def line(self, name: str) -> AsyncIterator[Line]:
         """Connect to one for subscriptions. Raises what redis-py does."""
-        pool = self._client.connection_pool if self._cluster is None else self._pool_of(name)
-        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        client = self._client if self._cluster is None else self._cluster.at(name)
+        pool: Any = client.connection_pool
+        connection: Any = await pool.get_connection()
         try:
             yield Line(connection, "S" if self.sharded else "")
         finally:
@@ -92,21 +79,3 @@ class Shards:
                 await connection.disconnect(nowait=True)
             finally:
                 await pool.release(connection)
-
-    def _pool_of(self, name: str) -> ConnectionPool:
-        assert self._cluster is not None  # noqa: S101 - for the types
-        if name not in self._pools:
-            node = self._cluster.nodes_manager.nodes_cache[name]
-            options = {
-                key: value for key, value in node.connection_kwargs.items() if key != "max_connections"
-            }
-            options |= {"socket_timeout": None, "retry": Retry(NoBackoff(), 0)}
-            options |= {"host": node.host, "port": node.port}
-            self._pools[name] = waiting_pool(2, connection_class=node.connection_class, **options)
-        return self._pools[name]
-
-    async def close(self) -> None:
-        """Close the connections made here."""
-        pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            await pool.aclose()

@@ -10,13 +10,14 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import MovedError, RedisClusterException, RedisError
+from redis.exceptions import MovedError, RedisError
 
+from llmchat.cluster import slot_of
 from llmchat.errors import Unavailable
 from llmchat.keys import redis_channel
 from llmchat.redis_client import available, said_by
@@ -27,7 +28,7 @@ SUBSCRIBE_SECONDS = 1.8
 HEARTBEAT_SECONDS = 1.25
 """Between heartbeats; a connection on which two in a row did not arrive is given up."""
 BACKOFF_SECONDS = (0.05, 0.8)
-LOST = (RedisError, RedisClusterException, OSError, TimeoutError)
+LOST = (RedisError, OSError, TimeoutError)
 
 log = logging.getLogger(__name__)
 
@@ -109,15 +110,13 @@ class Subscriber:
         ending = {*self._writes, *([task] if task is not None else [])}
         for each in ending:
             each.cancel()
-        if ending:
-            await asyncio.wait(ending)
+        # All is as at first before the first await: whoever subscribes meanwhile begins anew, beside what ends.
+        self._group = None
         self._gap = False
         self.lost.clear()
         self.ready.clear()
-
-    async def close(self) -> None:
-        """Close what `stop` has left."""
-        await self._shards.close()
+        if ending:
+            await asyncio.wait(ending)
 
     def _doubt(self) -> None:
         """Have those who subscribe from now on wait for the next connection, also where the last one had it."""
@@ -140,20 +139,19 @@ class Subscriber:
 
     async def _write_subscribe(self, name: str) -> None:
         """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
-        async with self._writing:
+        async with self._turn_to_write():
             if name not in self._wanted or self._group is None:
                 return
             shard = self._shards.of(name)
             line = self._lines.get(shard)
             if line is not None:
-                with suppress(*LOST):  # the reader sees it, too, and reconnects
-                    await self._subscribe_on(shard, line, [name])
+                await self._subscribe_on(shard, line, [name])
             elif shard not in self._beaten:
                 with suppress(RuntimeError):  # all are being given up: the next ones take it along
                     self._open(self._group, shard)
 
     async def _write_unsubscribe(self, names: Sequence[str]) -> None:
-        async with self._writing:
+        async with self._turn_to_write():
             for name in names:
                 if name in self._wanted or self._group is None:
                     continue
@@ -161,8 +159,14 @@ class Subscriber:
                 line = self._lines.get(shard)
                 if line is not None:
                     self._leaving[shard, name] += 1
-                    with suppress(*LOST):
-                        await line.unsubscribe(name)
+                    await line.unsubscribe(name)
+
+    @asynccontextmanager
+    async def _turn_to_write(self) -> AsyncIterator[None]:
+        """Write alone, and not for ever: what fails, or is not taken, the reader or the heartbeat sees, too."""
+        with suppress(*LOST):
+            async with asyncio.timeout(SUBSCRIBE_SECONDS), self._writing:
+                yield
 
     async def _subscribe_on(self, shard: str, line: Line, names: Sequence[str]) -> None:
         self._unconfirmed.update((shard, name) for name in names)
@@ -183,8 +187,9 @@ class Subscriber:
                     log.warning("Lost the subscriber connection to Redis: %s", _causes(lost))
             except* Exception:
                 log.exception("The subscriber failed; it begins anew.")
-            finally:
-                self._group = None
+            if self._task is not asyncio.current_task():
+                return  # stopped: others may have begun
+            self._group = None
             self._doubt()
             wait = min(longest, wait * 2) if self._gap else shortest
             if not self._gap:
@@ -223,7 +228,7 @@ class Subscriber:
         reading = cast("asyncio.Task[None]", asyncio.current_task())
         async with self._shards.line(shard) as line:
             try:
-                async with self._writing, asyncio.timeout(SUBSCRIBE_SECONDS):
+                async with asyncio.timeout(SUBSCRIBE_SECONDS), self._writing:
                     wanted = [name for name in self._wanted if self._shards.of(name) == shard]
                     await self._subscribe_on(shard, line, [*wanted, heartbeat])  # this one is confirmed last
                     self._lines[shard] = line
@@ -236,7 +241,8 @@ class Subscriber:
                     else:
                         self._take(shard, kind, name, envelope)
             finally:
-                self._lines.pop(shard, None)
+                if self._lines.get(shard) is line:
+                    del self._lines[shard]
 
     def _take(self, shard: str, kind: str, name: str, envelope: bytes) -> None:
         """Take what came. A message behind a gap is not delivered before the lapse is told, which covers it, too."""
@@ -284,9 +290,10 @@ class Subscriber:
 
     def _refused(self, shard: str, slot: int) -> None:
         """Note that a shard does not carry a slot's channels any more."""
-        names = [name for name in (*self._wanted, *self._heartbeats) if self._shards.slot_of(name) == slot]
+        names = [name for name in (*self._wanted, *self._heartbeats) if slot_of(name) == slot]
         for name in names:
             self._unconfirmed.pop((shard, name), None)
+            self._leaving.pop((shard, name), None)
         self._follow(names)
 
     def _follow(self, names: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ class Answer:
         self._prompt = prompt
         self._model = model
         self._created = created
-        self._attempt = attempt
+        self.attempt = attempt
         self._kept = kept
         self._markdown = LiveMarkdown(kept)
         self._text = ""  # taken and not placed yet
@@ -94,7 +94,7 @@ class Answer:
             parent=self._prompt,
             created=self._created,
             model=self._model,
-            attempt=self._attempt,
+            attempt=self.attempt,
             text=self._kept,
         )
 

@@ -229,4 +229,4 @@ class House:
         for count in range(1, deltas):
             if count % 100 == 0:
                 assert await self.leases.renew(lease)
-            await self.history.append(conversation, lease.fence, "a1", count, "x", "", delta)
+            await self.history.append(conversation, lease.fence, "a1", 1, count, "x", "", delta)

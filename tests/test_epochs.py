@@ -31,6 +31,7 @@ class Maker:
         self.history = History(redis, keys, history_days=400)
         self.leases = Leases(redis, keys)
         self.fence = ""
+        self.attempt = 1
         self.count = 0
         self.answer = Answer(
             conversation=CONVERSATION,
@@ -60,14 +61,29 @@ class Maker:
         delta = self.answer.delta()
         assert delta
         self.count += 1
-        place = (CONVERSATION, self.fence, "a1", self.count, delta.text, delta.reasoning or "", delta)
+        place = (
+            CONVERSATION,
+            self.fence,
+            "a1",
+            self.attempt,
+            self.count,
+            delta.text,
+            delta.reasoning or "",
+            delta,
+        )
         try:
             await self.history.append(*place)
         except Behind:
             said, reasons = self.answer.before(delta)
             for _ in range(2):  # a repeat does no harm
                 await self.history.recover(
-                    CONVERSATION, self.fence, 1, self.count - 1, self.answer.record(), said, reasons
+                    CONVERSATION,
+                    self.fence,
+                    self.attempt,
+                    self.count - 1,
+                    self.answer.record(),
+                    said,
+                    reasons,
                 )
             await self.history.append(*place)
 
@@ -75,7 +91,7 @@ class Maker:
         self.answer.take(Delta(finish_reason="stop"))
         ended = self.answer.end(seconds=1)
         await self.history.finish(
-            CONVERSATION, self.fence, self.count, self.answer.record(ended), None, ended
+            CONVERSATION, self.fence, self.attempt, self.count, self.answer.record(ended), None, ended
         )
 
     async def at(self) -> dict[str, Any]:
@@ -137,6 +153,30 @@ async def test_answer_whose_beginning_the_store_lost_is_whole(maker: Maker, fres
     await maker.finish()
     branch = await maker.history.read(SESSION, CONVERSATION, limit=9, max_bytes=10_000)
     assert [message["id"] for message in branch.messages] == ["m1", "a1"]
+
+
+async def test_text_of_an_attempt_whose_beginning_the_store_lost_is_not_mixed_with_the_one_before(
+    maker: Maker, fresh_store: Store
+) -> None:
+    await maker.send()
+    await maker.begin()
+    for _ in range(3):
+        await maker.say("old ")
+    await maker.redis.delete(maker.of.lease)
+    lease = await maker.leases.take(CONVERSATION)
+    assert lease
+    second = Maker(maker.redis)
+    second.of, second.history, second.fence, second.attempt = maker.of, maker.history, lease.fence, 2
+    mark = await fresh_store.mark()
+    await second.history.begin(
+        CONVERSATION, lease.fence, 2, second.answer.record(), "", second.answer.started()
+    )
+    await fresh_store.lose_since(mark)
+    for text in ("new1 ", "new2 ", "new3 ", "new4"):
+        await second.say(text)
+    assert await second.stored() == ("new1 new2 new3 new4", "")
+    await second.finish()
+    assert await second.stored() == ("new1 new2 new3 new4", "")
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -71,14 +71,14 @@ class Story:
         name = answer.record()["id"]
         self.count = count
         return await self.history.append(
-            self.id, fence, name, count, delta.text, delta.reasoning or "", delta
+            self.id, fence, name, answer.attempt, count, delta.text, delta.reasoning or "", delta
         )
 
     async def finish(self, fence: str, answer: Answer) -> None:
         """Place the end."""
         answer.take(Delta(finish_reason="stop"))
         ended = answer.end(seconds=1.0)
-        await self.history.finish(self.id, fence, self.count, answer.record(ended), 1.5, ended)
+        await self.history.finish(self.id, fence, answer.attempt, self.count, answer.record(ended), 1.5, ended)
 
     async def answer(self, text: str = "Hello") -> None:
         """Make the open turn's answer."""
@@ -518,13 +518,13 @@ async def test_repeats_after_lost_replies_place_nothing(story: Story) -> None:
     delta = answer.delta()
     assert delta
     for _ in range(2):
-        await story.history.append(story.id, fence, "m1.a", 2, delta.text, "r", delta)
+        await story.history.append(story.id, fence, "m1.a", 1, 2, delta.text, "r", delta)
     assert (await story.history.message(SESSION, story.id, "m1.a"))["text"] == "one two"
     assert (await story.history.message(SESSION, story.id, "m1.a"))["reasoning"] == "r"
     answer.take(Delta(finish_reason="stop"))
     ended = answer.end(seconds=1)
     for _ in range(2):
-        await story.history.finish(story.id, fence, 2, answer.record(ended), None, ended)
+        await story.history.finish(story.id, fence, 1, 2, answer.record(ended), None, ended)
     assert (await story.types())[1:] == [
         "completion.started",
         *["completion.delta"] * 2,

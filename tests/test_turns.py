@@ -484,7 +484,7 @@ async def leave(instance: Instance, attempts: int, text: str) -> str:
             made.take(Delta(text))
             delta = made.delta()
             assert delta
-            await instance.history.append("c1", lease.fence, answer, 1, text, "", delta)
+            await instance.history.append("c1", lease.fence, answer, attempt, 1, text, "", delta)
         await instance.leases.release(lease)
     return answer
 

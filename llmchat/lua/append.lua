@@ -1,11 +1,12 @@
 -- Place one completion.delta, for the holder of the fence. `count` is the turn's own: a repeat places nothing.
 -- Answers with the stop flag, so that a stop works with pub/sub down; 'behind' where deltas before this are missing.
 local conversation, log, turn, text, reasoning, fence = unpack(KEYS)
-local token, answer, count, more_text, more_reasoning, body, channel, log_ms, log_entries, log_bytes,
+local token, answer, attempt, count, more_text, more_reasoning, body, channel, log_ms, log_entries, log_bytes,
   retention_ms = unpack(ARGV)
 
 if redis.call('GET', fence) ~= token or redis.call('HGET', turn, 'answer') ~= answer then return {'fenced'} end
 local stop = redis.call('HGET', turn, 'stop') or '0'
+if redis.call('HGET', turn, 'attempt') ~= attempt then return {'behind'} end
 local placed = tonumber(redis.call('HGET', turn, 'count') or -1)
 if placed >= tonumber(count) then return {'ok', stop} end
 if placed ~= count - 1 then return {'behind'} end

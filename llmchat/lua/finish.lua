@@ -1,12 +1,13 @@
 -- Place completion.finished or completion.failed, store the whole message, end the turn. A repeat finds no turn.
 local conversation, messages, tree, log, turn, text, reasoning, fence = unpack(KEYS)
-local token, answer, count, record, reasons, now, calibration, body, channel, log_ms, log_entries, log_bytes,
+local token, answer, attempt, count, record, reasons, now, calibration, body, channel, log_ms, log_entries, log_bytes,
   retention_ms = unpack(ARGV)
 
 if redis.call('GET', fence) ~= token then return {'fenced'} end
 if redis.call('HGET', turn, 'answer') ~= answer then return {'ok', '0'} end
 
-if tonumber(redis.call('HGET', turn, 'count') or -1) ~= tonumber(count) then renew(conversation, log) end
+if redis.call('HGET', turn, 'attempt') ~= attempt
+  or tonumber(redis.call('HGET', turn, 'count') or -1) ~= tonumber(count) then renew(conversation, log) end
 if redis.call('HEXISTS', messages, answer) == 0 then
   grow(conversation, tree, answer, 'assistant', redis.call('HGET', turn, 'prompt'))
 end
