@@ -10,8 +10,9 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -84,7 +85,7 @@ class Subscriber:
         confirmed = self._confirmed.get(name)
         if confirmed is None:
             confirmed = self._confirmed[name] = asyncio.get_running_loop().create_future()
-            self._spawn(self._write_subscribe(name))
+            self._spawn(self._write(partial(self._write_subscribe, name)))
         try:
             async with asyncio.timeout(SUBSCRIBE_SECONDS):
                 await asyncio.shield(confirmed)
@@ -98,7 +99,7 @@ class Subscriber:
             self._moved.discard(name)
             self._let_go(name)
         if names:
-            self._spawn(self._write_unsubscribe(names))
+            self._spawn(self._write(partial(self._write_unsubscribe, names)))
 
     async def stop(self) -> None:
         """Drop the connections and every subscription; usable again."""
@@ -137,36 +138,34 @@ class Subscriber:
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
-    async def _write_subscribe(self, name: str) -> None:
-        """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
-        async with self._turn_to_write():
-            if name not in self._wanted or self._group is None:
-                return
-            shard = self._shards.of(name)
-            line = self._lines.get(shard)
-            if line is not None:
-                await self._subscribe_on(shard, line, [name])
-            elif shard not in self._beaten:
-                with suppress(RuntimeError):  # all are being given up: the next ones take it along
-                    self._open(self._group, shard)
-
-    async def _write_unsubscribe(self, names: Sequence[str]) -> None:
-        async with self._turn_to_write():
-            for name in names:
-                if name in self._wanted or self._group is None:
-                    continue
-                shard = self._shards.of(name)
-                line = self._lines.get(shard)
-                if line is not None:
-                    self._leaving[shard, name] += 1
-                    await line.unsubscribe(name)
-
-    @asynccontextmanager
-    async def _turn_to_write(self) -> AsyncIterator[None]:
+    async def _write(self, write: Callable[[asyncio.TaskGroup], Awaitable[None]]) -> None:
         """Write alone, and not for ever: what fails, or is not taken, the reader or the heartbeat sees, too."""
         with suppress(*LOST):
             async with asyncio.timeout(SUBSCRIBE_SECONDS), self._writing:
-                yield
+                if self._group is not None:
+                    await write(self._group)
+
+    async def _write_subscribe(self, name: str, group: asyncio.TaskGroup) -> None:
+        """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
+        if name not in self._wanted:
+            return
+        shard = self._shards.of(name)
+        line = self._lines.get(shard)
+        if line is not None:
+            await self._subscribe_on(shard, line, [name])
+        elif shard not in self._beaten:
+            with suppress(RuntimeError):  # all are being given up: the next ones take it along
+                self._open(group, shard)
+
+    async def _write_unsubscribe(self, names: Sequence[str], _: asyncio.TaskGroup) -> None:
+        for name in names:
+            if name in self._wanted:
+                continue
+            shard = self._shards.of(name)
+            line = self._lines.get(shard)
+            if line is not None:
+                self._leaving[shard, name] += 1
+                await line.unsubscribe(name)
 
     async def _subscribe_on(self, shard: str, line: Line, names: Sequence[str]) -> None:
         self._unconfirmed.update((shard, name) for name in names)
@@ -310,7 +309,7 @@ class Subscriber:
         async with asyncio.timeout(SUBSCRIBE_SECONDS):
             await self._shards.look()
         for name in names:
-            await self._write_subscribe(name)
+            await self._write(partial(self._write_subscribe, name))
 
     async def _watch_heartbeat(self, shard: str, heartbeat: str) -> None:
         loop = asyncio.get_running_loop()

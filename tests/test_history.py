@@ -78,7 +78,9 @@ class Story:
         """Place the end."""
         answer.take(Delta(finish_reason="stop"))
         ended = answer.end(seconds=1.0)
-        await self.history.finish(self.id, fence, answer.attempt, self.count, answer.record(ended), 1.5, ended)
+        await self.history.finish(
+            self.id, fence, answer.attempt, self.count, answer.record(ended), 1.5, ended
+        )
 
     async def answer(self, text: str = "Hello") -> None:
         """Make the open turn's answer."""

@@ -124,5 +124,14 @@ def test_class_is_imported_without_the_rest_of_the_application() -> None:
     assert not modules & {"quart", "openai", "hypercorn", "pydantic", "environs"}
     assert {name for name in modules if name.startswith("llmchat.")} == {
         f"llmchat.{room}"
-        for room in ("broadcaster", "cluster", "errors", "keys", "redis_client", "redis_url", "shards", "subscriber")
+        for room in (
+            "broadcaster",
+            "cluster",
+            "errors",
+            "keys",
+            "redis_client",
+            "redis_url",
+            "shards",
+            "subscriber",
+        )
     }
