@@ -24,7 +24,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from llmchat.errors import LlmchatError
 from llmchat.keys import redis_channel
-from llmchat.redis_client import available, connect, connect_like
+from llmchat.redis_client import as_cluster, available, connect, connect_like
 from llmchat.redis_url import RedisUrl
 from llmchat.shards import Shards
 from llmchat.subscriber import Subscriber
@@ -430,7 +430,7 @@ def _connected(hosts: str | Iterable[Any] | None, client: Redis | None) -> tuple
     if client is None:
         url = _url(hosts)
         return connect(url, retries=0), connect(url, connections=2, retries=0)
-    if not isinstance(client, Redis | RedisCluster):
+    if as_cluster(client) is None and not isinstance(client, Redis | RedisCluster):
         raise TypeError("The client must be redis.asyncio's Redis or RedisCluster.")
     return connect_like(client), connect_like(client, connections=2)
 
