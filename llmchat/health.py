@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    ResponseError,
+)
 
 from llmchat.errors import StartError, Unavailable
 from llmchat.keys import Keys
-from llmchat.redis_client import available, said_by, told_by_servers
+from llmchat.redis_client import as_cluster, available, said_by, told_by_servers
 
 LOOK_SECONDS = 1.0
 """A look serves everybody who asks meanwhile, and for so long after."""
@@ -83,6 +89,8 @@ class Health:
                 ) from error
             except Unavailable as error:
                 cause = error.__cause__
+                if isinstance(cause, AskError):
+                    raise self._of_a_cluster() from error
                 if isinstance(cause, AuthenticationError | AuthorizationError):
                     raise StartError(
                         f"Redis at {self._where} refuses the login: check REDIS_URL, "
@@ -100,6 +108,12 @@ class Health:
                 told = True
             await asyncio.sleep(REPEAT_SECONDS)
 
+    def _of_a_cluster(self) -> StartError:
+        return StartError(
+            f"Redis at {self._where} is one server of a Cluster: "
+            "name it as redis+cluster://host:port,host:port in REDIS_URL."
+        )
+
     async def _look(self) -> Look:
         async with available(ANSWER_SECONDS):
             await cast(Any, self._redis.eval(PROBE, 1, self._keys.probe))
@@ -109,6 +123,8 @@ class Health:
                 if not isinstance(error, NoPermissionError) and "unknown command" not in str(error):
                     raise
                 return Look("of a kind it does not tell", ("it does not permit INFO, so nobody can tell.",))
+        if as_cluster(self._redis) is None and any(each.get("cluster_enabled") for each in told):
+            raise self._of_a_cluster()
         servers = dict.fromkeys(_server(each) for each in told)
         risks = dict.fromkeys(risk for each in told for risk in _risks(each))
         return Look("; ".join(servers), tuple(risks))
