@@ -7,7 +7,6 @@ forgets; whoever must not miss anything keeps a log and, told by `ChannelLapsed`
 from __future__ import annotations
 
 import asyncio
-import copy
 import fnmatch
 import logging
 import re
@@ -15,17 +14,17 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import msgpack
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 
 from llmchat.errors import LlmchatError
+from llmchat.hosts import connected
 from llmchat.keys import redis_channel
-from llmchat.redis_client import as_cluster, available, connect, connect_like
-from llmchat.redis_url import RedisUrl
+from llmchat.redis_client import available
 from llmchat.shards import Shards
 from llmchat.subscriber import Subscriber
 
@@ -138,7 +137,8 @@ class Broadcaster:
             raise ValueError("Messages are MessagePack here: leave serializer_format out.")
         if client is not None and hosts is not None:
             raise ValueError("Give hosts or a client, not both.")
-        self._commands, reading = _connected(hosts, client)
+        prefix = _checked_prefix(prefix)
+        self._commands, reading = connected(hosts, client)
         self._shards = Shards(reading)
         self._subscriber = Subscriber(
             self._shards,
@@ -159,7 +159,7 @@ class Broadcaster:
             )
             for match, number in (channel_capacity or {}).items()
         ]
-        self._expiry = expiry
+        self._expiry = _checked_expiry(expiry)
         self._inboxes: dict[str, _Inbox] = {}  # channel of this process -> what it has not received
         self._readers: dict[str, set[str]] = {}  # Redis channel -> the channels here that get what it carries
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -354,7 +354,7 @@ class Broadcaster:
         flat = all(not isinstance(value, (dict, list)) for value in message.values())
         for inbox in [self._inboxes[channel] for channel in readers]:
             self.lapses += inbox.full
-            inbox.put(dict(message) if flat else copy.deepcopy(message))
+            inbox.put(dict(message) if flat else msgpack.unpackb(envelope))  # nobody shares what is in it
 
     def _lapse(self, names: Iterable[str] | None) -> None:
         """Tell all channels, or those that read some Redis channels, that they may have missed something."""
@@ -410,6 +410,20 @@ def _packed(message: Message) -> bytes:
     return envelope
 
 
+def _checked_prefix(prefix: str) -> str:
+    if not isinstance(prefix, str) or set(prefix) & {"{", "}"}:
+        raise ValueError(
+            "A prefix is a str without braces: they would say where in a Cluster a channel belongs."
+        )
+    return prefix
+
+
+def _checked_expiry(expiry: float) -> float:
+    if isinstance(expiry, bool) or not isinstance(expiry, int | float) or not expiry >= 0:
+        raise ValueError(f"An expiry is a number of seconds, not {expiry!r:.40}.")
+    return expiry
+
+
 def _checked_capacity(capacity: int) -> int:
     if not isinstance(capacity, int) or capacity < 0:
         raise ValueError(f"A capacity is a number of messages, not {capacity!r:.40}.")
@@ -423,53 +437,3 @@ def _told(callback: Callable[[], object] | None) -> None:
             callback()
     except Exception:
         log.exception("on_disconnect or on_reconnect failed.")
-
-
-def _connected(hosts: str | Iterable[Any] | None, client: Redis | None) -> tuple[Redis, Redis]:
-    """Make the clients that publish and that read: without retries, for what is sent twice would arrive twice."""
-    if client is None:
-        url = _url(hosts)
-        return connect(url, retries=0), connect(url, connections=2, retries=0)
-    if as_cluster(client) is None and not isinstance(client, Redis | RedisCluster):
-        raise TypeError("The client must be redis.asyncio's Redis or RedisCluster.")
-    return connect_like(client), connect_like(client, connections=2)
-
-
-def _url(hosts: str | Iterable[Any] | None) -> RedisUrl:
-    given = (
-        [hosts]
-        if isinstance(hosts, str)
-        else list(hosts if hosts is not None else ["redis://localhost:6379"])
-    )
-    if len(given) != 1:
-        raise ValueError(
-            "One Redis or one Cluster: for several servers name a Cluster, redis+cluster://host,host."
-        )
-    host = given[0]
-    if isinstance(host, RedisUrl):
-        return host
-    options: dict[str, Any] = {}
-    if isinstance(host, dict):
-        options = dict(host)
-        if "sentinels" in options:
-            places = tuple((str(name), int(port)) for name, port in options.pop("sentinels"))
-            service = options.pop("master_name")
-            return _with(RedisUrl("sentinel", places, service=service), options)
-        host = options.pop("address", None) or (options.pop("host", "localhost"), options.pop("port", 6379))
-    if isinstance(host, tuple | list):
-        return _with(RedisUrl("server", ((str(host[0]), int(host[1])),)), options)
-    return _with(RedisUrl.parse(str(host)), options)
-
-
-def _with(url: RedisUrl, options: dict[str, Any]) -> RedisUrl:
-    """Add what a dict of Channels says beside the address."""
-    login: dict[str, Any] = {
-        name: options.pop(name) for name in ("username", "password", "db") if name in options
-    }
-    sentinel_login: dict[str, str] = dict(options.pop("sentinel_kwargs", None) or {})
-    if options or not sentinel_login.keys() <= {"username", "password"}:
-        raise ValueError(
-            "Of a host's dict, address, sentinels, master_name, username, password, db and sentinel_kwargs with "
-            f"username and password are known; not {', '.join(options) or 'what sentinel_kwargs has'}."
-        )
-    return replace(url, login={**url.login, **login}, sentinel_login={**url.sentinel_login, **sentinel_login})

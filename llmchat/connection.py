@@ -37,7 +37,6 @@ FRAMES_AT_ONCE = 400
 OPEN_CONVERSATIONS = 100
 """At once; one more closes the one opened first."""
 REPEAT_SECONDS = 0.25
-SHORT_SECONDS = 0.1
 RECENT_AFTER_LAPSE = 20
 
 COUNT_SECONDS = 1.0
@@ -291,14 +290,13 @@ class Connection:
             try:
                 if not self._joined.is_set() and not isinstance(command, events.Ping):
                     raise Unavailable
-                # What waited while the store failed another has waited enough: it gets a short try.
-                async with asyncio.timeout(SHORT_SECONDS if came < failed else None):
-                    await self._carry_out[type(command)](command)
-            except (CommandError, TimeoutError) as ended:
-                refused = Unavailable() if isinstance(ended, TimeoutError) else ended
-                if isinstance(refused, Unavailable):
+                if came < failed and not isinstance(command, events.Ping):
+                    raise Unavailable  # it has waited while the store failed another: that is enough
+                await self._carry_out[type(command)](command)
+            except CommandError as error:
+                if isinstance(error, Unavailable) and came >= failed:
                     failed = loop.time()
-                self._refuse(command, refused)
+                self._refuse(command, error)
             except Closing:
                 raise
             except Exception:
@@ -337,12 +335,13 @@ class Connection:
                 await check_welcome(self._welcome)  # it may have been a sign-out
                 await self._bring_up_all()
                 continue
-            if message["type"] == "event":
-                await self._relay_event(message)
-            elif message["type"] == "signed_out":
-                raise Closing(SIGNED_OUT, "You signed out.")
-            else:
-                self._put(message["frame"])
+            match message.get("type"):  # others than we may publish in our Redis
+                case "event":
+                    await self._relay_event(message)
+                case "signed_out":
+                    raise Closing(SIGNED_OUT, "You signed out.")
+                case "session.event":
+                    self._put(message["frame"])
 
     async def _write(self) -> None:
         while True:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import (
@@ -22,12 +22,12 @@ from redis.exceptions import (
 from llmchat.errors import StartError, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import as_cluster, available, said_by, told_by_servers
+from llmchat.script import Several
+from llmchat.shards import Shards
 
 LOOK_SECONDS = 1.0
 """A look serves everybody who asks meanwhile, and for so long after."""
 ANSWER_SECONDS = 1.0
-PROBE = "return redis.call('SET', KEYS[1], '1', 'PX', 1000)"
-"""A replica answers, and so does a Redis whose user may not run scripts; neither can hold a chat."""
 REPEAT_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Health:
         self._keys = keys
         self._where = where
         self._require_durable = require_durable
+        self._several = Several(redis)
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
         self._found: Look | None = None
@@ -71,7 +72,7 @@ class Health:
             if loop.time() - self._looked_at > LOOK_SECONDS:
                 try:
                     self._found = await self._look()
-                except (Unavailable, ResponseError):
+                except (Unavailable, ResponseError, StartError):
                     self._found = None
                 self._looked_at = loop.time()
             return self._found
@@ -81,6 +82,7 @@ class Health:
         told = False
         while True:
             try:
+                await self._try_channels()
                 return await self._look()
             except ResponseError as error:
                 raise StartError(
@@ -103,10 +105,22 @@ class Health:
                 )
             if not told:
                 log.warning(
-                    "Redis at %s does not answer yet; waiting up to %g s for it.", self._where, seconds
+                    "Redis at %s does not answer yet (%s); waiting up to %g s for it.",
+                    self._where,
+                    why,
+                    seconds,
                 )
                 told = True
             await asyncio.sleep(REPEAT_SECONDS)
+
+    async def _try_channels(self) -> None:
+        """Subscribe to a channel and hear of it: a user may have all rights but these."""
+        shards = Shards(self._redis)
+        async with available(ANSWER_SECONDS):
+            await shards.look()
+            async with shards.line(shards.of(self._keys.probe_channel)) as line:
+                await line.subscribe([self._keys.probe_channel])
+                await line.read()
 
     def _of_a_cluster(self) -> StartError:
         return StartError(
@@ -116,7 +130,10 @@ class Health:
 
     async def _look(self) -> Look:
         async with available(ANSWER_SECONDS):
-            await cast(Any, self._redis.eval(PROBE, 1, self._keys.probe))
+            key = self._keys.probe
+            await self._several(
+                [key], ("SET", key, "1", "PX", 1000), ("PUBLISH", self._keys.probe_channel, "")
+            )
             try:
                 told = await told_by_servers(self._redis)
             except ResponseError as error:

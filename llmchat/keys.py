@@ -90,7 +90,12 @@ class Keys:
     @property
     def probe(self) -> str:
         """The key that is written to see whether anything can be."""
-        return f"{self.prefix}:probe"
+        return f"{self.prefix}:{{probe}}"
+
+    @property
+    def probe_channel(self) -> str:
+        """The channel that is published to, to see whether anything can be. It shares the probe's slot."""
+        return redis_channel(self.prefix, "group", "probe")
 
     def shelf(self, version: str) -> str:
         """Name the bundle of a version of the page's files."""

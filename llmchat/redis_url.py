@@ -8,10 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-FORM = (
-    "redis://[[user]:password@]host[:port][/database], rediss://… (TLS), unix:///path, "
-    "redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port"
-)
 URL = re.compile(
     r"(?P<scheme>[a-z+]+)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(\?(?P<query>[^#]*))?", re.ASCII
 )
@@ -54,17 +50,17 @@ class RedisUrl:
 
     @classmethod
     def parse(cls, url: str) -> RedisUrl:
-        """Read a URL. Raises ValueError, whose text tells the form and holds no login."""
+        """Read a URL. Raises ValueError, whose text is a reason that holds no login."""
         found = URL.fullmatch(url)
         if found is None or found["scheme"] not in SCHEMES:
-            raise ValueError(f"expected {FORM}")
+            raise ValueError("this is no address of a Redis")
         kind, tls = SCHEMES[found["scheme"]]
         login, hosts = _authority(found["authority"], kind)
         path = unquote(found["path"] or "")
         if kind == "socket":
             place: dict[str, Any] = {"path": path}
             if not path.strip("/"):
-                raise ValueError("expected unix:///path")
+                raise ValueError("unix:// needs a third slash, and a path")
         else:
             service, database = _service_and_database(path, kind)
             place = {"hosts": hosts, "service": service}
@@ -97,7 +93,7 @@ def _authority(text: str, kind: str) -> tuple[dict[str, Any], tuple[tuple[str, i
     login: dict[str, Any] = {"username": unquote(user), "password": unquote(password)}
     if kind == "socket":
         if places:
-            raise ValueError("expected unix:///path, with three slashes")
+            raise ValueError("unix:// needs a third slash, and a path")
         return _given(login), ()
     hosts = tuple(_host(place, kind) for place in places.split(","))
     if kind == "server" and len(hosts) > 1:
@@ -113,7 +109,7 @@ def _host(text: str, kind: str) -> tuple[str, int]:
     found = HOST.fullmatch(text)
     port = int(found["port"] or PORTS[kind]) if found else 0
     if found is None or not 0 < port < 65536:
-        raise ValueError(f"expected {FORM}")
+        raise ValueError("this is no address of a Redis")
     return found["host"].strip("[]"), port
 
 

@@ -375,8 +375,11 @@ class _Reader:
         if value is None:
             return None
         value = value.strip()
-        if fits and not fits(value):
-            raise self._malformed(name)
+        try:
+            if fits and not fits(value):
+                raise self._malformed(name)
+        except ValueError as error:
+            raise self._malformed(name, f"{error}; ") from None
         return value
 
     def text(self, name: str, fits: Callable[[str], bool] | None = None) -> str:
@@ -419,10 +422,10 @@ class _Reader:
         except EnvError as error:
             raise self._malformed(name) from error
 
-    def _malformed(self, name: str) -> SettingsError:
+    def _malformed(self, name: str, reason: str = "") -> SettingsError:
         variable = _BY_NAME[name]
         if variable.secret:
-            return SettingsError(f"{name} is malformed: it must be {variable.form}.")
+            return SettingsError(f"{name} is malformed: {reason}it must be {variable.form}.")
         return SettingsError(f"{name} is {self._source.find(name)!r}: it must be {variable.form}.")
 
 
@@ -482,10 +485,7 @@ def _is_origin(value: str) -> bool:
 
 
 def _is_redis_url(value: str) -> bool:
-    try:
-        RedisUrl.parse(value)
-    except ValueError:
-        return False
+    RedisUrl.parse(value)
     return True
 
 

@@ -119,10 +119,10 @@ class Subscriber:
         if ending:
             await asyncio.wait(ending)
 
-    def _doubt(self) -> None:
-        """Have those who subscribe from now on wait for the next connection, also where the last one had it."""
-        for name, confirmed in self._confirmed.items():
-            if confirmed.done():
+    def _doubt(self, names: Iterable[str]) -> None:
+        """Have those who subscribe from now on wait for the next confirmation, also where there was one."""
+        for name in names:
+            if name in self._confirmed and self._confirmed[name].done():
                 self._confirmed[name] = asyncio.get_running_loop().create_future()
 
     def _let_go(self, name: str) -> None:
@@ -189,7 +189,7 @@ class Subscriber:
             if self._task is not asyncio.current_task():
                 return  # stopped: others may have begun
             self._group = None
-            self._doubt()
+            self._doubt(list(self._confirmed))
             wait = min(longest, wait * 2) if self._gap else shortest
             if not self._gap:
                 self._gap = True
@@ -300,6 +300,7 @@ class Subscriber:
             raise ConnectionError("the slot of the heartbeat moved")
         moved = [name for name in names if name in self._wanted]
         self._moved.update(moved)
+        self._doubt(moved)
         if moved and self._group is not None:
             self._group.create_task(self._subscribe_again(moved))
 

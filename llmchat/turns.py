@@ -69,6 +69,7 @@ class Turns:
         self._listing = listing
         self._running: dict[str, _Running] = {}  # conversation -> its turn, while it is made here
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told_away = False  # in the log, since the last lease
         self._store = ""  # the name of the store at the last look
         self._patient_until = 0.0  # by the loop's clock: nothing is taken over before
         self._stopping = False
@@ -127,6 +128,8 @@ class Turns:
     async def _hear(self, channel: str) -> None:
         with suppress(ChannelLapsed):
             message = await self._broadcaster.receive(channel)
+            if message.get("type") != "turn.stop":  # others than we may publish in our Redis
+                return
             running = self._running.get(message["conversation"])
             attempt = running.attempt if running else None
             if attempt is not None and attempt.turn.answer == message["answer"]:
@@ -206,11 +209,14 @@ class Turns:
                     session,
                     turn,
                 )
+                self._told_away = False
                 await self._hold(lease, running.attempt)
         except* Fenced:
             log.warning("Another instance took over the turn of a conversation.")
         except* Unavailable:
-            log.warning("Redis is away; the turn will be taken up when it is back.")
+            if not self._told_away:
+                log.warning("Redis is away, full or read-only; turns will be taken up when it is back.")
+            self._told_away = True
         except* Exception:
             log.exception("A turn failed.")
             lease = None  # it runs out by itself: not again at once

@@ -186,7 +186,7 @@ def test_a_malformed_value_is_one_line_with_name_value_and_form(name: str, value
      "redis://cache/hunter2"],
 )  # fmt: skip
 def test_a_malformed_secret_is_not_told(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name} is malformed: it must be an address like") as raised:
+    with pytest.raises(SettingsError, match=f"^{name} is malformed: .*it must be an address like") as raised:
         read(**{name: value})
     assert "hunter2" not in str(raised.value)
 

@@ -1029,3 +1029,24 @@ async def test_client_that_was_given_stays_open_and_usable(server: Server) -> No
     await broadcaster.flush()
     await broadcaster.close()
     assert await client.get(f"{server.prefix}:key") in (b"value", "value")
+
+
+@rule(12, 31)
+async def test_message_as_deep_as_can_be_sent_arrives_and_a_deeper_one_is_refused(server: Server) -> None:
+    one, two = server.make(), server.make()
+    channels = [await joined(two, "g") for _ in range(2)]
+
+    def deep(levels: int) -> dict[str, Any]:
+        value: Any = 1
+        for _ in range(levels):
+            value = [value]
+        return {"value": value}
+
+    await one.group_send("g", deep(500))
+    for channel in channels:
+        (message,) = await received(two, channel)
+        assert list(message) == ["value"]
+    with pytest.raises(ValueError, match="recursion"):
+        await one.group_send("g", deep(5000))
+    await one.group_send("g", {"n": 1})
+    assert await received(two, channels[0]) == numbered(1)

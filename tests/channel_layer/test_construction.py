@@ -128,6 +128,7 @@ def test_class_is_imported_without_the_rest_of_the_application() -> None:
             "broadcaster",
             "cluster",
             "errors",
+            "hosts",
             "keys",
             "redis_client",
             "redis_url",
@@ -135,3 +136,48 @@ def test_class_is_imported_without_the_rest_of_the_application() -> None:
             "subscriber",
         )
     }
+
+
+@rule(53)
+@pytest.mark.parametrize("prefix", ["{app}", "a{b}c", "{", 7, None])
+def test_prefix_that_would_name_a_slot_is_refused(prefix: Any) -> None:
+    with pytest.raises(ValueError, match="without braces"):
+        Broadcaster(prefix=prefix)
+
+
+@rule(53)
+@pytest.mark.parametrize("expiry", [-1, "60", None, True, float("nan")])
+def test_expiry_that_is_no_number_of_seconds_is_refused(expiry: Any) -> None:
+    with pytest.raises(ValueError, match="number of seconds"):
+        Broadcaster(expiry=expiry)
+
+
+@rule(53)
+@pytest.mark.parametrize(
+    "host", [7, None, ("one",), {"sentinels": [("one", 1)]}, {"sentinels": 1, "master_name": "m"}]
+)
+def test_host_of_no_form_is_refused_in_a_sentence(host: Any) -> None:
+    with pytest.raises(ValueError, match="hosts is a URL, or a list of one"):
+        Broadcaster([host])
+
+
+@rule(50)
+def test_options_of_channels_that_have_no_effect_are_taken() -> None:
+    Broadcaster(
+        [
+            {
+                "address": "redis://one",
+                "health_check_interval": 3,
+                "socket_timeout": 1,
+                "retry_on_timeout": True,
+            }
+        ]
+    )
+    Broadcaster([{"address": "rediss://one", "ssl_cert_reqs": "none"}])
+
+
+@rule(53)
+@pytest.mark.parametrize("option", ["nonsense", "ssl_cert_reqs"])
+def test_option_that_would_have_no_effect_is_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}|rediss"):
+        Broadcaster([{"address": "redis://one", option: "none"}])

@@ -12,13 +12,13 @@ from typing import Any
 import aiohttp
 import pytest
 from quart.testing import WebsocketResponseError
-from redis.asyncio import Redis
 
 from llmchat import __version__, health
 from llmchat.app import create_app
 from llmchat.errors import StartError
 from llmchat.health import Health
 from llmchat.keys import Keys
+from llmchat.redis_client import connect as connect_to_store
 from llmchat.settings import Settings
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Model
@@ -143,15 +143,12 @@ async def test_store_that_keeps_history_is_named_first_and_enough_where_required
 async def test_store_that_does_not_tell_is_a_risk(store: Store) -> None:
     async with store.client() as admin:
         await admin.execute_command("ACL", "SETUSER", "mute", "on", ">word", "~*", "&*", "+@all", "-info")
-    redis = Redis.from_url(f"redis://mute:word@127.0.0.1:{store.port}")
-    try:
+    async with connect_to_store(f"redis://mute:word@127.0.0.1:{store.port}") as redis:
         found = await Health(redis, KEYS, "here", require_durable=False).latest()
         assert found
         assert "does not permit INFO" in found.risks[0]
         with pytest.raises(StartError, match="REQUIRE_DURABLE_REDIS"):
             await Health(redis, KEYS, "here", require_durable=True).check(0)
-    finally:
-        await redis.aclose()
 
 
 async def test_looks_at_the_store_are_shared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +167,7 @@ async def test_looks_at_the_store_are_shared(store: Store, monkeypatch: pytest.M
 async def test_instance_waits_for_a_store_that_starts_later(tmp_path: Path, model: Model) -> None:
     store = Store(tmp_path)
     async with launched(store.url, model) as instance:
-        await instance.logged("does not answer yet; waiting up to 60 s")
+        await instance.logged("waiting up to 60 s")
         assert not await instance.serves()
         async with store:
             await eventually(instance.serves, seconds=20, what="the instance serves")
@@ -246,8 +243,12 @@ async def test_start_says_why_a_store_refuses_or_is_none(tmp_path: Path, model: 
         (["~*", "+@all", "-@scripting"], "No permissions"),
         (["~other:*", "+@all"], "No permissions"),
         (["~*", "+@all", "-set"], "No permissions"),
+        (["resetchannels", "~*", "+@all"], "No permissions"),
+        (["~*", "+@all", "-subscribe"], "No permissions"),
+        (["~*", "+@all", "-publish"], "No permissions"),
+        (["~*", "+@all", "-evalsha"], "No permissions"),
     ],
-    ids=["no scripts", "other keys", "no writing"],
+    ids=["no scripts", "other keys", "no writing", "no channels", "no subscribe", "no publish", "no evalsha"],
 )
 async def test_store_that_forbids_what_is_needed_is_refused_in_a_line(
     tmp_path: Path, model: Model, rights: list[str], said: str
