@@ -14,6 +14,8 @@ from typing import Any, Protocol, Self
 from redis.asyncio import Redis
 
 from llmchat.broadcaster import Broadcaster
+from llmchat.keys import redis_channel
+from tests.instances import Store
 from tests.waiting import eventually
 
 
@@ -93,6 +95,66 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         await self._leaving.aclose()
+
+
+class UrlService(Service):
+    """What is named by a URL."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self._looking = self.client()
+
+    def where(self) -> dict[str, Any]:
+        return {"hosts": [self.url]}
+
+
+class PlainService(UrlService):
+    """One server, or the one of several that is the master."""
+
+    shards = 1
+
+    def connect(self) -> Redis:
+        return Redis.from_url(self.url)
+
+    async def publish_raw(self, kind: str, name: str, envelope: bytes) -> None:
+        await self._looking.publish(redis_channel(self.prefix, kind, name), envelope)
+
+    async def subscribers(self, kind: str, name: str) -> int:
+        ((_, count),) = await self._looking.pubsub_numsub(redis_channel(self.prefix, kind, name))
+        return int(count)
+
+    async def connections(self) -> int:
+        return len(await self._looking.client_list())
+
+    async def cut(self) -> int:
+        return int(await self._looking.client_kill_filter(_type="pubsub"))
+
+
+class StoreService(PlainService):
+    """One store, shared with other tests: what this one stops or freezes it brings back."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.url)
+        self._store = store
+
+    async def stop(self) -> None:
+        await self._store.stop()
+
+    async def start(self) -> None:
+        await self._store.start()
+
+    def freeze(self) -> None:
+        self._store.freeze()
+
+    def thaw(self) -> None:
+        self._store.thaw()
+
+    async def __aexit__(self, *details: object) -> None:
+        if not self._store.alive:
+            await self.start()
+        self.thaw()
+        await super().__aexit__(*details)
 
 
 async def close(broadcaster: Broadcaster) -> None:

@@ -12,6 +12,7 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
+from llmchat.keys import redis_channel
 from tests.channel_layer.rules import *  # noqa: F403
 from tests.channel_layer.server import Service
 
@@ -31,10 +32,10 @@ class FakeService(Service):
         return FakeAsyncRedis(server=self._server)
 
     async def publish_raw(self, kind: str, name: str, envelope: bytes) -> None:
-        await self._looking.publish(f"{self.prefix}:{kind}:{{{name}}}", envelope)
+        await self._looking.publish(redis_channel(self.prefix, kind, name), envelope)
 
     async def subscribers(self, kind: str, name: str) -> int:
-        ((_, count),) = await self._looking.pubsub_numsub(f"{self.prefix}:{kind}:{{{name}}}")
+        ((_, count),) = await self._looking.pubsub_numsub(redis_channel(self.prefix, kind, name))
         return int(count)
 
 

@@ -7,66 +7,16 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.errors import Unavailable
 from tests.channel_layer.connection_rules import *  # noqa: F403
 from tests.channel_layer.rules import *  # noqa: F403
 from tests.channel_layer.rules import rule
-from tests.channel_layer.server import Service
+from tests.channel_layer.server import StoreService
 from tests.channel_layer.steps import joined, numbered, received, until_last
 from tests.instances import Proxy, Store
 from tests.waiting import eventually, within
-
-
-class ValkeyService(Service):
-    """One Valkey, shared with other tests: what this one stops or freezes it brings back."""
-
-    shards = 1
-
-    def __init__(self, store: Store) -> None:
-        super().__init__()
-        self.url = store.url
-        self._store = store
-        self._looking = self.client()
-
-    def where(self) -> dict[str, Any]:
-        return {"hosts": [self.url]}
-
-    def connect(self) -> Redis:
-        return Redis.from_url(self.url)
-
-    async def publish_raw(self, kind: str, name: str, envelope: bytes) -> None:
-        await self._looking.publish(f"{self.prefix}:{kind}:{{{name}}}", envelope)
-
-    async def subscribers(self, kind: str, name: str) -> int:
-        ((_, count),) = await self._looking.pubsub_numsub(f"{self.prefix}:{kind}:{{{name}}}")
-        return int(count)
-
-    async def connections(self) -> int:
-        return len(await self._looking.client_list())
-
-    async def cut(self) -> int:
-        return int(await self._looking.client_kill_filter(_type="pubsub"))
-
-    async def stop(self) -> None:
-        await self._store.stop()
-
-    async def start(self) -> None:
-        await self._store.start()
-
-    def freeze(self) -> None:
-        self._store.freeze()
-
-    def thaw(self) -> None:
-        self._store.thaw()
-
-    async def __aexit__(self, *details: object) -> None:
-        if not self._store.alive:
-            await self.start()
-        self.thaw()
-        await super().__aexit__(*details)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +27,14 @@ async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stor
 
 
 @pytest.fixture
-async def server(valkey: Store) -> AsyncIterator[ValkeyService]:
-    async with ValkeyService(valkey) as server:
+async def server(valkey: Store) -> AsyncIterator[StoreService]:
+    async with StoreService(valkey) as server:
         yield server
 
 
 @rule(26)
 async def test_message_is_sent_once_when_the_answer_of_the_server_is_lost(
-    server: ValkeyService, valkey: Store
+    server: StoreService, valkey: Store
 ) -> None:
     reader = server.make()
     channel = await joined(reader, "g")
@@ -100,7 +50,7 @@ async def test_message_is_sent_once_when_the_answer_of_the_server_is_lost(
 
 @rule(26, 27, 37, 38)
 async def test_subscriber_that_is_cut_because_it_reads_too_slowly_is_told_of_the_gap(
-    server: ValkeyService, valkey: Store
+    server: StoreService, valkey: Store
 ) -> None:
     limit = "client-output-buffer-limit"
     fill = b"." * 64 * 1024
@@ -161,7 +111,7 @@ async def lapsed_after(reader: Broadcaster, channel: str, sent: int) -> None:
     ids=["url", "list", "tuple", "pair", "list pair", "dict", "dict pair", "dict with more", "host and port"],
 )
 async def test_host_is_named_as_channels_names_it(
-    server: ValkeyService, valkey: Store, hosts: Callable[[Store], Any]
+    server: StoreService, valkey: Store, hosts: Callable[[Store], Any]
 ) -> None:
     broadcaster = server.make(hosts=hosts(valkey))
     channel = await joined(broadcaster, "g")

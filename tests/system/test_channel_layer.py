@@ -18,68 +18,12 @@ from llmchat.keys import redis_channel
 from llmchat.redis_client import connect
 from tests.channel_layer.connection_rules import *  # noqa: F403
 from tests.channel_layer.rules import *  # noqa: F403
-from tests.channel_layer.server import Service, SocketServer
+from tests.channel_layer.server import PlainService, SocketServer, StoreService, UrlService
 from tests.channel_layer.steps import gaps, joined, lapsed, numbered, received
 from tests.system.cluster import Cluster
 from tests.system.sentinel import Sentinels
 from tests.system.tls import TlsStore
 from tests.waiting import eventually
-
-
-class PlainService(Service):
-    """One server, or the one of several that is the master."""
-
-    shards = 1
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self.url = url
-        self._looking = self.client()
-
-    def where(self) -> dict[str, Any]:
-        return {"hosts": [self.url]}
-
-    def connect(self) -> Redis:
-        return connect(self.url)
-
-    async def publish_raw(self, kind: str, name: str, envelope: bytes) -> None:
-        await self._looking.publish(redis_channel(self.prefix, kind, name), envelope)
-
-    async def subscribers(self, kind: str, name: str) -> int:
-        ((_, count),) = await self._looking.pubsub_numsub(redis_channel(self.prefix, kind, name))
-        return int(count)
-
-    async def connections(self) -> int:
-        return len(await self._looking.client_list())
-
-    async def cut(self) -> int:
-        return int(await self._looking.client_kill_filter(_type="pubsub"))
-
-
-class TlsService(PlainService):
-    """A Redis that speaks TLS only, and asks for a certificate."""
-
-    def __init__(self, store: TlsStore) -> None:
-        super().__init__(store.url)
-        self._store = store
-
-    async def stop(self) -> None:
-        await self._store.stop()
-
-    async def start(self) -> None:
-        await self._store.start()
-
-    def freeze(self) -> None:
-        self._store.freeze()
-
-    def thaw(self) -> None:
-        self._store.thaw()
-
-    async def __aexit__(self, *details: object) -> None:
-        if not self._store.alive:
-            await self.start()
-        self.thaw()
-        await super().__aexit__(*details)
 
 
 class SentinelService(PlainService):
@@ -88,6 +32,9 @@ class SentinelService(PlainService):
     def __init__(self, sentinels: Sentinels) -> None:
         super().__init__(sentinels.url)
         self._sentinels = sentinels
+
+    def connect(self) -> Redis:
+        return connect(self.url)
 
     async def stop(self) -> None:
         await asyncio.gather(*(store.kill() for store in self._sentinels.stores))
@@ -112,19 +59,14 @@ class SentinelService(PlainService):
         await super().__aexit__(*details)
 
 
-class ClusterService(Service):
+class ClusterService(UrlService):
     """A Cluster, where pub/sub is sharded."""
 
     shards = 3
 
     def __init__(self, cluster: Cluster) -> None:
-        super().__init__()
-        self.url = cluster.url
+        super().__init__(cluster.url)
         self._cluster = cluster
-        self._looking = self.client()
-
-    def where(self) -> dict[str, Any]:
-        return {"hosts": [self.url]}
 
     def connect(self) -> Redis:
         return connect(self.url)
@@ -195,7 +137,7 @@ async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cal
         yield start
 
 
-SERVICES = {"sentinel": SentinelService, "cluster": ClusterService, "tls": TlsService}
+SERVICES = {"sentinel": SentinelService, "cluster": ClusterService, "tls": StoreService}
 
 
 @pytest.fixture(params=SERVICES)
@@ -211,7 +153,7 @@ async def server(
 async def test_channels_are_told_of_a_failover_and_go_on_with_the_new_master(
     tmp_path: Path, way: str
 ) -> None:
-    async with Sentinels(tmp_path) as sentinels, PlainService(sentinels.url) as server:
+    async with Sentinels(tmp_path) as sentinels, SentinelService(sentinels) as server:
         one, two = server.make(), server.make()
         channel = await joined(one, "g")
         await two.group_send("g", {"n": 1})
