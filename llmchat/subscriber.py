@@ -260,9 +260,8 @@ class Subscriber:
         if self._unconfirmed[shard, name] > 0:
             return
         del self._unconfirmed[shard, name]
-        confirmed = self._confirmed.get(name)
-        if confirmed is not None and not confirmed.done():
-            confirmed.set_result(None)
+        if not self._gap:
+            self._tell_confirmed(name)
         if name in self._moved:
             self._moved.discard(name)
             self._lapse([name])
@@ -278,7 +277,16 @@ class Subscriber:
             log.info("The subscriber connection to Redis is back.")
             self._gap = False
             self._lapse(None)  # only now: whoever reads the log after this misses nothing more
+            for name in self._confirmed:
+                if not self._unconfirmed[self._shards.of(name), name]:
+                    self._tell_confirmed(name)
             self._on_return()
+
+    def _tell_confirmed(self, name: str) -> None:
+        """Let those go on who wait for a subscription; behind a gap not before all are there and it is told."""
+        confirmed = self._confirmed.get(name)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
 
     def _left(self, shard: str, name: str) -> None:
         """Note the end of a subscription; one that nobody asked for says that the channel's slot moved."""
