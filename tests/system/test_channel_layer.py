@@ -49,7 +49,8 @@ class SentinelService(PlainService):
 
     def thaw(self) -> None:
         for store in self._sentinels.stores:
-            store.thaw()
+            if store.alive:
+                store.thaw()
 
     async def __aexit__(self, *details: object) -> None:
         self.thaw()
@@ -101,7 +102,7 @@ class ClusterService(UrlService):
             self._cluster.freeze(port)
 
     def thaw(self) -> None:
-        for port in self._cluster.ports:
+        for port in filter(self._cluster.alive, self._cluster.ports):
             self._cluster.thaw(port)
 
     async def _nodes(self) -> AsyncIterator[Redis]:
