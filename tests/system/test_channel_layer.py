@@ -40,7 +40,7 @@ class SentinelService(PlainService):
         await asyncio.gather(*(store.kill() for store in self._sentinels.stores))
 
     async def start(self) -> None:
-        await asyncio.gather(*(store.start() for store in self._sentinels.stores))
+        await asyncio.gather(*(store.start() for store in self._sentinels.stores if not store.alive))
         await self._sentinels.settled()
 
     def freeze(self) -> None:
