@@ -33,10 +33,10 @@ SHED = {"html", "reasoning"}
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A prompt that is stored, and the conversation's place after it."""
+    """A prompt that is stored, and the place up to which whoever sent it knows the conversation."""
 
     event: MessageAccepted
-    now: dict[str, Any]
+    told: dict[str, Any]
     repeated: bool
 
 
@@ -139,7 +139,8 @@ class Chat:
         conversation = self.conversation_of(session, command)
         message = derived_id("message", conversation, command.id)
         model = ""
-        if not await self._history.has_prompt(session, conversation, message):
+        repeated = await self._history.has_prompt(session, conversation, message)
+        if not repeated:
             model = self._checked_model(command.model)  # of a repeat, no field but the text counts
             await allowance.prompt()
         if command.conversation and not model:
@@ -163,7 +164,10 @@ class Chat:
         accepted = MessageAccepted(
             id=command.id, conversation=conversation, message=message, answer=sent.answer, at=sent.at
         )
-        return Accepted(accepted, sent.now, sent.repeated)
+        # Where the store says that it was there, and it was not a moment ago, the answer to our own first try was lost,
+        # or another tab was quicker: its events come to whoever joined before.
+        before = {**sent.at, "offset": sent.at["offset"] - 1}
+        return Accepted(accepted, sent.now if repeated else before, repeated)
 
     async def tell_list(self, session: str, conversation: str) -> None:
         """Tell all the session's connections that a conversation was used. For after `send`, when nobody waits."""

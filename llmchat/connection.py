@@ -487,9 +487,7 @@ class Connection:
             async with self._telling:
                 accepted = await self._chat.send(self._session, command, self._allowance)
                 if conversation not in self._told:
-                    told = _Told(**accepted.now)
-                    told.offset -= not accepted.repeated
-                    self._told[conversation] = told
+                    self._told[conversation] = _Told(**accepted.told)
                 self._tell(accepted.event)
         except CommandError:
             if conversation not in self._told:

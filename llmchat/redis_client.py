@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -51,6 +52,8 @@ REFUSALS = (
     "max number of clients",
 )
 """How the answers begin that are the store's state; any other error answer is a bug of ours."""
+OF_A_PIPELINE = re.compile(r"^Command # .* caused error: \W*", re.DOTALL)
+"""What redis-py writes before the answer to one command of a pipeline."""
 STATES = (ClusterError, AskError, TryAgainError)
 """Likewise of a Cluster."""
 
@@ -232,7 +235,7 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
             yield
     except (RedisError, OSError, TimeoutError) as error:
         if isinstance(error, ResponseError) and not (
-            isinstance(error, STATES) or str(error).startswith(REFUSALS)
+            isinstance(error, STATES) or OF_A_PIPELINE.sub("", str(error)).startswith(REFUSALS)
         ):
             raise
         raise Unavailable from error

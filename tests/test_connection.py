@@ -137,6 +137,22 @@ async def test_event_that_comes_twice_is_told_once(house: House) -> None:
     assert_told_once_and_in_order(socket, conversation, 1)
 
 
+async def test_prompt_whose_answer_from_the_store_was_lost_once_leaves_no_hole(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = house.history._send
+
+    async def twice(*arguments: Any) -> Any:
+        """As redis-py does, which repeats a command whose answer was lost."""
+        await send(*arguments)
+        return await send(*arguments)
+
+    monkeypatch.setattr(house.history, "_send", twice)
+    socket = await house.connect()
+    conversation = await begin(socket)
+    assert_told_once_and_in_order(socket, conversation, 1)
+
+
 @pytest.mark.parametrize("lost", [{2}, {2, 3}, {1}, {1, 3}])
 async def test_hole_is_filled_from_the_log(house: House, lost: set[int]) -> None:
     house.broadcaster.lose = set(lost)
