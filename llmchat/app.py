@@ -59,8 +59,13 @@ def create_app(settings: Settings | None = None) -> Quart:
         )
 
     keys = Keys(settings.redis_prefix)
-    redis = connect(settings.redis_url)
-    broadcaster = Broadcaster([settings.redis_url], prefix=settings.redis_prefix, capacity=CHANNEL_CAPACITY)
+    try:
+        redis = connect(settings.redis_url)
+        broadcaster = Broadcaster(
+            [settings.redis_url], prefix=settings.redis_prefix, capacity=CHANNEL_CAPACITY
+        )
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error}.") from None
     history = History(redis, keys, history_days=settings.history_days)
     listing = Listing(history, broadcaster, settings.openai_models)
     completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)

@@ -425,7 +425,7 @@ def _checked_expiry(expiry: float) -> float:
 
 
 def _checked_capacity(capacity: int) -> int:
-    if not isinstance(capacity, int) or capacity < 0:
+    if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 0:
         raise ValueError(f"A capacity is a number of messages, not {capacity!r:.40}.")
     return capacity
 

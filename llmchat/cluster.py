@@ -133,7 +133,7 @@ class Cluster(AsyncCoreCommands):
             raise RedisError("a Cluster's pipeline is no transaction: use a script")
         return _Pipeline(self)
 
-    async def infos(self) -> list[dict[str, Any]]:
+    async def told(self) -> list[dict[str, Any]]:
         """Ask every server that has slots what it tells of itself."""
         await self.look()
         return [await self.at(owner).info() for owner in self.owners()]

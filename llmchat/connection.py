@@ -191,9 +191,8 @@ class Connection:
         self._ready = ready
         self._channel = ""
         self._joined = asyncio.Event()  # set once the store could be reached, and the channel is there
-        self._commands: asyncio.Queue[tuple[float, str]] = asyncio.Queue(
-            COMMANDS_WAITING
-        )  # with when each came
+        # with when each came
+        self._commands: asyncio.Queue[tuple[float, str]] = asyncio.Queue(COMMANDS_WAITING)
         self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
         self._waiting = 0  # bytes of memory in frames that are not written yet
         self._backlog = backlog  # which counts them, too

@@ -12,7 +12,7 @@ LlmchatError
 │   ├── Conflict             an id used before with another text
 │   ├── Busy                 an answer is running
 │   ├── RateLimited          so much at once is more than a session or an address may
-│   └── Unavailable          Redis is away or full (ours to mend, the client's to repeat)
+│   └── Unavailable          Redis is away, full or read-only (ours to mend, the client's to repeat)
 ├── Fenced                   ours: another instance holds the turn now
 ├── Behind                   ours: the store has lost some of the answer that is being made
 └── ProviderError            the model server's: becomes `completion.failed`

@@ -63,7 +63,7 @@ def _one(host: Any) -> RedisUrl:
         options = dict(host)
         if "sentinels" in options:
             places = tuple((str(name), int(port)) for name, port in options.pop("sentinels"))
-            return _with(RedisUrl("sentinel", places, service=str(options.pop("master_name"))), options)
+            return _with(RedisUrl("sentinel", places, master=str(options.pop("master_name"))), options)
         address = options.pop("address", None) or (
             options.pop("host", "localhost"),
             options.pop("port", 6379),

@@ -22,7 +22,7 @@ def group_of_session(session: str) -> str:
 
 
 def redis_channel(prefix: str, kind: str, name: str) -> str:
-    """Name the Redis channel of a group ("group") or of a channel ("channel")."""
+    """Name the Redis channel of a "group", a "channel" or a "heartbeat"."""
     return f"{prefix}:{kind}:{{{name}}}"
 
 

@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 
 from llmchat.cluster import ANSWER_SECONDS, Cluster
-from llmchat.errors import SettingsError, Unavailable
+from llmchat.errors import Unavailable
 from llmchat.redis_url import RedisUrl
 
 CONNECT_SECONDS = 2.0
@@ -56,14 +56,18 @@ OF_A_PIPELINE = re.compile(r"^Command # .* caused error: \W*", re.DOTALL)
 """What redis-py writes before the answer to one command of a pipeline."""
 STATES = (ClusterError, AskError, TryAgainError)
 """Likewise of a Cluster."""
+OF_A_LOGIN = ("username", "password", "credential_provider")
+"""Options of a Cluster's client that say who logs in; and all that begin with ssl_."""
+OF_RESP3 = ("maint_notifications", "orig_")
+"""What redis-py puts into the options of connections that speak RESP3; ours speak RESP2."""
 
 
 def connect(url: str | RedisUrl, *, connections: int = 50, retries: int = 1) -> Redis:
     """Make the client for commands. With retries, every write must bear being repeated.
 
-    Of a Cluster, the client offers the same commands. Raises SettingsError for a URL of another form.
+    Of a Cluster, the client offers the same commands. Raises ValueError for a URL of another form.
     """
-    return _client(_parsed(url), connections, retries)
+    return _client(url if isinstance(url, RedisUrl) else RedisUrl.parse(url), connections, retries)
 
 
 def connect_like(client: Redis | RedisCluster, *, connections: int = 50) -> Redis:
@@ -88,11 +92,6 @@ def connect_like(client: Redis | RedisCluster, *, connections: int = 50) -> Redi
     return Redis.from_pool(_pool(connections, connection_class=pool.connection_class, **options))
 
 
-OF_A_LOGIN = ("username", "password", "credential_provider")
-OF_RESP3 = ("maint_notifications", "orig_")
-"""What redis-py puts into the options of connections that speak RESP3; ours speak RESP2."""
-
-
 def as_cluster(client: Any) -> Cluster | None:
     """Give the client as one of a Cluster, None where it is none. In a Cluster pub/sub is sharded."""
     return client if isinstance(client, Cluster) else None
@@ -100,29 +99,20 @@ def as_cluster(client: Any) -> Cluster | None:
 
 def place_of(url: str) -> str:
     """Name the place of a Redis, without its login."""
-    return str(_parsed(url))
+    return str(RedisUrl.parse(url))
 
 
 async def told_by_servers(client: Redis) -> list[dict[str, Any]]:
     """Ask every server that takes writes what it tells of itself (INFO)."""
     cluster = as_cluster(client)
-    return [await client.info()] if cluster is None else await cluster.infos()
-
-
-def _parsed(url: str | RedisUrl) -> RedisUrl:
-    if isinstance(url, RedisUrl):
-        return url
-    try:
-        return RedisUrl.parse(url)
-    except ValueError as error:
-        raise SettingsError(f"REDIS_URL: {error}") from None
+    return [await client.info()] if cluster is None else await cluster.told()
 
 
 def _client(url: RedisUrl, connections: int, retries: int) -> Redis:
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         path = (url.tls or {}).get(name)
         if path is not None and not Path(path).is_file():
-            raise SettingsError(f"REDIS_URL: {name} names {path}, which is no file that can be read")
+            raise ValueError(f"{name} names {path}, which is no file that can be read")
     options = {**url.login, **(url.tls or {})}
     kind: type[Connection] = Connection if url.tls is None else SSLConnection
     if url.kind == "cluster":
@@ -136,7 +126,7 @@ def _client(url: RedisUrl, connections: int, retries: int) -> Redis:
     if url.kind == "sentinel":
         sentinels = _sentinels(url)
         options |= {"ssl": url.tls is not None}
-        return _ByItsSentinels.from_pool(_sentinel_pool(url.service, sentinels, connections, options))
+        return _ByItsSentinels.from_pool(_sentinel_pool(url.master, sentinels, connections, options))
     if url.kind == "socket":
         return Redis.from_pool(
             _pool(connections, connection_class=UnixDomainSocketConnection, path=url.path, **options)
@@ -180,9 +170,8 @@ def _sentinels(url: RedisUrl) -> Sentinel:
     }
     options |= {**url.sentinel_login, **({} if url.tls is None else {"ssl": True, **url.tls})}
     sentinels: Any = Sentinel(list(url.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-    for (
-        client
-    ) in sentinels.sentinels:  # redis-py asks one after the other, and has no deadline of its own for each
+    # redis-py asks one after the other, and has no deadline of its own for each.
+    for client in sentinels.sentinels:
         client.connection_pool.connection_class = _Asking if url.tls is None else _AskingByTls
     return cast(Sentinel, sentinels)
 

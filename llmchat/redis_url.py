@@ -40,8 +40,8 @@ class RedisUrl:
     hosts: tuple[tuple[str, int], ...] = ()
     path: str = ""
     """of a Unix socket"""
-    service: str = ""
-    """by which the Sentinels know the master"""
+    master: str = ""
+    """the name by which the Sentinels know it"""
     login: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """username, password and database, as redis-py names them"""
     tls: Mapping[str, Any] | None = None
@@ -62,8 +62,8 @@ class RedisUrl:
             if not path.strip("/"):
                 raise ValueError("unix:// needs a third slash, and a path")
         else:
-            service, database = _service_and_database(path, kind)
-            place = {"hosts": hosts, "service": service}
+            master, database = _master_and_database(path, kind)
+            place = {"hosts": hosts, "master": master}
             login |= database
         options = _query(found["query"] or "", kind, tls)
         return cls(
@@ -83,7 +83,7 @@ class RedisUrl:
             return self.path
         hosts = ",".join(f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in self.hosts)
         return {"server": hosts, "cluster": f"the Cluster at {hosts}"}.get(
-            self.kind, f"{self.service} of the Sentinels at {hosts}"
+            self.kind, f"{self.master} of the Sentinels at {hosts}"
         )
 
 
@@ -113,16 +113,16 @@ def _host(text: str, kind: str) -> tuple[str, int]:
     return found["host"].strip("[]"), port
 
 
-def _service_and_database(path: str, kind: str) -> tuple[str, dict[str, int]]:
+def _master_and_database(path: str, kind: str) -> tuple[str, dict[str, int]]:
     parts = path.strip("/").split("/") if path.strip("/") else []
-    service = parts.pop(0) if kind == "sentinel" and parts else ""
-    if kind == "sentinel" and not service:
-        raise ValueError("the path must name the service: redis+sentinel://host:port,host:port/service")
+    master = parts.pop(0) if kind == "sentinel" and parts else ""
+    if kind == "sentinel" and not master:
+        raise ValueError("the path must name the master: redis+sentinel://host:port,host:port/master")
     if kind == "cluster" and parts not in ([], ["0"]):
         raise ValueError("a Cluster has one database only: leave it out")
     if len(parts) > 1 or not all(re.fullmatch(r"\d{1,9}", part, re.ASCII) for part in parts):
         raise ValueError("the database must be a number")
-    return service, {"db": int(parts[0])} if parts and kind != "cluster" else {}
+    return master, {"db": int(parts[0])} if parts and kind != "cluster" else {}
 
 
 def _query(query: str, kind: str, tls: bool) -> dict[str, Any]:

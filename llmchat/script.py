@@ -36,9 +36,7 @@ class Script:
 
 
 class Several:
-    """Commands on keys of one slot, in one step. A pipeline's transaction does not do on a Cluster: there, redis-py
-    runs each of its commands in a thread, on an event loop of its own.
-    """
+    """Commands on keys of one slot, in one step: a Cluster's pipelines are no transactions."""
 
     def __init__(self, redis: Redis) -> None:
         self._script = Script(redis, "several")

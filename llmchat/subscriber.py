@@ -1,6 +1,6 @@
 """The subscriber connections to Redis: one for each server, supervised, every gap told. Knows no channel layer.
 
-redis-py's own reconnecting is off: what it bridges without a word, this tells.
+What redis-py's own PubSub bridges without a word, this tells.
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ class Subscriber:
         self._wanted: set[str] = set()  # Redis channels to be subscribed to, now and after a reconnect
         # Redis channel -> what is done when the last SUBSCRIBE written for it is confirmed.
         self._confirmed: dict[str, asyncio.Future[None]] = {}
-        self._unconfirmed: Counter[tuple[str, str]] = (
-            Counter()
-        )  # (shard, Redis channel) -> SUBSCRIBEs on their way
-        self._leaving: Counter[tuple[str, str]] = Counter()  # likewise UNSUBSCRIBEs
+        # (shard, Redis channel) -> SUBSCRIBEs on their way, likewise UNSUBSCRIBEs
+        self._unconfirmed: Counter[tuple[str, str]] = Counter()
+        self._leaving: Counter[tuple[str, str]] = Counter()
         self._moved: set[str] = set()  # Redis channels whose slot moved, until they are subscribed to again
         self._heartbeats: dict[str, str] = {}  # Redis channel of a heartbeat -> its shard
         self._beaten: dict[str, asyncio.Event] = {}  # shard -> whether its heartbeat came
@@ -138,16 +137,15 @@ class Subscriber:
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
-    async def _write(self, write: Callable[[asyncio.TaskGroup], Awaitable[None]]) -> None:
+    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
         """Write alone, and not for ever: what fails, or is not taken, the reader or the heartbeat sees, too."""
         with suppress(*LOST):
             async with asyncio.timeout(SUBSCRIBE_SECONDS), self._writing:
-                if self._group is not None:
-                    await write(self._group)
+                await write()
 
-    async def _write_subscribe(self, name: str, group: asyncio.TaskGroup) -> None:
+    async def _write_subscribe(self, name: str) -> None:
         """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
-        if name not in self._wanted:
+        if name not in self._wanted or self._group is None:
             return
         shard = self._shards.of(name)
         line = self._lines.get(shard)
@@ -155,11 +153,11 @@ class Subscriber:
             await self._subscribe_on(shard, line, [name])
         elif shard not in self._beaten:
             with suppress(RuntimeError):  # all are being given up: the next ones take it along
-                self._open(group, shard)
+                self._open(self._group, shard)
 
-    async def _write_unsubscribe(self, names: Sequence[str], _: asyncio.TaskGroup) -> None:
+    async def _write_unsubscribe(self, names: Sequence[str]) -> None:
         for name in names:
-            if name in self._wanted:
+            if name in self._wanted or self._group is None:
                 continue
             shard = self._shards.of(name)
             line = self._lines.get(shard)

@@ -178,7 +178,7 @@ class Turns:
     async def _work(self) -> list[tuple[Work, bool, bool]]:
         """List what may be taken over: whether it has a turn, and whether somebody holds it."""
         works, store = await self._history.work()
-        if self._broadcaster.lost.is_set() or store != (self._store or store):
+        if self._broadcaster.lost.is_set() or (self._store and store != self._store):
             self._patient_until = self._now + PATIENCE_SECONDS  # leases may be lost, or renewed elsewhere
         self._store = store
         entries = [

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchat.errors import SettingsError
 from llmchat.redis_client import connect, place_of
 from llmchat.redis_url import RedisUrl
 
@@ -42,7 +41,7 @@ ONE = (("cache", 6379),)
             {
                 "kind": "sentinel",
                 "hosts": (("one", 1), ("two", 26379)),
-                "service": "chats",
+                "master": "chats",
                 "login": {"username": "me", "password": "word", "db": 4},
                 "sentinel_login": {"password": "other"},
                 "tls": None,
@@ -81,7 +80,7 @@ def test_address_is_understood(url: str, expected: dict[str, Any]) -> None:
         ("rediss://cache?ssl_cert_reqs=maybe", "ssl_cert_reqs must be one of none, optional, required"),
         ("unix://run/valkey.sock", "a third slash"),
         ("unix:///", "a third slash"),
-        ("redis+sentinel://one:1", "name the service"),
+        ("redis+sentinel://one:1", "name the master"),
         ("redis+cluster://one/1", "one database only"),
         ("redis+cluster://one,,two", "this is no address of a Redis"),
     ],
@@ -119,5 +118,5 @@ def test_place_is_named_without_a_login(url: str, place: str) -> None:
 
 
 def test_file_of_a_certificate_that_is_not_there_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"ssl_ca_certs names .*nowhere\.pem, which is no file"):
+    with pytest.raises(ValueError, match=r"ssl_ca_certs names .*nowhere\.pem, which is no file"):
         connect("rediss://cache?ssl_ca_certs=nowhere.pem")

@@ -105,7 +105,7 @@ export class Socket extends EventTarget {
     this.dispatchEvent(new Event("open"));
   }
 
-  // Only the answer to the last ping is a sign of life: what else comes may have waited here through a sleep.
+  // Only the answer to the last ping ends the wait, any other frame prolongs it: it may have waited here through a sleep.
   #received(frame) {
     if (frame.type === "pong" && frame.id === this.#pingId) this.#stop("silence");
     else if (this.#timers.silence) this.#listen(this.#patience);

@@ -137,7 +137,7 @@ async def test_commands_find_the_replica_that_took_a_primarys_place(tmp_path: Pa
         if way == "frozen":
             cluster.thaw(owner)
         assert await client.get("key1") == b"again"
-        assert len(await as_cluster(client).infos()) == 3  # type: ignore[union-attr]
+        assert len(await as_cluster(client).told()) == 3  # type: ignore[union-attr]
 
 
 async def test_what_names_no_key_is_refused_in_a_sentence(client: Redis) -> None:
