@@ -11,7 +11,7 @@ import pytest
 
 from llmchat import connection as connection_room
 from llmchat.connection import COMMANDS_WAITING, FLOOD, FRAMES_AT_ONCE, RESTARTING, SIGNED_OUT
-from llmchat.errors import RateLimited
+from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.keys import group_of_conversation, group_of_session
 from llmchat.limits import Rates
@@ -377,6 +377,33 @@ async def test_command_while_the_store_is_away_is_unavailable_and_works_when_it_
         await fresh_store.start()
         await socket.until(lambda e: e["type"] == "session.store" and e["available"])
         await begin(socket)
+
+
+async def test_commands_that_wait_while_the_store_fails_one_are_told_at_once_and_not_tried(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, tries = asyncio.Event(), 0
+
+    async def listed(*_: Any) -> None:
+        nonlocal tries
+        tries += 1
+        await failing.wait()
+        raise Unavailable
+
+    socket = await house.connect()
+    monkeypatch.setattr(house.chat, "listed", listed)
+    for number in range(30):
+        socket.say(type="conversation.list", id=f"waits-{number}")
+    socket.say(type="ping", id="last")
+    await eventually(lambda: asyncio.sleep(0, tries), seconds=10, what="the first is tried")
+    failing.set()
+    await socket.until(lambda e: e.get("id") == "last")
+    refused = [e["id"] for e in socket.sent if e["type"] == "error" and e["code"] == "unavailable"]
+    assert refused == [f"waits-{number}" for number in range(30)]
+    assert tries == 1
+    socket.say(type="conversation.list", id="next")
+    await socket.until(lambda e: e.get("id") == "next")
+    assert tries == 2  # what comes afterwards is tried
 
 
 async def test_connection_made_while_the_store_is_away_stays_and_is_told_all_when_it_is_back(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
 from llmchat.errors import Behind, Fenced
@@ -301,3 +302,20 @@ async def test_log_goes_by_time(maker: Maker, monkeypatch: pytest.MonkeyPatch) -
         await maker.say("x")
     assert await maker.redis.xlen(maker.of.log) <= 17  # it is looked after at every sixteenth event
     assert not await maker.resumes({**await maker.at(), "offset": 100})
+
+
+async def test_end_behind_lost_deltas_begins_a_new_epoch_where_the_store_does_not_tell_its_history(
+    fake_redis: FakeAsyncRedis,
+) -> None:
+    maker = Maker(fake_redis)
+    await maker.send()
+    await maker.begin()
+    await maker.say("one ")
+    await maker.say("two")
+    told = await maker.at()
+    await fake_redis.hset(maker.of.turn, "count", "1")  # as if the last one had been lost
+    await fake_redis.hincrby(maker.of.conversation, "offset", -1)
+    await maker.finish()
+    assert await maker.stored() == ("one two", "")
+    assert (await maker.at())["epoch"] != told["epoch"]
+    assert not await maker.resumes(told)
