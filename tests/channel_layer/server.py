@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, Self
 
@@ -64,20 +65,20 @@ class SocketServer(Server, Protocol):
         """Have it go on."""
 
 
-class Service:
+class Service(ABC):
     """The broadcasters and clients of one test; a Server's class inherits the making and the closing."""
 
     def __init__(self) -> None:
         self.prefix = f"layer-{secrets.token_hex(4)}"
         self._leaving = AsyncExitStack()
 
+    @abstractmethod
     def where(self) -> dict[str, Any]:
         """Name the server for a Broadcaster: by hosts or client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def connect(self) -> Redis:
         """Make a redis-py client."""
-        raise NotImplementedError
 
     def make(self, **options: Any) -> Broadcaster:
         place = {} if {"hosts", "client"} & options.keys() else self.where()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,13 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import RedisError
 
-from tests.system.node import Node, free_ports
-from tests.waiting import eventually
+from tests.system.node import Node, free_ports, until
 
 PRIMARIES = 3
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 2_000
 MIGRATE_KEYS = 100
 MIGRATE_TIMEOUT_MS = 5_000
-READY_SECONDS = 30.0
 
 View = dict[str, dict[str, Any]]
 """What a node says of all nodes, by address: CLUSTER NODES as redis-py reads it."""
@@ -99,7 +96,7 @@ class Cluster:
         )
         await self._nodes[to_port].ask("CLUSTER FAILOVER")
         await self._agreed(slot, to_port)
-        await self._until(partial(self._follows, port, to_port), f"{port} follows {to_port}")
+        await until(partial(self._follows, port, to_port), f"{port} follows {to_port}")
         return to_port
 
     async def kill(self, port: int) -> None:
@@ -124,9 +121,7 @@ class Cluster:
 
     async def settled(self) -> None:
         """Wait until every node says that all is well, knows all the others, and replicates where it should."""
-        await asyncio.gather(
-            *(self._until(partial(self._well, port), f"{port} is well") for port in self.ports)
-        )
+        await asyncio.gather(*(until(partial(self._well, port), f"{port} is well") for port in self.ports))
 
     def node(self, port: int) -> Redis:
         """Return a plain connection to one node. `async with` closes it."""
@@ -163,7 +158,7 @@ class Cluster:
         for port, primary in zip(replicas, primaries, strict=False):
             await self._nodes[port].ask("CLUSTER REPLICATE", await self._nodes[primary].ask("CLUSTER MYID"))
         for port in self.ports if replicas else ():
-            await self._until(partial(self._knows_replicas, port), f"{port} knows the replicas")
+            await until(partial(self._knows_replicas, port), f"{port} knows the replicas")
         await self.settled()
 
     async def _agreed(self, slot: int, owner: int) -> None:
@@ -173,7 +168,7 @@ class Cluster:
             said = await asyncio.gather(*map(self._owner, self.ports, [slot] * len(self.ports)))
             return {port for port in said if port} == {owner}
 
-        await self._until(attempt, f"all say that {owner} owns slot {slot}")
+        await until(attempt, f"all say that {owner} owns slot {slot}")
 
     async def _well(self, port: int) -> bool:
         view = await self._view(port)
@@ -218,15 +213,6 @@ class Cluster:
         except RedisError:
             return {}
         return view
-
-    async def _until(self, attempt: Callable[[], Awaitable[bool]], what: str) -> None:
-        async def careful() -> bool:
-            try:
-                return await attempt()
-            except RedisError:
-                return False
-
-        await eventually(careful, seconds=READY_SECONDS, what=what)
 
 
 def port_of(address: str) -> int:

