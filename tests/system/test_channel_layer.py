@@ -36,6 +36,14 @@ class SentinelService(PlainService):
     def connect(self) -> Redis:
         return connect(self.url)
 
+    async def cut(self) -> int:
+        """Leave the Sentinels alone, who are subscribed to the master, too, and come back when they like."""
+        found = await self._looking.client_list(_type="pubsub")
+        ours = [each for each in found if not each["name"].startswith("sentinel-")]
+        for each in ours:
+            await self._looking.client_kill_filter(_id=each["id"])
+        return len(ours)
+
     async def stop(self) -> None:
         await asyncio.gather(*(store.kill() for store in self._sentinels.stores))
 
