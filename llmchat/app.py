@@ -19,7 +19,7 @@ from llmchat.blueprints import sign_in as sign_in_blueprint
 from llmchat.blueprints.rooms import EXTENSION, Rooms
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
-from llmchat.completion import Completions
+from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import leaves_room
 from llmchat.doors import Doors
 from llmchat.errors import SettingsError, StartError
@@ -68,7 +68,17 @@ def create_app(settings: Settings | None = None) -> Quart:
         raise SettingsError(f"REDIS_URL: {error}.") from None
     history = History(redis, keys, history_days=settings.history_days)
     listing = Listing(history, broadcaster, settings.openai_models)
-    completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
+    completions = Completions(
+        api_key=settings.openai_api_key,
+        base_url=settings.openai_base_url,
+        deadlines=Deadlines(
+            connect=settings.model_connect_seconds,
+            first=settings.model_first_seconds,
+            between=settings.model_between_seconds,
+            answer=settings.model_answer_seconds,
+        ),
+        continuation=settings.continuation,
+    )
     turns = Turns(settings, history, Leases(redis, keys), broadcaster, completions, listing)
     chat = Chat(settings, history, turns, listing)
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)

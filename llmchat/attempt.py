@@ -9,11 +9,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from llmchat.completion import Completions
-from llmchat.conversation import MAX_CALIBRATION, Branch, Context, Turn, calibrated, context, timestamp
+from llmchat.conversation import (
+    MAX_CALIBRATION,
+    Branch,
+    Context,
+    Turn,
+    calibrated,
+    context,
+    estimated_tokens,
+    going_on,
+    timestamp,
+)
 from llmchat.errors import Behind, Fenced, NotFound, ProviderError, Unavailable
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished
 from llmchat.history import History
@@ -23,10 +33,13 @@ from llmchat.settings import Settings
 from llmchat.turn import Answer
 
 COALESCE_SECONDS = 0.04
-MAX_ATTEMPTS = 3
+MAX_COST = 3
+"""Of a turn's attempts, each 1, one without progress 2: what has cost as much is not tried again."""
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
 CONTEXT_MESSAGES = 1000
+KEPT_SHARE = 2
+"""One part in so many of the context is the most that the beginning of an answer may take."""
 BYTES_PER_TOKEN = 12
 """Of texts that are read for the context: more than fit, however they are calibrated."""
 IN_VAIN = ProviderError("provider_unavailable", "The answer was begun several times in vain.", retryable=True)
@@ -60,6 +73,7 @@ class Attempt:
         self._stopped = False
         self._reading: asyncio.Task[None] | None = None  # while the model is asked
         self._count = 0  # deltas placed
+        self._given = ""  # the answer's beginning, where the model goes on from one
         self._began = time.monotonic()
 
     def stop(self) -> None:
@@ -79,14 +93,16 @@ class Attempt:
             await self._settle(BUG)
 
     async def _make(self) -> None:
-        branch = await self._branch(self.turn.prompt)
-        if branch is None:
+        found = await self._branch()
+        if found is None:
             return  # deleted: gone in a moment, or restored and found again
-        if self.turn.attempt >= MAX_ATTEMPTS or (self.turn.attempt and self.turn.stop):
+        branch, before = found
+        if self.turn.cost >= MAX_COST or (self.turn.attempt and self.turn.stop):
             await self._settle(IN_VAIN)
             return
-        answer = self._answer(timestamp(), self.turn.attempt + 1)
-        if await self._begin(answer):
+        kept = await self._kept(branch, before)
+        answer = self._answer(before, self.turn.attempt + 1, kept)
+        if await self._begin(answer, kept):
             if self.turn.attempt:
                 await self._settle(IN_VAIN)  # stopped in this moment: the text of the attempt before stays
                 return
@@ -95,41 +111,55 @@ class Attempt:
         calibration, error = await self._ask_what_fits(answer, branch)
         await self._end(answer, error, calibration)
 
+    async def _kept(self, branch: Branch, before: dict[str, Any] | None) -> str:
+        """Choose what is kept of the text there is: all where the model goes on from it, else what a person has kept."""
+        text = str(before["text"]) if before else ""
+        most = self._settings.context_tokens / KEPT_SHARE / branch.conversation.calibration
+        goes_on = 0 < estimated_tokens(text) <= most and await self._completions.continues(self.turn.model)
+        if not (goes_on and self.turn.attempt):
+            text = text.encode()[: self.turn.kept or 0].decode(errors="ignore")
+        self._given = text if goes_on else ""
+        return text
+
     async def _settle(self, error: ProviderError) -> None:
         """End the turn with the text there is, or with `error` where there is none."""
-        found = await self._history.turn(self._conversation)
-        branch = await self._branch(self.turn.answer if found and found[1].attempt else self.turn.prompt)
-        if found is None or branch is None:
+        turn, found = await self._history.turn(self._conversation), await self._branch()
+        if turn is None or found is None:
             return  # ended or deleted meanwhile
-        self.turn = found[1]
+        self.turn = turn[1]
         self._count = self.turn.count
-        told = branch.messages[-1] if self.turn.attempt else {"created": timestamp(), "text": ""}
-        answer = self._answer(
-            told["created"], max(1, self.turn.attempt), told["text"], told.get("reasoning", "")
-        )
+        before = found[1]
+        answer = self._answer(before, max(1, self.turn.attempt), before["text"] if before else "")
         if not self.turn.attempt:
-            await self._begin(answer)
+            await self._begin(answer, before["text"] if before else "")
         self._stopped = self._stopped or self.turn.stop
         await self._end(answer, error, None)
 
-    def _answer(self, created: str, attempt: int, kept: str = "", reasoning: str = "") -> Answer:
+    def _answer(self, before: dict[str, Any] | None, attempt: int, kept: str) -> Answer:
+        """Make the answer anew, from what is kept of the one `before`."""
+        told = before or {}
         return Answer(
             conversation=self._conversation,
             message=self.turn.answer,
             prompt=self.turn.prompt,
             model=self.turn.model,
-            created=created,
+            created=told.get("created") or timestamp(),
             attempt=attempt,
+            earlier=int(self.turn.continues),
             kept=kept,
-            reasoning=reasoning,
+            reasoning=told.get("reasoning", "") if kept else "",
         )
 
-    async def _begin(self, answer: Answer) -> bool:
+    async def _begin(self, answer: Answer, kept: str) -> bool:
         """Place completion.started. Tells whether a stop is wanted already."""
-        started = answer.started()
         return await _persist(
             lambda: self._history.begin(
-                self._conversation, self._lease.fence, started.attempt, answer.record(), "", started
+                self._conversation,
+                self._lease.fence,
+                answer.attempt,
+                answer.record(),
+                kept,
+                answer.started(),
             )
         )
 
@@ -157,13 +187,13 @@ class Attempt:
     async def _ask_what_fits(self, answer: Answer, branch: Branch) -> tuple[float, ProviderError | None]:
         """Ask, with less of the conversation for as long as it is too much for the model. Tells the calibration."""
         calibration = branch.conversation.calibration
-        sent = self._context(branch, calibration)
+        sent = self._context(branch, answer, calibration)
         error = await self._ask(answer, branch, sent)
         while error is not None and error.code == "context_too_long" and not self._stopped:
             before = sent
             while sent.messages == before.messages and calibration < MAX_CALIBRATION:
                 calibration = min(MAX_CALIBRATION, calibration * 1.5)
-                sent = self._context(branch, calibration)
+                sent = self._context(branch, answer, calibration)
             if sent.messages == before.messages:
                 break
             error = await self._ask(answer, branch, sent)
@@ -209,7 +239,8 @@ class Attempt:
         self, answer: Answer, messages: list[dict[str, str]], parameters: dict[str, Any], news: asyncio.Event
     ) -> None:
         """Take what the model says. Raises ProviderError."""
-        async with self._completions.stream(self.turn.model, messages, parameters) as deltas:
+        stream = self._completions.stream(self.turn.model, messages, parameters, kept=self._given)
+        async with stream as deltas:
             async for delta in deltas:
                 answer.take(delta)
                 news.set()
@@ -257,27 +288,35 @@ class Attempt:
             )
         )
 
-    async def _branch(self, message: str) -> Branch | None:
-        """Read what leads to a message; None where the conversation was deleted."""
-        with suppress(NotFound):
-            return await self._history.read(
+    async def _branch(self) -> tuple[Branch, dict[str, Any] | None] | None:
+        """Read what leads to the answer, and the answer as it is, if it is there; None where all was deleted."""
+        begun = self.turn.attempt or self.turn.continues
+        try:
+            branch = await self._history.read(
                 self._session,
                 self._conversation,
-                start=message,
+                start=self.turn.answer if begun else self.turn.prompt,
                 limit=CONTEXT_MESSAGES,
                 max_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,
                 texts_only=True,
             )
-        return None
+        except NotFound:
+            return None
+        if branch.messages[-1]["id"] != self.turn.answer:
+            return branch, None
+        return replace(branch, messages=branch.messages[:-1]), branch.messages[-1]
 
-    def _context(self, branch: Branch, calibration: float) -> Context:
+    def _context(self, branch: Branch, answer: Answer, calibration: float) -> Context:
+        """Choose what the model is sent. One that cannot be given a beginning is asked in words to go on."""
         system = branch.conversation.system
-        return context(
+        kept = answer.kept if not self._given else ""
+        chosen = context(
             self._settings.system_prompt if system is None else system,
-            branch.messages,
-            self._settings.context_tokens,
+            [*branch.messages, *going_on(kept, self._settings.context_tokens, calibration)],
+            self._settings.context_tokens - int(estimated_tokens(self._given) * calibration),
             calibration,
         )
+        return replace(chosen, estimate=chosen.estimate + estimated_tokens(self._given))
 
 
 async def _persist(write: Callable[[], Awaitable[T]]) -> T:

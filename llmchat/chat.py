@@ -78,7 +78,7 @@ class Chat:
             system=self._settings.system_prompt if known.system is None else known.system,
             messages=messages,
             more=branch.more or cut,
-            running=known.turn.answer if known.turn else None,
+            running=known.running,
             at=known.at,
         )
 
@@ -173,9 +173,14 @@ class Chat:
         """Tell all the session's connections that a conversation was used. For after `send`, when nobody waits."""
         await self._listing.updated(session, conversation, used=True)
 
-    async def stop(self, session: str, conversation: str) -> bool:
-        """Stop the running answer. Tells whether there was one. Raises NotFound."""
-        answer = await self._history.request_stop(session, conversation)
+    async def withdraw(self, session: str, command: events.MessageWithdraw) -> None:
+        """Take back a prompt that waits. Raises NotFound, BadField, Busy."""
+        await self._history.withdraw(session, command.conversation, command.message)
+
+    async def stop(self, session: str, command: events.CompletionStop) -> bool:
+        """Stop the running answer, if it is the one meant. Tells whether it was. Raises NotFound."""
+        conversation = command.conversation
+        answer = await self._history.request_stop(session, conversation, command.message or "")
         if answer is None:
             return False
         await self._turns.wake_for_stop(conversation, answer)
@@ -208,6 +213,25 @@ class Chat:
             prompt=prompt,
             answer=answer,
             model=model,
+        )
+        self._turns.begin(known.id)
+        await self._listing.updated(session, known.id, used=True)
+        return made
+
+    async def go_on(self, session: str, command: events.CompletionContinue, allowance: Allowance) -> bool:
+        """Have an answer go on where it ended; False where this very command did before.
+
+        Raises NotFound, BadField, Busy, RateLimited.
+        """
+        known = await self._history.conversation(session, command.conversation)
+        if known.turn is None:
+            await allowance.prompt()
+        made = await self._history.go_on(
+            session=session,
+            conversation=known.id,
+            message=command.message,
+            command=command.id or str(known.at["offset"]),
+            model=known.model_among(self._offered),
         )
         self._turns.begin(known.id)
         await self._listing.updated(session, known.id, used=True)

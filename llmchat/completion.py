@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import openai
@@ -16,10 +17,6 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 from llmchat.errors import ProviderError
 from llmchat.turn import Delta
 
-CONNECT_SECONDS = 5.0
-FIRST_DELTA_SECONDS = 60.0
-BETWEEN_DELTAS_SECONDS = 30.0
-ANSWER_SECONDS = 300.0
 USAGE_SECONDS = 2.0
 """For what may follow a finish_reason: the usage figures."""
 RETRIES = 2
@@ -32,21 +29,67 @@ CONTEXT_WORDS = re.compile(
     r"context (length|window|size)|prompt is too long|token count .*exceeds", re.IGNORECASE
 )
 """How the servers say it that have no code for it."""
+QUESTION_SECONDS = 5.0
+"""For the model server to say how it can be given the beginning of an answer."""
+HOW_WORDS = (
+    ("flag", re.compile(r"cannot set both .*(add_generation_prompt|continue_final_message)", re.IGNORECASE)),
+    ("last", re.compile(r"cannot have 2 or more assistant messages at the end", re.IGNORECASE)),
+)
+"""How it can, and how a server that can refuses the question for it: vLLM and llama.cpp, older llama.cpp."""
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "flag": {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "H"}],
+        "continue_final_message": True,
+        "add_generation_prompt": True,
+    },
+    "last": {
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "H"},
+            {"role": "assistant", "content": "i"},
+        ],
+    },
+}
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 log = logging.getLogger(__name__)
 
 
-class Completions:
-    """One client for the whole process."""
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long the model server may take, in seconds: to connect, to its first delta, between two, in all."""
 
-    def __init__(self, *, api_key: str | None, base_url: str | None) -> None:
+    connect: float = 5.0
+    first: float = 60.0
+    between: float = 30.0
+    answer: float = 300.0
+
+
+class Completions:
+    """One client for the whole process.
+
+    `continuation` is how the model server is given the beginning of an answer to go on with: "flag", "last",
+    "prefix" or "never"; "auto" asks it.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None,
+        base_url: str | None,
+        deadlines: Deadlines | None = None,
+        continuation: str = "auto",
+    ) -> None:
+        self._deadlines = deadlines = deadlines or Deadlines()
+        self._how: dict[str, str] = {}  # model -> how it goes on, where the model server said
+        self._asking: dict[str, asyncio.Lock] = {}  # model -> held while it is asked
+        self._continuation = continuation
         self._client = AsyncOpenAI(
             api_key=api_key or NO_KEY,
             base_url=base_url,
             max_retries=0,
             timeout=openai.Timeout(
-                FIRST_DELTA_SECONDS, connect=CONNECT_SECONDS, read=FIRST_DELTA_SECONDS, write=CONNECT_SECONDS
+                deadlines.first, connect=deadlines.connect, read=deadlines.first, write=deadlines.connect
             ),
             http_client=DefaultAioHttpClient(),
         )
@@ -55,20 +98,54 @@ class Completions:
         """Close all connections to the model server."""
         await self._client.close()
 
+    async def continues(self, model: str) -> bool:
+        """Tell whether a model goes on from a given beginning of its answer; False while its server does not say."""
+        return await self._how_of(model) != "never"
+
+    async def _how_of(self, model: str) -> str:
+        if self._continuation != "auto":
+            return self._continuation
+        async with self._asking.setdefault(model, asyncio.Lock()):
+            if model not in self._how:
+                try:
+                    async with asyncio.timeout(QUESTION_SECONDS):
+                        self._how[model] = await self._ask_how(model)
+                except (openai.APIError, TimeoutError, OSError, ValueError) as error:
+                    log.warning("The model server did not say whether it goes on: %s", type(error).__name__)
+        return self._how.get(model, "never")
+
+    async def _ask_how(self, model: str) -> str:
+        for how, words in HOW_WORDS:
+            body = {"model": model, "max_tokens": 1, **QUESTIONS[how]}
+            try:
+                await self._client.post("/chat/completions", body=body, cast_to=object)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if words.search(error.message):
+                    return how
+        return "never"
+
     @asynccontextmanager
     async def stream(
-        self, model: str, messages: Sequence[Mapping[str, str]], parameters: Mapping[str, Any]
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        parameters: Mapping[str, Any],
+        *,
+        kept: str = "",
     ) -> AsyncIterator[AsyncGenerator[Delta]]:
         """Ask for an answer; leaving the context closes the connection to the model server.
 
-        The deltas end in a Delta with a finish_reason, or raise ProviderError.
+        `kept` is its beginning, where there is one and the model goes on from it. The deltas end in a Delta with a
+        finish_reason, or raise ProviderError.
         """
+        beginning, flags = _given(kept, await self._how_of(model)) if kept else ([], {})
         body = {
             "model": model,
-            "messages": list(messages),
+            "messages": [*messages, *beginning],
             "stream": True,
             "stream_options": {"include_usage": True},
             **parameters,
+            **flags,
         }
         deltas = self._deltas(body)
         try:
@@ -78,11 +155,11 @@ class Completions:
 
     async def _deltas(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta]:
         loop = asyncio.get_running_loop()
-        last = loop.time() + ANSWER_SECONDS
+        last = loop.time() + self._deadlines.answer
         ended = False
         # A timeout must not span a yield: it would strike whoever reads us.
         try:
-            first = loop.time() + FIRST_DELTA_SECONDS
+            first = min(last, loop.time() + self._deadlines.first)
             async with asyncio.timeout_at(first):
                 stream = await self._open(body, first)
             try:
@@ -94,7 +171,7 @@ class Completions:
                         return
                     yield delta
                     ended = ended or delta.finish_reason is not None
-                    deadline = loop.time() + (USAGE_SECONDS if ended else BETWEEN_DELTAS_SECONDS)
+                    deadline = loop.time() + (USAGE_SECONDS if ended else self._deadlines.between)
             finally:
                 await stream.close()
         except (GeneratorExit, asyncio.CancelledError):
@@ -122,6 +199,16 @@ class Completions:
         return await self._client.post(
             "/chat/completions", body=body, cast_to=object, stream=True, stream_cls=AsyncStream[object]
         )
+
+
+def _given(kept: str, how: str) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+    """Say a beginning to a model server: the message, and the fields beside the messages."""
+    message: dict[str, Any] = {"role": "assistant", "content": kept}
+    if how == "prefix":
+        return [message | {"prefix": True}], {}
+    if how == "flag":
+        return [message], {"continue_final_message": True, "add_generation_prompt": False}
+    return [message], {}
 
 
 async def _next(stream: AsyncStream[object]) -> Delta | None:

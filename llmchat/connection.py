@@ -209,8 +209,10 @@ class Connection:
             events.ConversationRestore: self._restore,
             events.MessageSend: self._send,
             events.MessageSelect: self._select,
+            events.MessageWithdraw: self._withdraw,
             events.CompletionStop: self._stop,
             events.CompletionRegenerate: self._regenerate,
+            events.CompletionContinue: self._continue,
             events.Ping: self._ping,
         }
 
@@ -499,12 +501,19 @@ class Connection:
         await self._chat.select(self._session, command)
 
     async def _stop(self, command: events.CompletionStop) -> None:
-        if not await self._chat.stop(self._session, command.conversation):
+        if not await self._chat.stop(self._session, command):
             await self._tell_current(command.conversation, command.id)
 
     async def _regenerate(self, command: events.CompletionRegenerate) -> None:
         if not await self._chat.regenerate(self._session, command, self._allowance):
             await self._tell_current(command.conversation, command.id)
+
+    async def _continue(self, command: events.CompletionContinue) -> None:
+        if not await self._chat.go_on(self._session, command, self._allowance):
+            await self._tell_current(command.conversation, command.id)
+
+    async def _withdraw(self, command: events.MessageWithdraw) -> None:
+        await self._chat.withdraw(self._session, command)
 
     async def _tell_current(self, conversation: str, command: str | None) -> None:
         """Answer a command that brings nothing about with where the client stands."""

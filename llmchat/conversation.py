@@ -18,6 +18,9 @@ ANSWER_SHARE = 4
 ANSWER_TOKENS = 2048
 PROMPT_SHARE = 16
 """One part in so many is the newest message's, whatever else there is: what is cut further is no prompt any more."""
+ENDING_SHARE = 3
+"""One part in so many is the most that is sent of an answer which a model is asked in words to go on with."""
+GO_ON = "Go on with your last answer exactly where it breaks off. Repeat nothing of it, and do not speak of going on."
 MESSAGE_TOKENS = 6
 """What a model's chat template adds around a message, estimated."""
 MIN_CALIBRATION, MAX_CALIBRATION = 0.5, 8.0
@@ -69,6 +72,33 @@ class Turn:
     stop: bool = False
     count: int = 0
     """Of the attempt's deltas."""
+    spent: int = 0
+    """What attempts before the last one have cost."""
+    handed: bool = False
+    """The last attempt's instance gave it away in order."""
+    kept: int | None = None
+    """Bytes of text that the answer had when a person had it continued; None of one that is made anew."""
+    queued: bool = False
+    """Its prompt has waited, and nobody was told yet that it does no more."""
+    instead: str = ""
+    """Until it began: the end of the current branch, another answer to its prompt."""
+
+    @property
+    def cost(self) -> int:
+        """What its attempts have cost: each 1, one that brought nothing 2, one that was given away in order nothing."""
+        if not self.attempt or self.handed:
+            return self.spent
+        return self.spent + (1 if self.count else 2)
+
+    @property
+    def continues(self) -> bool:
+        """A person has it continued."""
+        return self.kept is not None
+
+    @property
+    def awaited(self) -> bool:
+        """Its answer ended before, and nobody was told yet that it goes on."""
+        return self.continues and not self.attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +119,11 @@ class Conversation:
     archived: bool = False
     calibration: float = 1.0
     turn: Turn | None = None
+
+    @property
+    def running(self) -> str | None:
+        """The id of the answer in progress, or to come; None where there is none, as far as anybody was told."""
+        return self.turn.answer if self.turn and not self.turn.awaited else None
 
     @property
     def at(self) -> dict[str, Any]:
@@ -171,6 +206,17 @@ def context(
     if system:
         chosen.append({"role": "system", "content": system})
     return Context(chosen[::-1], used)
+
+
+def going_on(kept: str, context_tokens: int, calibration: float) -> list[dict[str, Any]]:
+    """Give the messages that ask a model in words to go on with an answer; of a long one, with its end."""
+    if not kept:
+        return []
+    most = int(context_tokens / ENDING_SHARE / calibration)
+    end = kept
+    while estimated_tokens(end) > most:
+        end = end[-max(1, len(end) * 9 // 10) :]
+    return [{"role": "assistant", "text": end}, {"role": "user", "text": GO_ON}]
 
 
 def leaves_room(system: str, context_tokens: int) -> bool:

@@ -116,6 +116,12 @@ class MessageSend(Command):
         return "parent" in self.model_fields_set
 
 
+class MessageWithdraw(Command):
+    type: Literal["message.withdraw"]
+    conversation: Id
+    message: Id
+
+
 class MessageSelect(Command):
     type: Literal["message.select"]
     conversation: Id
@@ -125,6 +131,13 @@ class MessageSelect(Command):
 class CompletionStop(Command):
     type: Literal["completion.stop"]
     conversation: Id
+    message: Id | None = None
+
+
+class CompletionContinue(Command):
+    type: Literal["completion.continue"]
+    conversation: Id
+    message: Id
 
 
 class CompletionRegenerate(Command):
@@ -296,6 +309,15 @@ class MessageAdded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageWithdrawn(Event):
+    """Placed."""
+
+    type = "message.withdrawn"
+    conversation: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionStarted(Event):
     """Placed."""
 
@@ -376,6 +398,7 @@ class Pong(Event):
 
 PLACED = (
     MessageAdded,
+    MessageWithdrawn,
     CompletionStarted,
     CompletionDelta,
     CompletionFinished,

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from llmchat.conversation import Branch, Conversation, Turn, digest, milliseconds, timestamp
 from llmchat.errors import BadField, Behind, Busy, Conflict, Fenced, NotFound
-from llmchat.events import Event, MessageAdded
+from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script, Several
@@ -25,6 +25,8 @@ LOG_SECONDS = 600
 bridges reconnects."""
 RESUME_ENTRIES = 500
 RESUME_BYTES = 512 * 1024
+QUEUED = 20
+"""Prompts of a conversation that may wait."""
 LOG_LIMITS = (LOG_SECONDS * 1000, RESUME_ENTRIES, 2 * RESUME_BYTES)
 """What the log keeps: milliseconds, entries and bytes, each somewhat more at times."""
 RESTORE_SECONDS = 30
@@ -59,6 +61,8 @@ class _Spot:
     siblings: list[str]
     free: bool
     """Nothing known speaks against it."""
+    queued: bool = False
+    """An answer is being made: the prompt has to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,10 @@ TIP = "\0tip"
 NO_CONVERSATION = "There is no such conversation."
 NO_MESSAGE = "There is no such message in this conversation."
 BUSY = "An answer is still being written here. Wait for it or stop it."
+FULL = f"{QUEUED} messages wait for their answers already. Wait for one."
+BEGUN = "The answer to this message is being written already. Stop it instead."
+ENDINGS = {"length", "stopped", "interrupted"}
+"""What an answer that can be continued has for its finish_reason."""
 
 
 class History:
@@ -89,6 +97,9 @@ class History:
         self._regenerate = Script(redis, "regenerate")
         self._begin = Script(redis, "begin")
         self._append = Script(redis, "append")
+        self._continue = Script(redis, "continue")
+        self._withdraw = Script(redis, "withdraw")
+        self._hand_over = Script(redis, "hand_over")
         self._recover = Script(redis, "recover")
         self._finish = Script(redis, "finish")
         self._renew = Script(redis, "renew")
@@ -115,10 +126,10 @@ class History:
         answer: str,
         model: str,
     ) -> Sent:
-        """Store a prompt and make its turn takeable, once for each message id.
+        """Store a prompt and make its turn takeable, or put it behind those that wait, once for each message id.
 
         `parent` is a message id, "" for the root, or TIP. With `new` the conversation may begin here.
-        Raises NotFound, BadField, Conflict, Busy.
+        Raises NotFound, BadField, Conflict, and Busy where too many wait.
         """
         keys = self._keys.of_conversation(conversation)
         outcome, rest = "moved", [""]
@@ -135,13 +146,15 @@ class History:
                 "created": created,
                 "state": "done",
             }
-            siblings = {"siblings": [*spot.siblings, message]} if spot.siblings else {}
-            added = MessageAdded(conversation=conversation, message=record | siblings, answer=answer)
+            shown = record | ({"siblings": [*spot.siblings, message]} if spot.siblings else {})
+            if spot.queued:
+                shown["state"] = "queued"
+            added = MessageAdded(conversation=conversation, message=shown, answer=answer)
             outcome, *rest = _decoded(
                 await self._send(
-                    [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn],
+                    [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue],
                     *(session, int(new), _new_epoch(), created, title, message, digest(text)[:32]),
-                    *(_json(record), spot.revision, spot.parent, answer, model),
+                    *(_json(record), spot.revision, spot.parent, answer, model, int(spot.queued), QUEUED),
                     *self._placing(added, keys.channel),
                 )
             )
@@ -151,7 +164,7 @@ class History:
             case "conflict":
                 raise Conflict("This id was used before with another text. Send it with a new id.")
             case "busy":
-                raise Busy(BUSY)
+                raise Busy(FULL)
         answer, epoch, offset = rest[0].split(" ")
         return Sent(answer, _at(epoch, offset), _at(rest[1], rest[2]), repeated=outcome == "repeated")
 
@@ -168,11 +181,13 @@ class History:
     async def _where_to_grow(self, session: str, conversation: str, message: str, parent: str) -> _Spot:
         """Find where a prompt's message would go. Raises NotFound, BadField."""
         keys = self._keys.of_conversation(conversation)
-        (owner, revision, tip), (sent, node, children) = await self._several(
-            [keys.conversation, keys.tree],
+        (owner, revision, tip), (sent, node, children), running = await self._several(
+            [keys.conversation, keys.tree, keys.turn],
             ("HMGET", keys.conversation, "session", "revision", "tip"),
             ("HMGET", keys.tree, f"sent:{message}", parent, f"children:{parent}"),
+            ("HGETALL", keys.turn),
         )
+        turn = _turn(_pairs(running)) if running else None
         if owner is None:
             if parent not in ("", TIP):
                 raise NotFound(NO_CONVERSATION)
@@ -180,12 +195,16 @@ class History:
         if owner.decode() != session or sent is not None:
             return _Spot("", "", [], free=False)  # the script knows what to say
         if parent == TIP:
-            return _Spot(revision.decode(), tip.decode(), [], free=True)
+            end = tip.decode()
+            if turn and end and end in (turn.instead, turn.prompt):
+                end = turn.answer  # to come
+            return _Spot(revision.decode(), end, [], free=True, queued=turn is not None)
         if parent and node is None:
             raise NotFound(NO_MESSAGE)
         if parent and not node.startswith(b"assistant"):
             raise BadField("The field parent is wrong: it must be an answer's id, or null.")
-        return _Spot(revision.decode(), parent, children.decode().split() if children else [], free=True)
+        siblings = children.decode().split() if children else []
+        return _Spot(revision.decode(), parent, siblings, free=True, queued=turn is not None)
 
     async def _announce(self, session: str, conversation: str, *, new: bool) -> None:
         """Write the indexes that lie in other slots, before what they lead to: they may hold stale entries."""
@@ -209,15 +228,55 @@ class History:
             raise Busy(BUSY)
         return bool(outcome == b"accepted")
 
+    async def go_on(self, *, session: str, conversation: str, message: str, command: str, model: str) -> bool:
+        """Make a turn that goes on with an answer, once for each command; False where this one did before.
+
+        Raises NotFound, Busy, and BadField for what is no answer or has an end.
+        """
+        keys = self._keys.of_conversation(conversation)
+        await self._note_work(conversation)
+        outcome: bytes = b"moved"
+        while outcome == b"moved":
+            (stored,) = await self._several([keys.messages], ("HGET", keys.messages, message))
+            record = json.loads(stored or "{}")
+            outcome = await self._continue(
+                [keys.conversation, keys.messages, keys.tree, keys.turn, keys.text, keys.reasoning],
+                *(session, message, command, stored or "", int(record.get("finish_reason") in ENDINGS)),
+                *(record.get("text", ""), model, timestamp(), self._retention_ms),
+            )
+        match outcome:
+            case b"not_found":
+                raise NotFound(NO_MESSAGE)
+            case b"busy":
+                raise Busy(BUSY)
+            case b"bad_field":
+                raise BadField("The field message is wrong: this is no answer that can go on.")
+        return bool(outcome == b"accepted")
+
+    async def withdraw(self, session: str, conversation: str, message: str) -> None:
+        """Take back a prompt that waits. Raises NotFound, Busy where its turn has come, BadField where it had."""
+        keys = self._keys.of_conversation(conversation)
+        withdrawn = MessageWithdrawn(conversation=conversation, message=message)
+        outcome = await self._withdraw(
+            [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue],
+            *(session, message, withdrawn.encode()[:-1], _selected(conversation), keys.channel, *LOG_LIMITS),
+        )
+        match outcome:
+            case b"not_found":
+                raise NotFound(NO_MESSAGE)
+            case b"busy":
+                raise Busy(BEGUN)
+            case b"bad_field":
+                raise BadField("The field message is wrong: this message does not wait.")
+
     async def select(self, session: str, conversation: str, message: str) -> None:
         """Make the branch through a message the current one. Raises NotFound."""
         keys = self._keys.of_conversation(conversation)
-        body = f'{{"type":"conversation.selected","conversation":"{conversation}","message":"'
         outcome = await self._select(
-            [keys.conversation, keys.tree, keys.log],
-            *(session, message, body, keys.channel, *LOG_LIMITS),
+            [keys.conversation, keys.messages, keys.tree, keys.log],
+            *(session, message, _selected(conversation), keys.channel, *LOG_LIMITS),
         )
-        if outcome[0] == b"not_found":
+        if outcome == b"not_found":
             raise NotFound(NO_MESSAGE)
 
     # The turn, by the holder of its fence
@@ -229,8 +288,8 @@ class History:
         keys = self._keys.of_conversation(conversation)
         return _stop_wanted(
             await self._begin(
-                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
-                 keys.fence],
+                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue, keys.text,
+                 keys.reasoning, keys.fence],
                 *(fence, record["id"], attempt, record["parent"], _json(record), kept),
                 *self._placing(started, keys.channel),
             )
@@ -273,8 +332,8 @@ class History:
         keys = self._keys.of_conversation(conversation)
         _stop_wanted(
             await self._recover(
-                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
-                 keys.fence],
+                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue, keys.text,
+                 keys.reasoning, keys.fence],
                 *(fence, record["id"], attempt, count, record["parent"], _json(record), text, reasoning),
                 self._retention_ms,
             )
@@ -295,20 +354,28 @@ class History:
         without = {name: value for name, value in record.items() if name != "reasoning"}
         _stop_wanted(
             await self._finish(
-                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning,
-                 keys.fence],
+                [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue, keys.text,
+                 keys.reasoning, keys.fence],
                 *(fence, record["id"], attempt, count, _json(without), record.get("reasoning", ""), timestamp()),
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )
         )  # fmt: skip
 
-    async def request_stop(self, session: str, conversation: str) -> str | None:
-        """Make the stop of the running answer a durable fact; gives its id, None if there is none. Raises NotFound."""
+    async def hand_over(self, conversation: str, fence: str) -> bool:
+        """Let another instance go on with a turn, without an attempt being counted. Tells whether there is one."""
         keys = self._keys.of_conversation(conversation)
-        answer: bytes | None = await self._stop([keys.conversation, keys.turn], session)
-        if answer is None:
+        return bool(await self._hand_over([keys.turn, keys.fence], fence))
+
+    async def request_stop(self, session: str, conversation: str, answer: str) -> str | None:
+        """Make the stop of the answer being made a durable fact, if it is the one meant ("": any).
+
+        Gives its id, None if there is no such. Raises NotFound.
+        """
+        keys = self._keys.of_conversation(conversation)
+        stopped: bytes | None = await self._stop([keys.conversation, keys.turn], session, answer)
+        if stopped is None:
             raise NotFound(NO_CONVERSATION)
-        return answer.decode() or None
+        return stopped.decode() or None
 
     async def turn(self, conversation: str) -> tuple[str, Turn] | None:
         """Find the session and the turn of a conversation, if it has one."""
@@ -372,17 +439,26 @@ class History:
         """
         keys = self._keys.of_conversation(conversation)
         found = await self._read(
-            [keys.conversation, keys.messages, keys.tree, keys.turn, keys.text, keys.reasoning],
+            [keys.conversation, keys.messages, keys.tree, keys.turn, keys.queue, keys.text, keys.reasoning],
             *(session, start, int(above), limit, max_bytes),
             *((BESIDE_TEXT_BYTES, 0) if texts_only else (0, 1)),
         )
         if found is None:
             raise NotFound(NO_MESSAGE if start else NO_CONVERSATION)
-        state, turn, text, reasoning, records, reasonings, siblings, more = found
+        state, turn, text, waiting, reasoning, records, reasonings, parents, siblings, more = found
         known = _conversation(conversation, _pairs(state), _pairs(turn))
+        queued = {entry.partition(b" ")[0].decode() for entry in waiting}
+        if known.turn and known.turn.queued:
+            queued.add(known.turn.prompt)
         messages = []
-        for record, reasons, ids in reversed(list(zip(records, reasonings, siblings, strict=True))):
-            message = json.loads(record) | {"siblings": ids.decode().split()}
+        found = zip(records, reasonings, parents, siblings, strict=True)
+        for record, reasons, parent, ids in reversed(list(found)):
+            message = json.loads(record) | {
+                "parent": parent.decode() or None,
+                "siblings": ids.decode().split(),
+            }
+            if message["id"] in queued:
+                message["state"] = "queued"
             if known.turn and message["id"] == known.turn.answer:
                 message["text"] = text.decode()
                 reasons = reasoning
@@ -394,6 +470,8 @@ class History:
     async def message(self, session: str, conversation: str, message: str) -> dict[str, Any]:
         """Read one message. Raises NotFound."""
         branch = await self.read(session, conversation, start=message, limit=1, max_bytes=0)
+        if branch.messages[0]["id"] != message:  # an answer to come
+            raise NotFound(NO_MESSAGE)
         return branch.messages[0]
 
     async def answers(self, conversation: str, prompt: str) -> list[dict[str, Any]]:
@@ -501,7 +579,16 @@ class History:
     async def _doom(self, session: str, conversation: str, *, doom: bool) -> None:
         keys = self._keys.of_conversation(conversation)
         outcome = await self._delete(
-            [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text, keys.reasoning],
+            [
+                keys.conversation,
+                keys.messages,
+                keys.tree,
+                keys.log,
+                keys.turn,
+                keys.queue,
+                keys.text,
+                keys.reasoning,
+            ],
             *(session, int(doom), RESTORE_SECONDS * 1000, self._retention_ms),
         )
         if outcome == b"not_found":
@@ -554,7 +641,24 @@ def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]
 
 def _turn(turn: dict[str, str]) -> Turn:
     attempt, count = int(turn["attempt"]), int(turn.get("count", 0))
-    return Turn(turn["answer"], turn["prompt"], turn["model"], attempt, "stop" in turn, count)
+    return Turn(
+        turn["answer"],
+        turn["prompt"],
+        turn["model"],
+        attempt,
+        stop="stop" in turn,
+        count=count,
+        spent=int(turn.get("spent", 0)),
+        handed="handed" in turn,
+        kept=int(turn["kept"]) if "kept" in turn else None,
+        queued="queued" in turn,
+        instead=turn.get("instead", ""),
+    )
+
+
+def _selected(conversation: str) -> str:
+    """Give the beginning of a conversation.selected, up to the id that only the script knows."""
+    return f'{{"type":"conversation.selected","conversation":"{conversation}","message":"'
 
 
 def _stop_wanted(outcome: list[bytes]) -> bool:

@@ -40,6 +40,8 @@ class ConversationKeys:
     """stream: the placed events of the last minutes, entry id `offset-0`"""
     turn: str
     """hash: the answer being made; absent when none is"""
+    queue: str
+    """list: prompts whose answer waits its turn"""
     text: str
     """string: the text so far of the answer being made"""
     reasoning: str
@@ -68,6 +70,7 @@ class Keys:
             tree=f"{stem}:tree",
             log=f"{stem}:log",
             turn=f"{stem}:turn",
+            queue=f"{stem}:queue",
             text=f"{stem}:text",
             reasoning=f"{stem}:reasoning",
             fence=f"{stem}:fence",

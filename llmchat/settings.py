@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from argon2 import PasswordHasher
@@ -31,6 +31,10 @@ WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
+
+
+SECONDS = "a number of seconds from 0.1 to 3600"
+CONTINUATIONS = ("auto", "never", "flag", "last", "prefix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,17 @@ VARIABLES = (
         "how freely the model words",
         "a number from 0 to 2",
         shown="the model server's own",
+    ),
+    Variable("MODEL_CONNECT_SECONDS", "5", "how long the model server may take to be connected to", SECONDS),
+    Variable("MODEL_FIRST_SECONDS", "60", "how long it may take to its answer's first token", SECONDS),
+    Variable("MODEL_BETWEEN_SECONDS", "30", "how long it may be silent between two tokens", SECONDS),
+    Variable("MODEL_ANSWER_SECONDS", "300", "how long a whole answer may take", SECONDS),
+    Variable(
+        "CONTINUATION",
+        "auto",
+        "how the model server is given the beginning of an answer to go on with: `auto` asks it once, `never`, "
+        "`flag` (vLLM, llama.cpp), `last` (the last message is enough), `prefix` (Mistral, DeepSeek)",
+        "auto, never, flag, last or prefix",
     ),
     Variable(
         "REDIS_URL",
@@ -247,6 +262,11 @@ class Settings:
     context_tokens: int = 8000
     max_prompt_chars: int = 16000
     temperature: float | None = None
+    model_connect_seconds: float = 5.0
+    model_first_seconds: float = 60.0
+    model_between_seconds: float = 30.0
+    model_answer_seconds: float = 300.0
+    continuation: str = "auto"
     redis_url: str | None = field(default=None, repr=False)
     redis_prefix: str = "llmchat"
     secret_key: str | None = field(default=None, repr=False)
@@ -314,6 +334,11 @@ class Settings:
             context_tokens=reader.number("CONTEXT_TOKENS", 256, 10_000_000),
             max_prompt_chars=reader.number("MAX_PROMPT_CHARS", 1, 60_000),
             temperature=reader.fraction("TEMPERATURE", 0, 2),
+            model_connect_seconds=reader.seconds("MODEL_CONNECT_SECONDS"),
+            model_first_seconds=reader.seconds("MODEL_FIRST_SECONDS"),
+            model_between_seconds=reader.seconds("MODEL_BETWEEN_SECONDS"),
+            model_answer_seconds=reader.seconds("MODEL_ANSWER_SECONDS"),
+            continuation=reader.text("CONTINUATION", CONTINUATIONS.__contains__),
             redis_url=reader.optional("REDIS_URL", _is_redis_url) or _composed_redis_url(reader),
             redis_prefix=reader.text("REDIS_PREFIX", _is_prefix),
             redis_wait_seconds=reader.number("REDIS_WAIT_SECONDS", 0, 3600),
@@ -405,6 +430,9 @@ class _Reader:
         if value is not None and not low <= value <= high:
             raise self._malformed(name)
         return value
+
+    def seconds(self, name: str) -> float:
+        return cast(float, self.fraction(name, 0.1, 3600))
 
     def flag(self, name: str) -> bool:
         return bool(self._checked(name, lambda: self._source.bool(name)))

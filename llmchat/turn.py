@@ -50,6 +50,7 @@ class Answer:
         model: str,
         created: str,
         attempt: int,
+        earlier: int = 0,
         kept: str = "",
         reasoning: str = "",
     ) -> None:
@@ -59,7 +60,8 @@ class Answer:
         self._model = model
         self._created = created
         self.attempt = attempt
-        self._kept = kept
+        self._earlier = earlier  # attempts, of turns that ended
+        self.kept = kept
         self._markdown = LiveMarkdown(kept)
         self._text = ""  # taken and not placed yet
         self._reasoning = ""
@@ -94,8 +96,8 @@ class Answer:
             parent=self._prompt,
             created=self._created,
             model=self._model,
-            attempt=self.attempt,
-            text=self._kept,
+            attempt=self._earlier + self.attempt,
+            text=self.kept,
         )
 
     def take(self, delta: Delta) -> None:

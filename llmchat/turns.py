@@ -37,6 +37,9 @@ TAKE_SECONDS = 0.1
 REPEAT_SECONDS = 0.25
 """Before listening again, while Redis is away."""
 RELEASE_SECONDS = 0.5
+RESERVE_SECONDS = 0.3
+"""How long a grown instance leaves the turns of others to younger ones."""
+GROWN_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +76,10 @@ class Turns:
         self._store = ""  # the name of the store at the last look
         self._patient_until = 0.0  # by the loop's clock: nothing is taken over before
         self._stopping = False
+        self._born = 0.0  # by the loop's clock
 
     async def __aenter__(self) -> Self:
+        self._born = self._now
         self._spawn(self._watch(), "watch")
         self._spawn(self._listen(), "stops")
         return self
@@ -92,13 +97,13 @@ class Turns:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def begin(self, conversation: str) -> None:
-        """Make the open turn of a conversation, unless somebody does already."""
+    def begin(self, conversation: str, *, takeover: bool = False) -> None:
+        """Make the open turns of a conversation, unless somebody does already."""
         if conversation in self._running:
             self._running[conversation].again = True
         elif not self._stopping:
             self._running[conversation] = _Running()
-            self._spawn(self._take(conversation), f"turn {conversation}")
+            self._spawn(self._take(conversation, takeover=takeover), f"turn {conversation}")
 
     async def wake_for_stop(self, conversation: str, answer: str) -> None:
         """Tell whichever instance makes an answer that its stop is wanted."""
@@ -128,12 +133,14 @@ class Turns:
     async def _hear(self, channel: str) -> None:
         with suppress(ChannelLapsed):
             message = await self._broadcaster.receive(channel)
-            if message.get("type") != "turn.stop":  # others than we may publish in our Redis
-                return
-            running = self._running.get(message["conversation"])
-            attempt = running.attempt if running else None
-            if attempt is not None and attempt.turn.answer == message["answer"]:
-                attempt.stop()
+            match message.get("type"):  # others than we may publish in our Redis
+                case "turn.stop":
+                    running = self._running.get(message["conversation"])
+                    attempt = running.attempt if running else None
+                    if attempt is not None and attempt.turn.answer == message["answer"]:
+                        attempt.stop()
+                case "turn.open":
+                    self.begin(message["conversation"], takeover=True)
 
     async def _watch(self) -> None:
         """Take over what nobody makes: the turns of instances that died."""
@@ -171,7 +178,7 @@ class Turns:
             found = await self._work()
         for entry, has_turn, is_held in found:
             if has_turn and not is_held:
-                self.begin(entry.conversation)
+                self.begin(entry.conversation, takeover=True)
             elif not has_turn and entry.age_seconds > STALE_SECONDS:
                 await self._history.forget_work(entry)
 
@@ -191,26 +198,15 @@ class Turns:
         held = await self._leases.held(names)
         return list(zip(entries, turns, held, strict=True))
 
-    async def _take(self, conversation: str) -> None:
+    async def _take(self, conversation: str, *, takeover: bool) -> None:
         running = self._running[conversation]
         lease: Lease | None = None
-        session = ""
         try:
+            if takeover:
+                await asyncio.sleep(self._reserve)
             lease = await self._lease(conversation) if await self._may_take(conversation) else None
-            found = await self._history.turn(conversation) if lease else None
-            if lease is not None and found is not None:
-                session, turn = found
-                running.attempt = Attempt(
-                    self._settings,
-                    self._history,
-                    self._completions,
-                    self._listing,
-                    lease,
-                    session,
-                    turn,
-                )
-                self._told_away = False
-                await self._hold(lease, running.attempt)
+            if lease is not None:
+                await self._make_all(lease, running)
         except* Fenced:
             log.warning("Another instance took over the turn of a conversation.")
         except* Unavailable:
@@ -227,15 +223,37 @@ class Turns:
                 del self._running[conversation]
                 if running.again:
                     self.begin(conversation)
-        if session:
-            await self._listing.updated(session, conversation, used=True)
+
+    @property
+    def _reserve(self) -> float:
+        """Seconds that turns of others are left to younger instances: in a deploy it is they who stay."""
+        return RESERVE_SECONDS * min(1.0, (self._now - self._born) / GROWN_SECONDS)
+
+    async def _make_all(self, lease: Lease, running: _Running) -> None:
+        """Make the turn of a conversation, and those whose prompts wait behind it."""
+        made = ""
+        while (found := await self._history.turn(lease.conversation)) and found[1].answer != made:
+            session, turn = found
+            made = turn.answer
+            running.attempt = Attempt(
+                self._settings,
+                self._history,
+                self._completions,
+                self._listing,
+                lease,
+                session,
+                turn,
+            )
+            self._told_away = False
+            await self._hold(lease, running.attempt)
+            await self._listing.updated(session, lease.conversation, used=True)
 
     async def _may_take(self, conversation: str) -> bool:
         """Tell whether nobody else is expected to go on: a turn that was begun has a holder, who may just renew."""
         if not self._patient:
             return True
         found = await self._history.turn(conversation)
-        return found is not None and found[1].attempt == 0
+        return found is not None and (found[1].attempt == 0 or found[1].handed)
 
     async def _lease(self, conversation: str) -> Lease | None:
         for _ in range(TAKE_TRIES - 1):
@@ -246,10 +264,17 @@ class Turns:
         return await self._leases.take(conversation)
 
     async def _give_back(self, lease: Lease | None) -> None:
-        if lease is not None:
-            with suppress(Unavailable, TimeoutError):
-                async with asyncio.timeout(RELEASE_SECONDS):
-                    await self._leases.release(lease)
+        """Give a lease back; while this instance stops, others are asked at once to go on with what there is."""
+        if lease is None:
+            return
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                open_turn = self._stopping and await self._history.hand_over(lease.conversation, lease.fence)
+                await self._leases.release(lease)
+                if open_turn:
+                    await self._broadcaster.group_send(
+                        TURNS, {"type": "turn.open", "conversation": lease.conversation}
+                    )
 
     async def _hold(self, lease: Lease, attempt: Attempt) -> None:
         """Make the turn for as long as the lease is ours."""

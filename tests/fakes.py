@@ -53,9 +53,24 @@ class Answer:
         """Tell whether it is for this request."""
         return self.to is None or self.to in request.prompt
 
+    def after(self, kept: str) -> list[Step]:
+        """Return the steps that are left where the answer has this beginning already; all, where it has another."""
+        said = "".join(step.text for step in self.steps if isinstance(step, Text))
+        if not kept or not said.startswith(kept):
+            return self.steps
+        left = list(self.steps)
+        while kept:
+            step = left.pop(0)
+            if isinstance(step, Text):
+                rest = step.text[len(kept) :]
+                kept = kept[len(step.text) :]
+                if rest:
+                    left.insert(0, Text(rest))
+        return left
+
     async def play(self, answering: Answering) -> None:
         """Go through the steps, then end as an answer should."""
-        for step in self.steps:
+        for step in self.after(answering.request.kept):
             await step.play(answering)
         if self.finish_reason is not None:
             await answering.finish(self.finish_reason)
@@ -86,6 +101,7 @@ class Request:
     def __init__(self, body: dict[str, Any], headers: dict[str, str]) -> None:
         self.body = body
         self.headers = headers
+        self.kept = ""  # the beginning of the answer that it was given to go on with
         self.outcome = ""  # then "answered", "cut" (by us) or "closed" (by the client)
         self._bell = Bell()
 
@@ -99,6 +115,12 @@ class Request:
         """The text of the newest message of the user."""
         texts = [message["content"] for message in self.messages if message["role"] == "user"]
         return as_text(texts[-1]) if texts else ""
+
+    @property
+    def asks_how(self) -> bool:
+        """Whether it is no prompt, but a question for how to give the beginning of an answer."""
+        twice = [message["role"] for message in self.messages[-2:]] == ["assistant", "assistant"]
+        return twice or bool(self.body.get("add_generation_prompt"))
 
     async def closed(self, *, seconds: float = 10) -> None:
         """Wait until the client has closed the connection before the answer was through."""
@@ -188,6 +210,8 @@ class Model:
 
     def __init__(self, *models: str) -> None:
         self.models = models or ("gpt-4o-mini",)
+        self.continues = False  # a given beginning, as vLLM and llama.cpp do
+        self.questions = 0  # whether it does
         self.requests: list[Request] = []
         self.port = 0
         self._script: list[Answer | Refusal] = []
@@ -264,6 +288,8 @@ class Model:
         """Forget script and requests, break what is under way, open the door."""
         self._script.clear()
         self.requests.clear()
+        self.continues = False
+        self.questions = 0
         self._handed = 0
         self._hang_up()
         if not self._site:
@@ -310,6 +336,11 @@ class Model:
 
     async def _completions(self, http: web.Request) -> web.StreamResponse:
         request = Request(await http.json(), dict(http.headers))
+        if request.asks_how:
+            self.questions += 1
+            return self._say_how(request)
+        if self.continues and request.body.get("continue_final_message"):
+            request.kept = as_text(request.messages[-1]["content"])
         self.requests.append(request)
         self._bell.ring()
         with following(request):
@@ -323,6 +354,14 @@ class Model:
         with suppress(Ended):
             await next_one.play(answering)
         return answering.response()
+
+    def _say_how(self, request: Request) -> web.Response:
+        """Refuse the question as servers do that go on from a given beginning; or ignore it, as others do."""
+        if self.continues and request.body.get("continue_final_message"):
+            words = "Cannot set both add_generation_prompt and continue_final_message to true."
+            error = {"error": {"code": 400, "message": words, "type": "invalid_request_error"}}
+            return web.json_response(error, status=400)
+        return web.json_response({"object": "chat.completion", "choices": []})
 
     def _next(self, request: Request) -> Answer | Refusal:
         for index, candidate in enumerate(self._script):

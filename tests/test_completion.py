@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from llmchat import completion
-from llmchat.completion import NO_KEY, RETRIES, Completions
+from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines
 from llmchat.errors import ProviderError
 from llmchat.turn import Delta
 from tests.fakes import CUT, SILENCE, Answering, Drip, Failure, Gate, Line, Model, Reasoning
@@ -32,8 +33,12 @@ async def completions(model: Model) -> AsyncIterator[Completions]:
 
 
 @asynccontextmanager
-async def opened(model: Model, key: str | None = KEY) -> AsyncIterator[Completions]:
-    completions = Completions(api_key=key, base_url=model.url)
+async def opened(
+    model: Model, key: str | None = KEY, *, continuation: str = "auto", **deadlines: float
+) -> AsyncIterator[Completions]:
+    completions = Completions(
+        api_key=key, base_url=model.url, deadlines=Deadlines(**deadlines), continuation=continuation
+    )
     try:
         yield completions
     finally:
@@ -276,13 +281,11 @@ async def test_rate_limit_tells_how_long_to_wait(model: Model, completions: Comp
     assert error.retry_after == SOON
 
 
-async def test_rate_limit_is_told_as_such_when_its_wait_is_longer_than_our_patience(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completion, "FIRST_DELTA_SECONDS", 1.0)
-    model.refuse(429, retry_after=30, times=RETRIES + 1)
-    _, error = await ask_until_error(completions)
-    assert (error.code, error.retry_after) == ("provider_rate_limited", 30)
+async def test_rate_limit_is_told_as_such_when_its_wait_is_longer_than_our_patience(model: Model) -> None:
+    async with opened(model, first=1.0) as completions:
+        model.refuse(429, retry_after=30, times=RETRIES + 1)
+        _, error = await ask_until_error(completions)
+        assert (error.code, error.retry_after) == ("provider_rate_limited", 30)
 
 
 @pytest.mark.parametrize("wait", [float("inf"), float("nan"), -1.0])
@@ -372,68 +375,58 @@ async def test_reason_that_is_no_text_is_no_reason(model: Model, completions: Co
 
 @pytest.mark.parametrize("step", [SILENCE, Drip(0.02)])
 @pytest.mark.parametrize("before", [[], [piece(role="assistant", content="")]])
-async def test_answer_times_out_before_its_first_delta(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, before: list[Step], step: Step
-) -> None:
-    monkeypatch.setattr(completion, "FIRST_DELTA_SECONDS", 0.2)
-    model.answer(*before, step)
-    deltas, error = await ask_until_error(completions)
-    assert deltas == []
-    assert (error.code, error.retryable) == ("provider_timeout", True)
-    await (await model.asked()).closed()
-    assert len(model.requests) == 1
+async def test_answer_times_out_before_its_first_delta(model: Model, before: list[Step], step: Step) -> None:
+    async with opened(model, first=0.2) as completions:
+        model.answer(*before, step)
+        deltas, error = await ask_until_error(completions)
+        assert deltas == []
+        assert (error.code, error.retryable) == ("provider_timeout", True)
+        await (await model.asked()).closed()
+        assert len(model.requests) == 1
 
 
 @pytest.mark.parametrize("step", [SILENCE, Drip(0.02)])
-@pytest.mark.parametrize("constant", ["BETWEEN_DELTAS_SECONDS", "ANSWER_SECONDS"])
-async def test_answer_times_out_after_some_text(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, constant: str, step: Step
-) -> None:
-    monkeypatch.setattr(completion, constant, 0.4)
-    model.answer("Hel", step, "lo")
-    deltas, error = await ask_until_error(completions)
-    assert deltas == [Delta("Hel")]
-    assert error.code == "provider_timeout"
-    await (await model.asked()).closed()
+@pytest.mark.parametrize("constant", ["between", "answer"])
+async def test_answer_times_out_after_some_text(model: Model, constant: str, step: Step) -> None:
+    async with opened(model, **{constant: 0.4}) as completions:
+        model.answer("Hel", step, "lo")
+        deltas, error = await ask_until_error(completions)
+        assert deltas == [Delta("Hel")]
+        assert error.code == "provider_timeout"
+        await (await model.asked()).closed()
 
 
-async def test_answer_times_out_when_it_never_ends(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completion, "ANSWER_SECONDS", 0.5)
-    model.answer(Babble())
-    deltas, error = await ask_until_error(completions)
-    assert text_of(deltas).startswith("on and on and ")
-    assert error.code == "provider_timeout"
-    await (await model.asked()).closed()
+async def test_answer_times_out_when_it_never_ends(model: Model) -> None:
+    async with opened(model, answer=0.5) as completions:
+        model.answer(Babble())
+        deltas, error = await ask_until_error(completions)
+        assert text_of(deltas).startswith("on and on and ")
+        assert error.code == "provider_timeout"
+        await (await model.asked()).closed()
 
 
-async def test_figures_are_not_waited_for_long(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_figures_are_not_waited_for_long(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completion, "USAGE_SECONDS", 0.1)
-    monkeypatch.setattr(completion, "BETWEEN_DELTAS_SECONDS", 300)
-    model.answer("Hello", Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'), Drip(0.02))
-    async with within(10, "the stream is given up"):
-        deltas = await ask(completions)
-    assert deltas == [Delta("Hello"), Delta(finish_reason="stop")]
-    await (await model.asked()).closed()
+    async with opened(model, between=300) as completions:
+        model.answer("Hello", Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'), Drip(0.02))
+        async with within(10, "the stream is given up"):
+            deltas = await ask(completions)
+        assert deltas == [Delta("Hello"), Delta(finish_reason="stop")]
+        await (await model.asked()).closed()
 
 
-async def test_slow_reader_is_not_struck_by_the_models_deadlines(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completion, "BETWEEN_DELTAS_SECONDS", 0.3)
-    model.answer("Hello, ", "world")
-    got: list[Delta] = []
-    passed = asyncio.Event()
-    async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
-        async for delta in deltas:
-            if not got:
-                asyncio.get_running_loop().call_later(0.4, passed.set)
-                await passed.wait()
-            got.append(delta)
-    assert text_of(got) == "Hello, world"
+async def test_slow_reader_is_not_struck_by_the_models_deadlines(model: Model) -> None:
+    async with opened(model, between=0.3) as completions:
+        model.answer("Hello, ", "world")
+        got: list[Delta] = []
+        passed = asyncio.Event()
+        async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+            async for delta in deltas:
+                if not got:
+                    asyncio.get_running_loop().call_later(0.4, passed.set)
+                    await passed.wait()
+                got.append(delta)
+        assert text_of(got) == "Hello, world"
 
 
 # Leaving
@@ -514,3 +507,85 @@ async def test_error_in_the_stream_has_no_word_of_the_providers(
     model.answer("Hel", step)
     _, error = await ask_until_error(completions)
     assert KEY not in f"{error} {error!r} {error.detail} {caplog.text}"
+
+
+# Going on from a beginning
+
+
+async def test_model_server_is_asked_once_whether_it_goes_on(model: Model, completions: Completions) -> None:
+    model.continues = True
+    asked = await asyncio.gather(*(completions.continues("gpt-4o-mini") for _ in range(5)))
+    assert asked == [True] * 5
+    assert (model.questions, model.requests) == (1, [])
+
+
+async def test_model_server_that_says_nothing_of_it_does_not_go_on(
+    model: Model, completions: Completions
+) -> None:
+    assert not await completions.continues("gpt-4o-mini")
+    assert not await completions.continues("gpt-4o-mini")
+    assert model.questions == 2  # in two ways, once each
+
+
+async def test_model_server_that_is_away_is_asked_again(model: Model, completions: Completions) -> None:
+    model.continues = True
+    await model.close_door()
+    assert not await completions.continues("gpt-4o-mini")
+    await model.open_door()
+    assert await completions.continues("gpt-4o-mini")
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        ("Unrecognized request arguments supplied: add_generation_prompt, continue_final_message", False),
+        ("Cannot set both `continue_final_message` and `add_generation_prompt` to True.", True),
+        ("Cannot have 2 or more assistant messages at the end of the list.", False),  # to the other question
+    ],
+)
+async def test_refusal_tells_by_its_words(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, words: str, goes_on: bool
+) -> None:
+    refusal = web.json_response
+    monkeypatch.setattr(
+        model, "_say_how", lambda _: refusal({"error": {"message": words, "code": 400}}, status=400)
+    )
+    how = await completions._how_of("gpt-4o-mini")
+    assert how == ("flag" if goes_on else "last" if "2 or more" in words else "never")
+
+
+@pytest.mark.parametrize(
+    ("continuation", "fields"),
+    [
+        ("flag", {"continue_final_message": True, "add_generation_prompt": False}),
+        ("last", {}),
+        ("prefix", {}),
+    ],
+)
+async def test_beginning_is_given_in_the_way_that_is_set(
+    model: Model, continuation: str, fields: dict[str, bool]
+) -> None:
+    async with opened(model, continuation=continuation) as completions:
+        assert await completions.continues("gpt-4o-mini")
+        async with completions.stream("gpt-4o-mini", PROMPT, {}, kept="Hel") as deltas:
+            assert [delta async for delta in deltas]
+    asked = await model.asked()
+    last = {"role": "assistant", "content": "Hel"} | ({"prefix": True} if continuation == "prefix" else {})
+    assert asked.messages == [*PROMPT, last]
+    assert {name: asked.body[name] for name in fields} == fields
+    assert model.questions == 0
+
+
+async def test_answer_goes_on_from_its_beginning(model: Model, completions: Completions) -> None:
+    model.continues = True
+    model.answer("Hello, ", "wor", "ld")
+    async with completions.stream("gpt-4o-mini", PROMPT, {}, kept="Hello, w") as deltas:
+        assert text_of([delta async for delta in deltas]) == "orld"
+    assert (await model.asked()).kept == "Hello, w"
+
+
+async def test_model_is_never_given_a_beginning_where_that_is_set(model: Model) -> None:
+    model.continues = True
+    async with opened(model, continuation="never") as completions:
+        assert not await completions.continues("gpt-4o-mini")
+    assert model.questions == 0

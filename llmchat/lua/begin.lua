@@ -1,5 +1,6 @@
--- Place completion.started, for the holder of the fence. A repeat of the same attempt places nothing.
-local conversation, messages, tree, log, turn, text, reasoning, fence = unpack(KEYS)
+-- Place completion.started, for the holder of the fence. A repeat of the same attempt places nothing. What an attempt
+-- has cost that its instance did not give away is counted: once, and twice where nothing came of it.
+local conversation, messages, tree, log, turn, queue, text, reasoning, fence = unpack(KEYS)
 local token, answer, attempt, prompt, record, kept, body, channel, log_ms, log_entries, log_bytes,
   retention_ms = unpack(ARGV)
 
@@ -9,11 +10,15 @@ local before = redis.call('HGET', turn, 'attempt')
 if before == attempt then return {'ok', stop} end
 if stop == '1' and before ~= '0' then return {'ok', stop} end  -- the text of the attempt before stays
 
-if redis.call('HEXISTS', messages, answer) == 0 then grow(conversation, tree, answer, 'assistant', prompt) end
+begin(conversation, messages, tree, queue, answer, prompt)
 redis.call('HSET', messages, answer, record)
 redis.call('SET', text, kept)
-redis.call('DEL', reasoning)
+if kept == '' then redis.call('DEL', reasoning) end
+if before ~= '0' and redis.call('HEXISTS', turn, 'handed') == 0 then
+  redis.call('HINCRBY', turn, 'spent', tonumber(redis.call('HGET', turn, 'count')) > 0 and 1 or 2)
+end
+redis.call('HDEL', turn, 'handed', 'queued', 'instead')
 redis.call('HSET', turn, 'attempt', attempt, 'count', '0')
 place(conversation, log, channel, body, log_ms, log_entries, log_bytes)
-keep(retention_ms, conversation, messages, tree, turn, text)
+keep(retention_ms, conversation, messages, tree, turn, text, reasoning)
 return {'ok', stop}

@@ -97,14 +97,69 @@ local function choose(tree, id, last)
   end
 end
 
--- Add a message to the tree and make its branch the current one.
-local function grow(conversation, tree, id, role, parent)
+-- Add a message to the tree, below a parent.
+local function join(conversation, tree, id, role, parent)
   redis.call('HSET', tree, id, role .. ' ' .. parent)
   local siblings = redis.call('HGET', tree, 'children:' .. parent)
   redis.call('HSET', tree, 'children:' .. parent, siblings and (siblings .. ' ' .. id) or id)
+  redis.call('HINCRBY', conversation, 'revision', 1)
+end
+
+-- Make the branch that ends in a message the current one.
+local function turn_to(conversation, tree, id, parent)
   choose(tree, id, redis.call('HGET', conversation, 'tip') == parent and id or '')  -- one step, on the current branch
   redis.call('HSET', conversation, 'tip', id)
+end
+
+-- A prompt that waits: its id, its answer's, and the model that is to answer.
+local function waiting(entry)
+  return string.match(entry, '^(%S+) (%S+) (.*)$')
+end
+
+-- Whether an answer that begins moves the current branch to itself: from where its prompt is, but not away from
+-- what leads through it already, nor from a prompt that waits.
+local function moves(conversation, tree, queue, answer, prompt)
+  local id = redis.call('HGET', conversation, 'tip')
+  if id == answer then return false end
+  for _, entry in ipairs(redis.call('LRANGE', queue, '0', '-1')) do
+    local _, to_come = waiting(entry)
+    if to_come == id then return false end
+  end
+  while id and id ~= '' do
+    if id == answer then return false end
+    if id == prompt then return true end
+    local node = redis.call('HGET', tree, id)
+    id = node and string.match(node, ' (.*)$')
+  end
+  return false
+end
+
+-- Add an answer that begins for the first time.
+local function begin(conversation, messages, tree, queue, answer, prompt)
+  if redis.call('HEXISTS', messages, answer) == 1 then return end
+  join(conversation, tree, answer, 'assistant', prompt)
+  if moves(conversation, tree, queue, answer, prompt) then turn_to(conversation, tree, answer, prompt) end
+end
+
+-- Make a turn: an answer that anybody may take. More fields may follow.
+local function open(turn, answer, prompt, model, now, ...)
+  redis.call('HSET', turn, 'answer', answer, 'prompt', prompt, 'model', model, 'attempt', '0', 'since', now, ...)
+end
+
+-- Make the branch through a message the current one, down to its last chosen descendant. Places conversation.selected,
+-- which names the last message that is there: the end may be an answer to come.
+local function select(conversation, messages, tree, log, message, body, channel, log_ms, log_entries, log_bytes)
+  choose(tree, message, '')
+  local tip, last = message, message
+  local chosen = redis.call('HGET', tree, 'chosen:' .. tip)
+  while chosen do
+    tip = chosen
+    if redis.call('HEXISTS', messages, tip) == 1 then last = tip end
+    chosen = redis.call('HGET', tree, 'chosen:' .. tip)
+  end
+  redis.call('HSET', conversation, 'tip', tip)
   redis.call('HINCRBY', conversation, 'revision', 1)
+  place(conversation, log, channel, body .. last .. '"', log_ms, log_entries, log_bytes)
 end
 
 local function owned(conversation, session)

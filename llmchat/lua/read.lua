@@ -1,7 +1,8 @@
 -- Read a branch from a message upwards, newest first, and all that belongs to it, in one step.
 -- `from`: a message id, '' for the tip; `above` = '1' begins at its parent. Ends after `limit` messages or `bytes`
 -- of them; of each record counts only what it has beyond `beside` bytes. `with_reasoning` = '1' reads that, too.
-local conversation, messages, tree, turn, text, reasoning = unpack(KEYS)
+-- An answer to come has no record yet, and is passed over.
+local conversation, messages, tree, turn, queue, text, reasoning = unpack(KEYS)
 local session, from, above, limit, bytes, beside, with_reasoning = unpack(ARGV)
 
 if not owned(conversation, session) then return false end
@@ -15,17 +16,21 @@ else
   if above == '1' then id = string.match(node, ' (.*)$') end
 end
 
-local records, reasonings, siblings, read = {}, {}, {}, 0
+local records, reasonings, parents, siblings, read = {}, {}, {}, {}, 0
 while id ~= '' and #records < tonumber(limit) do
   local record = redis.call('HGET', messages, id)
-  local reasons = with_reasoning == '1' and redis.call('HGET', messages, 'reasoning:' .. id) or ''
-  read = read + math.max(0, #record - tonumber(beside)) + #reasons
-  if #records > 0 and read > tonumber(bytes) then break end
   local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
-  records[#records + 1] = record
-  reasonings[#reasonings + 1] = reasons
-  siblings[#siblings + 1] = redis.call('HGET', tree, 'children:' .. parent)
+  if record then
+    local reasons = with_reasoning == '1' and redis.call('HGET', messages, 'reasoning:' .. id) or ''
+    read = read + math.max(0, #record - tonumber(beside)) + #reasons
+    if #records > 0 and read > tonumber(bytes) then break end
+    records[#records + 1] = record
+    reasonings[#reasonings + 1] = reasons
+    parents[#parents + 1] = parent
+    siblings[#siblings + 1] = redis.call('HGET', tree, 'children:' .. parent)
+  end
   id = parent
 end
 return {redis.call('HGETALL', conversation), redis.call('HGETALL', turn), redis.call('GET', text) or '',
-  redis.call('GET', reasoning) or '', records, reasonings, siblings, id == '' and 0 or 1}
+  redis.call('LRANGE', queue, '0', '-1'), redis.call('GET', reasoning) or '', records, reasonings, parents, siblings,
+  id == '' and 0 or 1}

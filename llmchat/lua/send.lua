@@ -1,7 +1,8 @@
--- Store a prompt, make its turn takeable and place message.added: one step, safe to repeat.
-local conversation, messages, tree, log, turn = unpack(KEYS)
-local session, new, epoch, now, title, id, digest, record, revision, parent, answer, model, body, channel, log_ms,
-  log_entries, log_bytes, retention_ms = unpack(ARGV)
+-- Store a prompt, make its turn takeable or put it behind those that wait, and place message.added: one step, safe to
+-- repeat. `queued` = '1': the caller has seen an answer being made.
+local conversation, messages, tree, log, turn, queue = unpack(KEYS)
+local session, new, epoch, now, title, id, digest, record, revision, parent, answer, model, queued, most, body, channel,
+  log_ms, log_entries, log_bytes, retention_ms = unpack(ARGV)
 
 if redis.call('EXISTS', conversation) == 0 then
   if new == '0' then return {'not_found'} end
@@ -17,15 +18,26 @@ if sent then
   return {'repeated', string.sub(sent, #digest + 2), redis.call('HGET', conversation, 'epoch'),
     redis.call('HGET', conversation, 'offset')}
 end
-if redis.call('EXISTS', turn) == 1 then return {'busy'} end
 if redis.call('HGET', conversation, 'revision') ~= revision then return {'moved'} end
+if tostring(redis.call('EXISTS', turn)) ~= queued then return {'moved'} end
+if redis.call('LLEN', queue) >= tonumber(most) then return {'busy'} end
 
 redis.call('HSET', messages, id, record)
-grow(conversation, tree, id, 'user', parent)
+join(conversation, tree, id, 'user', parent)
+turn_to(conversation, tree, id, parent)
+redis.call('HSET', tree, answer, 'assistant ' .. id)  -- to come: what is sent next goes below it
+turn_to(conversation, tree, answer, id)
 redis.call('HSET', conversation, 'updated', now)
-redis.call('HSET', turn, 'answer', answer, 'prompt', id, 'model', model, 'attempt', '0', 'since', now)
+if queued == '1' then
+  if redis.call('HGET', turn, 'answer') == parent then
+    redis.call('HSET', tree, parent, 'assistant ' .. redis.call('HGET', turn, 'prompt'))
+  end
+  redis.call('RPUSH', queue, id .. ' ' .. answer .. ' ' .. model)
+else
+  open(turn, answer, id, model, now)
+end
 local offset = place(conversation, log, channel, body, log_ms, log_entries, log_bytes)
 local at = redis.call('HGET', conversation, 'epoch') .. ' ' .. string.format('%d', offset)
 redis.call('HSET', tree, 'sent:' .. id, digest .. ' ' .. answer .. ' ' .. at)
-keep(retention_ms, conversation, messages, tree, turn)
+keep(retention_ms, conversation, messages, tree, turn, queue)
 return {'accepted', answer .. ' ' .. at, redis.call('HGET', conversation, 'epoch'), string.format('%d', offset)}
