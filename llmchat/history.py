@@ -366,7 +366,7 @@ class History:
         keys = self._keys.of_conversation(conversation)
         return bool(await self._hand_over([keys.turn, keys.fence], fence))
 
-    async def request_stop(self, session: str, conversation: str, answer: str) -> str | None:
+    async def request_stop(self, session: str, conversation: str, answer: str = "") -> str | None:
         """Make the stop of the answer being made a durable fact, if it is the one meant ("": any).
 
         Gives its id, None if there is no such. Raises NotFound.

@@ -187,25 +187,6 @@ async def test_id_used_before_with_another_text_is_a_conflict(story: Story) -> N
     assert await story.types() == ["message.added"]
 
 
-async def test_prompt_is_busy_while_an_answer_is_open(story: Story) -> None:
-    await story.send("m1")
-    with pytest.raises(Busy):
-        await story.send("m2")
-    await story.begin()
-    with pytest.raises(Busy):
-        await story.send("m2")
-    assert await story.types() == ["message.added", "completion.started"]
-
-
-async def test_one_of_many_prompts_sent_at_once_is_accepted(story: Story) -> None:
-    await story.exchange("m0")
-    found = await asyncio.gather(*(story.send(f"m{n}") for n in range(1, 9)), return_exceptions=True)
-    accepted = [each for each in found if isinstance(each, Sent)]
-    assert len(accepted) == 1
-    assert all(isinstance(each, Busy) for each in found if each is not accepted[0])
-    assert (await story.types()).count("message.added") == 2
-
-
 async def test_one_prompt_sent_many_times_at_once_is_stored_once(story: Story) -> None:
     found = await asyncio.gather(*(story.send("m1") for _ in range(8)))
     assert len({(each.answer, each.at["epoch"], each.at["offset"]) for each in found}) == 1
@@ -399,7 +380,8 @@ async def test_branch_that_a_prompt_went_to_is_the_one_chosen_from_above(story: 
 
 
 class Tree:
-    """What branches mean, in plain Python: whatever becomes current is chosen, all the way from the root."""
+    """What branches mean, in plain Python: whatever becomes current is chosen, all the way from the root; an answer
+    becomes current where its prompt is."""
 
     def __init__(self) -> None:
         self.parents: dict[str, str] = {}
@@ -415,10 +397,21 @@ class Tree:
         return found
 
     def grow(self, message: str, parent: str) -> None:
+        self.join(message, parent)
+        self._choose(message)
+
+    def answer(self, message: str, prompt: str) -> None:
+        moves = prompt in self.path(self.tip)
+        self.join(message, prompt)
+        if moves:
+            self._choose(message)
+        else:
+            self.chosen.setdefault(prompt, message)
+
+    def join(self, message: str, parent: str) -> None:
         self.parents[message] = parent
         self.children[parent].append(message)
         self.children[message] = []
-        self._choose(message)
 
     def select(self, message: str) -> None:
         while self.children[message]:
@@ -467,7 +460,7 @@ async def take_step(story: Story, tree: Tree, name: str, verb: str, choice: int)
         prompt = prompts[choice % len(prompts)]
         await story.regenerate(prompt, f"{name}.a")
         await story.answer()
-        tree.grow(f"{name}.a", prompt)
+        tree.answer(f"{name}.a", prompt)
     else:
         message = [*prompts, *answers][choice % len(tree.parents)]
         await story.history.select(SESSION, story.id, message)
@@ -591,10 +584,19 @@ async def test_further_attempt_begins_with_the_text_that_is_kept(story: Story) -
     await story.say(lease.fence, again, 1, "pt")  # counted anew
     read = await story.history.message(SESSION, story.id, "m1.a")
     assert read["text"] == "Kept"
-    assert "reasoning" not in read
+    assert read["reasoning"] == "thoughts"
     assert await story.branch() == ["m1", "m1.a"]
     started = [frame for frame in await story.frames() if frame["type"] == "completion.started"]
     assert [(frame["attempt"], frame["text"]) for frame in started] == [(1, ""), (2, "Ke")]
+
+
+async def test_further_attempt_that_keeps_nothing_begins_without_reasons(story: Story) -> None:
+    await story.send("m1")
+    fence, answer = await story.begin()
+    await story.say(fence, answer, 1, "lost", "thoughts")
+    await story.begin(2)
+    read = await story.history.message(SESSION, story.id, "m1.a")
+    assert (read["text"], read.get("reasoning")) == ("", None)
 
 
 async def test_stop_is_seen_by_whatever_the_holder_writes_next(story: Story) -> None:
@@ -940,7 +942,7 @@ async def test_everything_of_a_deleted_conversation_goes_in_time(story: Story) -
     await story.history.delete(SESSION, story.id)
     assert await story.history.stop_wanted(story.id)
     for _ in range(2):  # as it is deleted, and after the turn that was stopped wrote its last
-        left = [await story.redis.pttl(key) for key in astuple(story.of)[:7] if await story.redis.exists(key)]
+        left = [await story.redis.pttl(key) for key in astuple(story.of)[:8] if await story.redis.exists(key)]
         assert left
         assert all(0 < ms <= RESTORE_SECONDS * 1000 for ms in left), left
         await story.finish(fence, answer)
@@ -1011,8 +1013,8 @@ async def test_what_was_to_go_in_time_is_kept_for_ever_once_history_is(redis: Re
     fence, answer = await story.begin()
     await story.say(fence, answer, 1, "Hello", "hm")
     await story.history.touch(SESSION, story.id, timestamp())
-    lasting = {*astuple(story.of)[:7], story.keys.conversations(SESSION)} - {story.of.log}
-    found = await story.ttls()
+    lasting = {*astuple(story.of)[:8], story.keys.conversations(SESSION)} - {story.of.log}
+    found = await story.ttls() | {story.of.queue: -1}
     assert {key: found[key] for key in lasting} == dict.fromkeys(lasting, -1)
     await story.finish(fence, answer)
     assert {ms for key, ms in (await story.ttls()).items() if key in lasting} == {-1}

@@ -14,13 +14,12 @@ from redis.asyncio import Redis
 
 from llmchat import turn as turn_room
 from llmchat import turns as turns_room
-from llmchat.attempt import MAX_ATTEMPTS
 from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions
 from llmchat.conversation import Branch, Turn, digest
 from llmchat.errors import Unavailable
 from llmchat.history import TIP, History, Work
-from llmchat.keys import Keys
+from llmchat.keys import TURNS, Keys
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
 from llmchat.redis_client import connect
@@ -76,6 +75,15 @@ class Instance:
         assert answer
         if wake:
             await self.turns.wake_for_stop(conversation, answer)
+
+    async def until_listening(self) -> None:
+        """Wait until wake-ups reach it."""
+
+        async def look() -> bool:
+            subscribed = await self.redis.pubsub_channels(f"*{TURNS}*")
+            return any(self.keys.prefix in channel.decode() for channel in subscribed)
+
+        await eventually(look, seconds=10, what="it listens")
 
     async def frames(self, conversation: str = "c1") -> list[dict[str, Any]]:
         """What the log has."""
@@ -489,11 +497,13 @@ async def leave(instance: Instance, attempts: int, text: str) -> str:
     return answer
 
 
-@pytest.mark.parametrize(("text", "kind"), [("Seen", "completion.finished"), ("", "completion.failed")])
+@pytest.mark.parametrize(
+    ("attempts", "text", "kind"), [(3, "Seen", "completion.finished"), (2, "", "completion.failed")]
+)
 async def test_turn_begun_too_often_ends_with_the_text_there_is(
-    instance: Instance, model: Model, text: str, kind: str
+    instance: Instance, model: Model, attempts: int, text: str, kind: str
 ) -> None:
-    answer = await leave(instance, MAX_ATTEMPTS, text)
+    answer = await leave(instance, attempts, text)
     instance.turns.begin("c1")
     ended = await instance.end(answer)
     assert ended["type"] == kind
@@ -501,8 +511,83 @@ async def test_turn_begun_too_often_ends_with_the_text_there_is(
         "interrupted" if text else "provider_unavailable"
     )
     assert (await instance.stored(answer))["text"] == text
-    assert types(await instance.frames()).count("completion.started") == MAX_ATTEMPTS
+    assert types(await instance.frames()).count("completion.started") == attempts
     assert model.requests == []
+
+
+@pytest.mark.parametrize(("attempts", "text"), [(2, "Seen"), (1, "")])
+async def test_turn_is_begun_once_more_before_it_was_begun_too_often(
+    instance: Instance, attempts: int, text: str
+) -> None:
+    answer = await leave(instance, attempts, text)
+    instance.turns.begin("c1")
+    assert (await instance.end(answer))["finish_reason"] == "stop"
+    assert types(await instance.frames()).count("completion.started") == attempts + 1
+
+
+async def test_turn_that_is_handed_over_costs_nothing(start: Start, model: Model) -> None:
+    model.answer(Gate(), times=5)
+    instances = [await start()]
+    answer = await instances[0].send("m1")
+    for _ in range(5):
+        await model.asked()
+        await instances[-1].until(lambda frames: "completion.started" in types(frames))
+        instances.append(await start())
+        await instances[-2].turns.stop()
+    ended = await instances[-1].end(answer)
+    assert ended["finish_reason"] == "stop"
+    frames = await instances[-1].frames()
+    attempts = [frame["attempt"] for frame in frames if frame["type"] == "completion.started"]
+    assert attempts == [1, 2, 3, 4, 5, 6]
+
+
+async def test_turn_is_handed_over_without_waiting_for_anybody_to_look(
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns_room, "WATCH_SECONDS", 3600)
+    one, two = await start(), await start()
+    await two.until_listening()
+    model.answer("Half ", Gate())
+    answer = await one.send("m1")
+    await one.text_so_far("Half ")
+    await one.turns.stop()
+    assert (await two.end(answer))["finish_reason"] == "stop"
+
+
+async def test_text_is_kept_where_the_model_goes_on_from_it(start: Start, model: Model) -> None:
+    model.continues = True
+    model.answer(Reasoning("Hm. "), "Half ", Gate(), "and half")
+    model.answer(Reasoning("Hm. "), "Half ", "and half")
+    one = await start()
+    answer = await one.send("m1")
+    await one.text_so_far("Half ")
+    two = await start()
+    await one.turns.stop()
+    ended = await two.end(answer)
+    frames = await two.frames()
+    started = [frame for frame in frames if frame["type"] == "completion.started"]
+    assert [(frame["attempt"], frame["text"]) for frame in started] == [(1, ""), (2, "Half ")]
+    assert started[0]["created"] == started[1]["created"]
+    assert (text_of(frames), ended["digest"]) == ("Half and half", digest("Half and half"))
+    stored = await two.stored(answer)
+    assert (stored["text"], stored["reasoning"]) == ("Half and half", "Hm. ")
+    assert [asked.kept for asked in model.requests] == ["", "Half "]
+
+
+async def test_text_that_takes_most_of_the_context_is_not_kept(
+    start: Start, model: Model, settings: Settings
+) -> None:
+    model.continues = True
+    long = "words of it " * settings.context_tokens
+    model.answer(long, Gate())
+    model.answer("Short")
+    one = await start()
+    answer = await one.send("m1")
+    await one.until(lambda frames: len(text_of(frames)) > settings.context_tokens * 3)
+    two = await start()
+    await one.turns.stop()
+    await two.end(answer)
+    assert (await two.stored(answer))["text"] == "Short"
 
 
 async def test_turn_stopped_while_its_instance_is_dead_ends_with_the_text_there_is(
