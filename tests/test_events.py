@@ -37,7 +37,9 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "conversation.restore": ({"conversation": "c1"}, {}),
     "message.send": ({"id": "m1", "text": "Hi"}, {"conversation": "c1", "parent": "m0", "model": "small"}),
     "message.select": ({"conversation": "c1", "message": "m1"}, {}),
-    "completion.stop": ({"conversation": "c1"}, {}),
+    "message.withdraw": ({"conversation": "c1", "message": "m1"}, {}),
+    "completion.stop": ({"conversation": "c1"}, {"message": "m1"}),
+    "completion.continue": ({"conversation": "c1", "message": "m1"}, {}),
     "completion.regenerate": ({"conversation": "c1", "message": "m1"}, {"model": "small"}),
     "ping": ({}, {}),
 }
@@ -295,6 +297,7 @@ def test_events_are_those_of_the_protocol() -> None:
         "conversation.selected",
         "message.accepted",
         "message.added",
+        "message.withdrawn",
         "completion.started",
         "completion.delta",
         "completion.finished",
@@ -307,6 +310,7 @@ def test_events_are_those_of_the_protocol() -> None:
 def test_placed_events_never_have_an_id() -> None:
     assert {kind.type for kind in events.PLACED} == {
         "message.added",
+        "message.withdrawn",
         "completion.started",
         "completion.delta",
         "completion.finished",

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 Event = dict[str, Any]
@@ -143,12 +144,18 @@ class Mirror:
         self.at = at
         self._take_in(event["messages"])
         self.tip = event["messages"][-1]["id"] if event["messages"] else None
+        for one, behind in pairwise(event["messages"]):
+            if behind["parent"] != one["id"]:  # an answer to come
+                self._check(one["role"] == "user", event, f"has {behind} behind what is no prompt")
+                self._check(behind["state"] == "queued", event, f"has {behind}, whose parent is not there")
+                self._awaited[behind["parent"]] = one["id"]
         running = event["running"]
         if running in self.messages:
             self._check(self.messages[running].state == "running", event, "says that a finished answer runs")
-        elif running is not None:  # its prompt is stored, it did not start yet
-            self._check(self.tip is not None, event, "runs an answer to nothing")
-            self._awaited[running] = str(self.tip)
+        elif running is not None and running not in self._awaited and self.tip is not None:
+            prompt = self.messages[self.tip]  # stored, and its answer did not start yet; or it is elsewhere
+            if prompt.role == "user" and prompt.state == "done":
+                self._awaited[running] = prompt.id
 
     def _current(self, event: Event) -> None:
         if self.at is not None:
@@ -197,6 +204,7 @@ class Mirror:
 
     def _started(self, event: Event) -> None:
         answer, parent = event["message"], event["parent"]
+        first = answer not in self.messages
         if parent in self.messages:
             self.messages[parent].state = "done"
         self.messages[answer] = Message(
@@ -208,14 +216,17 @@ class Mirror:
             attempt=event["attempt"],
             blocks=None if event["text"] else [],
         )
-        if not self._leads_through(answer):
+        if first and self._moves_to(answer, parent):
             self.tip = answer
 
-    def _leads_through(self, message: str) -> bool:
+    def _moves_to(self, answer: str, prompt: str) -> bool:
+        """Tell whether an answer that begins for the first time makes its branch the current one."""
         step = self.tip
-        while step is not None and step != message:
+        if step in self.messages and self.messages[step].state == "queued":
+            return False
+        while step is not None and step not in (answer, prompt):
             step = self.messages[step].parent if step in self.messages else self._awaited.get(step)
-        return step == message
+        return step == prompt
 
     def _delta(self, event: Event) -> None:
         answer = self._running(event)

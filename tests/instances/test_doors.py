@@ -173,9 +173,30 @@ async def test_impossible_commands_on_real_messages_get_their_errors(
     model.answer("Wait", gate)
     await client.command("message.send", conversation=conversation, text="Slow")
     await gate.wait()
-    assert await client.refused("message.send", conversation=conversation, text="Fast") == "busy"
-    assert await client.refused("completion.regenerate", conversation=conversation, message=answer) == "busy"
-    await client.command("completion.stop", conversation=conversation)
+    await client.command("message.send", id="waits", conversation=conversation, text="Fast")
+    for number in range(19):
+        await client.command("message.send", id=f"w{number}", conversation=conversation, text="Fast, too")
+    assert await client.refused("message.send", conversation=conversation, text="One more") == "busy"
+    for kind in ("completion.regenerate", "completion.continue"):
+        assert await client.refused(kind, conversation=conversation, message=answer) == "busy"
+    running = client.mirror(conversation)
+    begun = next(each for each in running.messages.values() if each.state == "running")
+    rows = [
+        ("message.withdraw", {"message": "nowhere"}, "not_found"),
+        ("message.withdraw", {"message": answer}, "bad_field"),
+        ("message.withdraw", {"message": message}, "bad_field"),
+        ("message.withdraw", {"message": begun.parent}, "busy"),
+    ]
+    for kind, fields, code in rows:
+        assert await client.refused(kind, conversation=conversation, **fields) == code, (kind, fields)
+    other = await client.command("completion.stop", conversation=conversation, message=answer)
+    assert other["type"] == "conversation.current"
+    for one in [each.id for each in running.messages.values() if each.state == "queued"]:
+        await client.command("message.withdraw", conversation=conversation, message=one)
+    await client.command("completion.stop", conversation=conversation, message=begun.id)
+    assert (
+        await client.refused("completion.continue", conversation=conversation, message=answer) == "bad_field"
+    )
 
 
 async def test_frame_at_the_limit_is_read_and_one_over_it_closes(
