@@ -1,6 +1,7 @@
 // The story of the page: what the person does becomes a command, what the wire tells is shown.
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
+import { readChatKey, writeChatKey } from "./drafts.js";
 import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
@@ -19,10 +20,11 @@ export class Chat {
   #parts;
   #id; // the conversation that is shown; null is a new chat
   #view = {}; // another one each time that another chat is shown: two new chats have no ids to tell them apart
-  #sending = null; // {id, text, conversation, view, stop}: the prompt that is on its way
+  #pending = new Map(); // id -> {prompt, view, stop}: prompts on their way that were typed here, in order
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
+  #withdrawn = new Set(); // ids of messages that are taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
 
   constructor(wire, parts, { conversation, at, running }) {
@@ -32,7 +34,10 @@ export class Chat {
     this.#listenToPerson();
     this.#listenToWire();
     parts.composer.attach(conversation);
+    this.#view = { key: readChatKey() ?? newId() };
+    writeChatKey(this.#view.key);
     if (conversation) this.#hydrate(at, running);
+    this.#sync();
     if (!document.querySelector("main[data-missing]")) parts.composer.focus();
   }
 
@@ -46,8 +51,49 @@ export class Chat {
     this.#enter(id);
     if (id) this.#turnTo(id);
     else this.#clear();
+    this.#sync();
     this.#parts.composer.attach(id);
     this.#parts.composer.focus();
+  }
+
+  // The outbox is one for all tabs, and older than this page: what lies there for this chat is shown, what the server
+  // refused is given back, and what another tab has sent waits here no more.
+  async #sync() {
+    const view = this.#view;
+    const prompts = await this.#parts.outbox.all();
+    for (const { order, ...prompt } of prompts) {
+      if (view !== this.#view) return;
+      const known = this.#pending.get(prompt.id);
+      if (known && !known.prompt.conversation) known.prompt.conversation = prompt.conversation;
+      if (!this.#isHere(known ?? { prompt, view: prompt.chat === view.key ? view : null })) continue;
+      if (prompt.refused) await this.#giveBack(prompt);
+      else if (!known) this.#resume(prompt);
+    }
+    const kept = new Set(prompts.map(({ id }) => id));
+    for (const [id, { stored }] of this.#pending) if (stored && !kept.has(id) && !this.#wire.isUnderWay(id)) this.#forget(id);
+    this.#showAnswering();
+  }
+
+  #resume(prompt) {
+    this.#pending.set(prompt.id, { prompt, view: this.#view, stop: false, stored: true });
+    if (!this.#parts.transcript.says(prompt.text)) this.#showPending(prompt); // else it may be in the conversation already
+  }
+
+  #forget(id) {
+    this.#pending.delete(id);
+    this.#parts.transcript.unsend(id);
+  }
+
+  async #giveBack({ refused, ...prompt }) {
+    if (await this.#parts.outbox.remove(prompt.id)) this.#notSent(prompt, refused);
+    else this.#forget(prompt.id);
+  }
+
+  #showPending(prompt) {
+    const { transcript, socket } = this.#parts;
+    this.#setPlace("");
+    transcript.send(prompt, socket.state === "connected");
+    this.#showAnswering();
   }
 
   // What was shown stays, faded, for the moment that a snapshot takes; without one it would be a foreign chat.
@@ -67,20 +113,20 @@ export class Chat {
 
   #clear() {
     this.#parts.transcript.clear();
-    this.#showSending();
+    this.#showAllPending();
   }
 
   #enter(id) {
-    const pending = !id && this.#sending && !this.#sending.conversation; // a new chat whose first prompt is on its way
+    const pending = id ? null : [...this.#pending.values()].find(({ prompt }) => !prompt.conversation); // a new chat
     this.#id = id;
-    this.#view = pending ? this.#sending.view : {};
+    this.#view = pending?.view ?? { key: newId() };
     this.#fresh = true;
+    if (!id) writeChatKey(this.#view.key);
     this.#setPlace(id || pending ? "" : "empty");
     this.#setTitle(id ? (this.#parts.list.title(id) ?? "Chat") : "New chat");
     this.#parts.list.setCurrent(id);
     this.#parts.transcript.toggleAttribute("data-turning", false);
     this.#parts.transcript.leave();
-    this.#parts.composer.setSending(this.#sendsHere);
     this.#showAnswering();
   }
 
@@ -113,17 +159,22 @@ export class Chat {
 
   // An answer is under way from the moment of sending until its last event.
   #showAnswering() {
-    this.#parts.composer.setAnswering(this.#sendsHere || Boolean(this.#parts.transcript.dataset.running));
+    this.#parts.composer.setAnswering(this.#pendingHere.length > 0 || Boolean(this.#parts.transcript.running));
   }
 
-  get #sendsHere() {
-    if (!this.#sending) return false;
-    return this.#sending.conversation ? this.#sending.conversation === this.#id : this.#sending.view === this.#view;
+  get #pendingHere() {
+    return [...this.#pending.values()].filter((pending) => this.#isHere(pending));
   }
 
-  #showSending() {
+  #isHere({ prompt, view }) {
+    return prompt.conversation ? prompt.conversation === this.#id : view === this.#view;
+  }
+
+  #showAllPending() {
     const { transcript, socket } = this.#parts;
-    if (this.#sendsHere) transcript.send(this.#sending.id, this.#sending.text, socket.state === "connected");
+    for (const { prompt } of this.#pendingHere) {
+      if (!transcript.message(prompt.id)) transcript.send(prompt, socket.state === "connected");
+    }
   }
 
   // The person
@@ -135,6 +186,9 @@ export class Chat {
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
+    transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
+    transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
+    transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent));
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
     list.addEventListener("emptied", () => composer.focus());
     transcript.addEventListener("older", ({ detail }) => this.#older(detail));
@@ -168,49 +222,50 @@ export class Chat {
     else sidebar.toggle();
   }
 
-  #send(text) {
-    const { composer, model } = this.#parts;
-    if (this.#sending) return composer.rejected(text, "The message before this one is still on its way.");
+  /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
+  async #send(text, parent) {
+    const { composer, model, outbox } = this.#parts;
     this.#blank();
-    this.#sending = { id: newId(), text, conversation: this.#id, view: this.#view, stop: false };
-    this.#setPlace("");
-    this.#showSending();
-    composer.setSending(true);
-    this.#showAnswering();
-    this.#wire
-      .sendMessage({ id: this.#sending.id, text, conversation: this.#id ?? undefined, model: model?.value || undefined })
-      .catch((error) => this.#notSent(error));
+    const conversation = this.#id ?? undefined;
+    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model?.value || undefined };
+    const pending = { prompt, view: this.#view, stop: false, stored: false };
+    this.#pending.set(prompt.id, pending);
+    this.#showPending(prompt);
+    await outbox.add({ ...prompt });
+    pending.stored = true;
+    if (parent === undefined) composer.taken(text, conversation);
   }
 
-  #notSent(error) {
+  /** A prompt of the chat that is shown did not go: its words are in the box again. Without a reason it was taken back. */
+  #notSent(prompt, reason) {
     const { composer, transcript } = this.#parts;
-    const { id, text } = this.#sending;
-    const here = this.#sendsHere;
-    this.#sending = null;
-    if (!here) return this.#tell(`Not sent: ${error.message}`);
-    transcript.unsend(id);
+    this.#forget(prompt.id);
     if (!this.#id && !transcript.last) this.#setPlace("empty");
+    if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
-    composer.rejected(text, error.code === "cancelled" ? "" : error.message);
-    if (error.code !== "cancelled") this.#alarm(error.message);
+    composer.rejected(prompt.text, reason);
+    if (reason) this.#alarm(reason);
     composer.focus();
   }
 
-  #accepted({ id, conversation, message, answer }) {
-    const { composer, transcript } = this.#parts;
-    if (this.#sending?.id !== id) return;
-    const { text, conversation: from, stop } = this.#sending;
-    const here = this.#sendsHere;
-    this.#sending = null;
-    if (here && !from) this.#begun(conversation, text);
-    if (here) transcript.accept(id, message, answer);
-    else if (this.#id !== conversation) this.#wire.close(conversation); // a new chat that was left meanwhile
-    composer.accepted(text, here ? conversation : from);
-    this.#showAnswering();
-    if (stop) this.#wire.stop(conversation);
+  #delayed({ prompt, seconds }) {
+    if (this.#pending.has(prompt.id)) this.#tell(`That is a lot at once. Your message is sent in ${seconds} s.`);
   }
 
-  #begun(conversation, text) {
+  #accepted({ id, conversation, message, answer }) {
+    const { transcript } = this.#parts;
+    const pending = this.#pending.get(id);
+    const here = pending && this.#isHere(pending);
+    this.#pending.delete(id);
+    if (here && !pending.prompt.conversation) this.#begun(conversation, pending);
+    if (here) transcript.accept(id, message, answer);
+    else if (this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
+    this.#showAnswering();
+    if (pending?.stop) this.#wire.stop(conversation, answer);
+  }
+
+  #begun(conversation, { prompt: { text }, view }) {
+    for (const pending of this.#pending.values()) if (pending.view === view) pending.prompt.conversation = conversation;
     this.#id = conversation;
     this.#fresh = false;
     history.replaceState({}, "", `/c/${conversation}`);
@@ -219,18 +274,48 @@ export class Chat {
     this.#setTitle(this.#parts.list.title(conversation) ?? text.slice(0, 60));
   }
 
+  // What was not on the wire yet is taken back; else the answer that is made, or will be, is stopped.
   #stop() {
-    if (this.#sendsHere) {
-      if (this.#wire.cancelMessage(this.#sending.id)) return;
-      this.#sending.stop = true;
-    } else if (this.#id) this.#wire.stop(this.#id);
-    this.#parts.composer.focus(); // the button that was pressed may go
+    const { transcript, composer } = this.#parts;
+    const last = this.#pendingHere.at(-1);
+    if (transcript.running && !transcript.awaitsAccept) this.#wire.stop(this.#id, transcript.running);
+    else if (last) this.#takeBack(last);
+    composer.focus(); // the button that was pressed may go
+  }
+
+  async #takeBack(pending) {
+    const { prompt } = pending;
+    if (this.#wire.cancelMessage(prompt.id)) return;
+    if (this.#wire.isUnderWay(prompt.id)) return void (pending.stop = true);
+    if (await this.#parts.outbox.remove(prompt.id)) this.#notSent(prompt, "");
   }
 
   #regenerate(message) {
-    if (this.#parts.transcript.dataset.running) return;
+    if (this.#parts.transcript.running) return;
     this.#wire.regenerate(this.#id, message, this.#parts.model?.value || undefined);
     this.#parts.composer.focus();
+  }
+
+  #goOn(message) {
+    if (this.#parts.transcript.running) return;
+    this.#wire.goOn(this.#id, message);
+    this.#parts.composer.focus();
+  }
+
+  #withdraw(message) {
+    this.#wire.withdraw(this.#id, message);
+    this.#withdrawn.add(message);
+    this.#parts.composer.focus();
+  }
+
+  // Whoever takes a message back may want to write it in other words.
+  #takenBack({ message }) {
+    const { transcript, composer } = this.#parts;
+    const text = transcript.message(message)?.text;
+    transcript.withdraw(message);
+    if (this.#withdrawn.delete(message) && text) composer.rejected(text, "");
+    this.#showAnswering();
+    this.#say("Message taken back");
   }
 
   async #older(before) {
@@ -307,6 +392,7 @@ export class Chat {
     const { transcript } = this.#parts;
     here("conversation.snapshot", (event) => this.#snapshot(event));
     here("message.added", (event) => this.#follow(transcript.add(event.message, event.answer)));
+    here("message.withdrawn", (event) => this.#takenBack(event));
     here("completion.started", (event) => this.#started(event));
     here("completion.delta", (event) => transcript.grow(event) || this.#follow(false));
     here("completion.finished", (event) => this.#finished(event));
@@ -318,6 +404,9 @@ export class Chat {
     anywhere("session.ready", () => this.#greeted());
     anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
+    this.#parts.outbox.addEventListener("changed", () => this.#sync());
+    this.#parts.outbox.addEventListener("cancelled", ({ detail }) => this.#pending.has(detail.id) && this.#notSent(detail, ""));
+    this.#parts.outbox.addEventListener("delayed", ({ detail }) => this.#delayed(detail));
     anywhere("refused", (error) => this.#refused(error));
     this.#parts.socket.addEventListener("state", ({ detail }) => this.#connected(detail.state === "connected"));
   }
@@ -329,7 +418,6 @@ export class Chat {
 
   #connected(connected) {
     this.#parts.transcript.setConnected(connected);
-    this.#parts.composer.setConnected(connected);
   }
 
   #snapshot(event) {
@@ -338,7 +426,7 @@ export class Chat {
     this.#fresh = false;
     transcript.toggleAttribute("data-turning", false);
     transcript.show(event, fresh);
-    if (fresh) this.#showSending();
+    this.#showAllPending();
     this.#turn();
     this.#setTitle(event.title);
     this.#showModel(event.model);
@@ -418,6 +506,7 @@ export class Chat {
   }
 
   async #ready() {
+    this.#parts.outbox.pump();
     try {
       this.#parts.list.refresh(await this.#wire.list());
     } catch {

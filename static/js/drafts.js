@@ -1,4 +1,5 @@
 // What was typed and not sent, per conversation, kept in this browser. Storage may be full or forbidden: then it is not kept.
+// And what the new chat of this tab is known by, over reloads, until it has an id.
 
 const keyOf = (conversation) => `llmchat.draft.${conversation || "new"}`;
 
@@ -22,5 +23,23 @@ export function writeDraft(conversation, text) {
     else localStorage.removeItem(keyOf(conversation));
   } catch {
     // a draft is a courtesy
+  }
+}
+
+const CHAT_KEY = "llmchat.chat";
+
+export function readChatKey() {
+  try {
+    return sessionStorage.getItem(CHAT_KEY);
+  } catch {
+    return null;
+  }
+}
+
+export function writeChatKey(key) {
+  try {
+    sessionStorage.setItem(CHAT_KEY, key);
+  } catch {
+    // then a prompt that could not be sent is sent from another page
   }
 }

@@ -12,6 +12,7 @@ import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
 import { Chat } from "./chat.js";
 import { setLabels } from "./labels.js";
+import { Outbox } from "./outbox.js";
 import { Socket } from "./socket.js";
 import { Wire } from "./wire.js";
 
@@ -22,6 +23,7 @@ const socket = new Socket(dataset.socket);
 const wire = new Wire(socket);
 const parts = {
   socket,
+  outbox: new Outbox((prompt) => wire.sendMessage(prompt)),
   composer: part("chat-composer"),
   transcript: part("chat-transcript"),
   list: part("chat-list"),

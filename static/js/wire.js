@@ -23,15 +23,27 @@ function againMilliseconds(tries) {
   return ASK_AGAIN_MILLISECONDS * 2 ** Math.min(tries, DOUBLINGS) * (0.75 + Math.random() / 2);
 }
 
+// What tells that a wish has come true.
+const FULFILMENTS = {
+  "message.select": (_, { type }) => type === "conversation.selected",
+  "message.withdraw": ({ message }, event) => event.type === "message.withdrawn" && event.message === message,
+  "completion.stop": ({ message }, event) =>
+    ["completion.finished", "completion.failed"].includes(event.type) && (!message || event.message === message),
+  "completion.regenerate": (_, { type }) => type === "completion.started",
+  "completion.continue": ({ message }, event) => event.type === "completion.started" && event.message === message,
+};
+
 export class Refused extends Error {
-  constructor({ code, detail }) {
+  constructor({ code, detail, retry_after = 0 }) {
     super(detail);
     this.code = code;
+    this.retryAfter = retry_after;
   }
 }
 
 const ASK_AGAIN_MILLISECONDS = 1500;
 const DOUBLINGS = 3; // of the time until it is asked again
+const WISH_MILLISECONDS = 60_000; // so long a wish that nobody answered is repeated over reconnects
 const FRAME_BYTES = 64 * 1024;
 const TOO_LONG = { code: "too_long", detail: "This is too long to be sent. Make it shorter." };
 const KEPT = { code: "unavailable", detail: "The store is away. Your message is kept here and sent when it is back." };
@@ -44,6 +56,7 @@ export class Wire extends EventTarget {
   #places = new Map(); // conversation id -> {at, asked, again, tries}: what is open here, whether and when a new start is asked for
   #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
   #unsent = new Map(); // command id -> {command, attempts, again}: a prompt that nobody accepted yet, and when it is repeated
+  #wishes = new Map(); // command id -> {command, since, repeated}: what nobody answered yet, by an event or an error
   #early = new Map(); // conversation id -> events that came before we knew that the conversation is ours
 
   constructor(socket) {
@@ -89,7 +102,12 @@ export class Wire extends EventTarget {
     return accepted;
   }
 
-  /** Take a prompt back that was never on the wire; false if it was. */
+  /** Whether a prompt may be on its way to the server from here. */
+  isUnderWay(id) {
+    return this.#unsent.has(id);
+  }
+
+  /** Take a prompt back that was never on the wire; false if it was, or is not here. */
   cancelMessage(id) {
     if (this.#unsent.get(id)?.attempts !== 0) return false;
     this.#unsent.delete(id);
@@ -98,15 +116,24 @@ export class Wire extends EventTarget {
   }
 
   select(conversation, message) {
-    return this.#tell({ type: "message.select", conversation, message });
+    return this.#wish({ type: "message.select", conversation, message });
   }
 
-  stop(conversation) {
-    return this.#tell({ type: "completion.stop", conversation });
+  withdraw(conversation, message) {
+    return this.#wish({ type: "message.withdraw", conversation, message });
+  }
+
+  /** Stop an answer; without its id whichever runs. Also while there is no connection: as soon as there is one. */
+  stop(conversation, message) {
+    return this.#wish({ type: "completion.stop", conversation, message }, { patient: true });
   }
 
   regenerate(conversation, message, model) {
-    return this.#tell({ type: "completion.regenerate", conversation, message, model });
+    return this.#wish({ type: "completion.regenerate", conversation, message, model });
+  }
+
+  goOn(conversation, message) {
+    return this.#wish({ type: "completion.continue", conversation, message });
   }
 
   update(conversation, changes) {
@@ -129,10 +156,29 @@ export class Wire extends EventTarget {
     return this.#answerTo(id);
   }
 
-  /** For commands whose only direct answer may be an error: what they bring about comes as an event for all. */
-  #tell(command) {
-    const id = newId();
-    if (!this.#socket.send({ ...command, id })) this.#emit("refused", new Refused(LOST));
+  /**
+   * For commands whose only direct answer may be an error: what they bring about comes as an event for all. Until then
+   * they are repeated with each new connection, for the one before may have been dead; a repeat changes nothing.
+   */
+  #wish(command, { patient = false } = {}) {
+    const wish = { ...command, id: newId() };
+    const sent = this.#socket.send(wish);
+    if (sent || patient) this.#wishes.set(wish.id, { command: wish, since: Date.now(), repeated: false });
+    else this.#emit("refused", new Refused(LOST));
+  }
+
+  #repeatWishes() {
+    for (const [id, wish] of this.#wishes) {
+      if (Date.now() - wish.since > WISH_MILLISECONDS) this.#wishes.delete(id);
+      else this.#socket.send(wish.command);
+      wish.repeated = true;
+    }
+  }
+
+  #fulfil(event) {
+    for (const [id, { command }] of this.#wishes) {
+      if (command.conversation === event.conversation && FULFILMENTS[command.type](command, event)) this.#wishes.delete(id);
+    }
   }
 
   #answerTo(id) {
@@ -172,6 +218,7 @@ export class Wire extends EventTarget {
   #resume() {
     for (const conversation of this.#places.keys()) this.#askPlace(conversation);
     for (const id of this.#unsent.keys()) this.#sendUnsent(id);
+    this.#repeatWishes();
     this.#emit("ready", {});
   }
 
@@ -219,6 +266,7 @@ export class Wire extends EventTarget {
 
   #current(frame) {
     this.#settle(frame);
+    this.#wishes.delete(frame.id);
     const place = this.#places.get(frame.conversation);
     if (!place) return;
     place.asked = false;
@@ -242,6 +290,9 @@ export class Wire extends EventTarget {
 
   #error(frame) {
     if (frame.code === "unavailable" && this.#unsent.has(frame.id)) return this.#sendAgain(frame);
+    const wish = this.#wishes.get(frame.id);
+    this.#wishes.delete(frame.id);
+    if (wish?.repeated && frame.code !== "unavailable") return; // carried out the first time
     const conversation = [...this.#places.keys()].find((id) => frame.id === openId(id));
     if (conversation) {
       if (frame.code === "not_found") this.#places.delete(conversation);
@@ -282,6 +333,7 @@ export class Wire extends EventTarget {
   }
 
   #follow(event) {
+    this.#fulfil(event);
     if (event.type === "completion.started") this.#answers.start(event.message, event.text);
     else if (event.type === "completion.delta") this.#answers.append(event.message, event.text);
     else if (event.type === "completion.finished") this.#verify(event);

@@ -4,8 +4,6 @@
 import { behind, readDraft, writeDraft } from "../drafts.js";
 
 const DRAFT_MILLISECONDS = 300;
-const ANSWERING = "An answer is still being written. Stop it or wait: your text stays here.";
-const LOST = "There is no connection right now. Your text stays here.";
 const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
 const virtualKeyboard = matchMedia("(hover: none) and (pointer: coarse)");
 
@@ -20,7 +18,6 @@ class ChatComposer extends HTMLElement {
   #problem;
   #conversation = null; // until it belongs to one
   #answering = false;
-  #connected = false;
   #timer = 0;
 
   connectedCallback() {
@@ -58,12 +55,7 @@ class ChatComposer extends HTMLElement {
 
   setAnswering(answering) {
     this.#answering = answering;
-    if (!answering) this.complain("");
     this.#update();
-  }
-
-  setConnected(connected) {
-    this.#connected = connected;
   }
 
   /** Take over a text that is about to be sent, as if it were typed before all else. */
@@ -77,15 +69,9 @@ class ChatComposer extends HTMLElement {
     if (!this.#box.value.includes(text)) this.#box.value = this.#box.value ? `${text}\n\n${this.#box.value}` : text;
   }
 
-  /** Fade the text that is on its way. */
-  setSending(sending) {
-    this.toggleAttribute("data-sending", sending);
-  }
-
-  /** The text, of a draft that may not be shown, was taken: forget it, and keep what was typed behind it meanwhile. */
-  accepted(text, conversation) {
+  /** The text, of a draft that may not be shown, is kept elsewhere: forget it, but not what was typed behind it. */
+  taken(text, conversation) {
     if ((conversation ?? "") !== this.#conversation) return writeDraft(conversation, behind(readDraft(conversation), text));
-    this.setSending(false);
     this.#box.value = behind(this.#box.value, text);
     this.complain("");
     this.#keepDraft();
@@ -94,7 +80,6 @@ class ChatComposer extends HTMLElement {
 
   /** The text was not taken: it is in the box, whatever else was there. */
   rejected(text, reason) {
-    this.setSending(false);
     this.#putBefore(text);
     this.#keepDraft();
     this.#update();
@@ -118,7 +103,7 @@ class ChatComposer extends HTMLElement {
 
   #submitted(event) {
     event.preventDefault();
-    if (this.#answering && event.submitter) this.#say("stop");
+    if (this.dataset.state === "answering" && event.submitter) this.#say("stop");
     else this.#send();
   }
 
@@ -126,7 +111,6 @@ class ChatComposer extends HTMLElement {
     const text = this.#box.value.trim();
     if (!text) return;
     if (this.#tooLong) return this.complain(this.#lengthProblem);
-    if (this.#answering) return this.complain(this.#connected ? ANSWERING : LOST);
     this.complain("");
     this.#say("send", text);
   }
@@ -156,11 +140,12 @@ class ChatComposer extends HTMLElement {
 
   #update() {
     const ready = this.#box.value.trim() !== "" && !this.#tooLong;
-    this.dataset.state = this.#answering ? "answering" : ready ? "ready" : "empty";
-    const label = this.#answering ? "Stop" : "Send";
+    this.dataset.state = ready ? "ready" : this.#answering ? "answering" : "empty";
+    const stops = this.dataset.state === "answering";
+    const label = stops ? "Stop" : "Send";
     this.#button.setAttribute("aria-label", label);
-    this.#button.title = label;
-    this.#button.disabled = !this.#answering && !ready;
+    this.#button.title = this.#answering && !stops ? "Send: it waits for the answer before it (Esc stops that)" : label;
+    this.#button.disabled = !stops && !ready;
     this.#grow();
     this.#tellLength();
   }

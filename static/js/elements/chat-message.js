@@ -1,5 +1,6 @@
 // One message: its words or blocks, its state, its actions. Everything that can be seen follows from attributes.
-// Events: `regenerate`, `retry` (detail: message id), `version` (detail: sibling's id). It does not know its neighbours.
+// Events: `regenerate`, `retry`, `continue`, `withdraw` (detail: message id), `version` (detail: sibling's id), `edit`
+// (detail: {text, parent}). It does not know its neighbours.
 
 import { labelOf } from "../labels.js";
 import { copyFrom } from "../clipboard.js";
@@ -33,6 +34,8 @@ class ChatMessage extends HTMLElement {
     if (this.#listening) return;
     this.#listening = true;
     if (this.dataset.role === "assistant") void this.#live; // furnishes the blocks that came with the page
+    this.addEventListener("keydown", (event) => this.#pressed(event));
+    this.addEventListener("submit", (event) => this.#submitted(event));
     this.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
   }
 
@@ -82,7 +85,7 @@ class ChatMessage extends HTMLElement {
   setState(state, finish = "") {
     this.dataset.state = state;
     this.dataset.finish = finish;
-    const note = this.querySelector(".note");
+    const note = this.querySelector(".note .why");
     if (note) note.textContent = NOTES[finish] ?? "";
     this.#count();
   }
@@ -176,7 +179,48 @@ class ChatMessage extends HTMLElement {
     if (button.matches(".copy")) copyFrom(button, this.text, "Message copied");
     else if (button.matches(".regenerate")) this.#say("regenerate", id);
     else if (button.matches(".retry")) this.#say("retry", id);
+    else if (button.matches(".continue")) this.#say("continue", id);
+    else if (button.matches(".withdraw")) this.#say("withdraw", id);
+    else if (button.matches(".edit")) this.#edit();
+    else if (button.matches(".cancel")) this.#leave();
     else if (button.matches(".previous, .next")) this.#say("version", this.siblings[beside]);
+  }
+
+  // Editing takes the place of the words until it is sent or left.
+
+  #edit() {
+    if (this.querySelector(".editor")) return;
+    const editor = document.importNode(document.getElementById("editor").content, true).firstElementChild;
+    const box = editor.querySelector("textarea");
+    box.value = this.text;
+    this.querySelector(".words").after(editor);
+    this.toggleAttribute("data-editing", true);
+    box.focus();
+    box.setSelectionRange(box.value.length, box.value.length);
+  }
+
+  #leave() {
+    this.querySelector(".editor").remove();
+    this.toggleAttribute("data-editing", false);
+    this.querySelector(".edit").focus();
+  }
+
+  #pressed(event) {
+    const editor = event.target.closest(".editor");
+    if (!editor || event.isComposing) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) editor.requestSubmit();
+    else if (event.key === "Escape") this.#leave();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  #submitted(event) {
+    event.preventDefault();
+    const text = event.target.querySelector("textarea").value.trim();
+    if (!text) return event.target.querySelector("textarea").focus();
+    this.#leave();
+    this.#say("edit", { text, parent: this.dataset.parent || null });
   }
 
   #say(type, detail) {

@@ -7,6 +7,8 @@ import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 const ABOVE_TURN = 40; // px left free above a new prompt
 const LEAST_ANSWER = 120; // px kept free for an answer whatever the prompt's height
 const EARLY = 400; // px before the top at which older messages are asked for
+const PENDING = ["sending", "unsent"]; // states of prompts that nobody accepted yet
+const WAITING = ["queued", ...PENDING]; // of those whose answer is not due yet: they stand last
 
 class ChatTranscript extends HTMLElement {
   #log;
@@ -39,6 +41,35 @@ class ChatTranscript extends HTMLElement {
     return this.#messages.find((element) => element.dataset.id === id);
   }
 
+  /** The answer that is being made, or that is the next one; "" where there is none. */
+  get running() {
+    return this.dataset.running ?? this.#in("queued")[0]?.dataset.answer ?? "";
+  }
+
+  /** What is shown as being made is the answer to a prompt that nobody accepted yet. */
+  get awaitsAccept() {
+    return PENDING.includes(this.message(this.message(this.dataset.running)?.dataset.parent)?.dataset.state);
+  }
+
+  /** Prompts wait for their answers here. */
+  get waits() {
+    return this.#in("queued").length > 0;
+  }
+
+  /** Whether a prompt of these words may be here already. */
+  says(text) {
+    return this.#messages.some((element) => element.dataset.role === "user" && element.text === text);
+  }
+
+  #in(...states) {
+    return this.#messages.filter((element) => states.includes(element.dataset.state));
+  }
+
+  // Where what has this parent goes: behind the parent, or behind the prompt whose answer that is to be.
+  #anchor(parent) {
+    return this.message(parent) ?? this.#messages.find((element) => element.dataset.answer === parent);
+  }
+
   clear() {
     this.#column.replaceChildren();
     this.toggleAttribute("data-more", false);
@@ -54,8 +85,8 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
   show({ messages, more, running }, fresh) {
-    const unsent = fresh ? [] : this.#messages.filter((element) => ["sending", "unsent"].includes(element.dataset.state));
-    const elements = messages.map((message) => this.#shown(message));
+    const unsent = fresh ? [] : this.#in(...PENDING);
+    const elements = messages.map((message, index) => this.#shown(message, messages[index + 1]));
     const older = fresh ? [] : this.#olderThan(messages[0]);
     const change = () => this.#arrange([...older, ...elements, ...unsent]);
     const held = fresh || this.#follower.pinned ? null : this.#inView();
@@ -118,7 +149,9 @@ class ChatTranscript extends HTMLElement {
 
   /** Show that an answer is to come, if the branch shown is the one that it goes to. */
   expect(running) {
-    if (running && !this.message(running) && this.last?.dataset.role === "user") this.wait(running, this.last.dataset.id);
+    if (!running || this.message(running)) return;
+    const prompt = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
+    if (prompt?.dataset.role === "user") this.#wait(running, prompt);
   }
 
   #arrange(elements) {
@@ -127,10 +160,10 @@ class ChatTranscript extends HTMLElement {
     this.#column.replaceChildren(...elements);
   }
 
-  #shown(message) {
-    const element = this.message(message.id);
-    if (!element) return messageElement(message);
-    element.update(message);
+  #shown(message, next) {
+    const element = this.message(message.id) ?? messageElement(message);
+    if (element.isConnected) element.update(message);
+    if (message.role === "user" && next && next.parent !== message.id) element.dataset.answer = next.parent; // to come
     return element;
   }
 
@@ -146,43 +179,59 @@ class ChatTranscript extends HTMLElement {
     this.toggleAttribute("data-loading", false);
   }
 
-  /** Show a prompt that nobody accepted yet, and the dots of the answer to come. */
-  send(id, text, connected) {
-    const state = connected ? "sending" : "unsent";
-    this.#append({ id, role: "user", parent: this.last?.dataset.id ?? null, text, state });
-    if (connected) this.wait(`answer-${id}`, id);
+  /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`. */
+  send({ id, text, parent }, connected) {
+    if (parent !== undefined) this.#cutAfter(parent);
+    const last = this.last;
+    const due = !last || last.dataset.role === "assistant" ? !this.dataset.running : false;
+    const element = messageElement({ id, role: "user", parent: last?.dataset.id ?? null, text, state: connected ? "sending" : "unsent" });
+    this.#column.append(element);
+    if (due && connected) this.#wait(`answer-${id}`, element);
     this.#beginTurn(true);
   }
 
   setConnected(connected) {
     this.toggleAttribute("data-lost", !connected);
-    for (const element of this.#messages) {
-      if (!["sending", "unsent"].includes(element.dataset.state)) continue;
+    for (const element of this.#in(...PENDING)) {
       element.setState(connected ? "sending" : "unsent");
-      if (!connected) this.message(`answer-${element.dataset.id}`)?.remove(); // nobody is at work on it
+      if (!connected) this.#drop(`answer-${element.dataset.id}`); // nobody is at work on it
     }
+  }
+
+  #drop(answer) {
+    this.message(answer)?.remove();
+    if (this.dataset.running === answer) this.#setRunning(null);
   }
 
   /** Take back what `send` showed. */
   unsend(id) {
-    this.message(`answer-${id}`)?.remove();
+    this.#drop(`answer-${id}`);
     this.message(id)?.remove();
-    if (this.dataset.running === `answer-${id}`) this.#setRunning(null);
     this.#makeRoom();
   }
 
-  /** The prompt shown as `id` is stored as `message`, and `answer` is to come. */
+  /** The prompt shown as `id` is stored as `message`, and `answer` is to come, where others wait after theirs. */
   accept(id, message, answer) {
     const element = this.message(id);
     if (!element) return;
     if (this.message(message)) return this.#acceptShown(id, message, this.message(answer));
+    const due = this.message(`answer-${id}`) || !(this.dataset.running || this.waits);
     element.rename(message);
     element.setSiblings([message]);
-    element.setState("done");
-    this.message(`answer-${id}`)?.rename(answer);
-    if (!this.message(answer)) this.wait(answer, message);
+    element.dataset.answer = answer;
+    element.setState(due ? "done" : "queued");
+    this.#settle(element);
+    if (!due) return;
+    if (this.message(`answer-${id}`)) this.message(`answer-${id}`).rename(answer);
+    else this.#wait(answer, element);
     this.message(answer).dataset.parent = message;
     this.#setRunning(answer);
+  }
+
+  // What is stored stands before what is not.
+  #settle(element) {
+    const pending = this.#in(...PENDING)[0];
+    if (pending && pending.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING) pending.before(element);
   }
 
   // A snapshot brought the prompt, and perhaps its answer, before its sender was told.
@@ -199,32 +248,60 @@ class ChatTranscript extends HTMLElement {
     if (here) {
       if (here.dataset.id !== message.id) this.accept(here.dataset.id, message.id, answer);
       here.update(message);
-      if (this.message(answer)) return true;
-    } else {
-      if (!this.#cutAfter(message.parent)) return false;
-      this.#append(message);
+    } else if (!this.#cutAfter(message.parent)) return false;
+    const element = here ?? messageElement(message);
+    if (!here) this.#place(element);
+    element.dataset.answer = answer;
+    if (message.state === "queued") {
+      this.#drop(answer);
+      return true;
     }
-    this.wait(answer, message.id);
-    this.#beginTurn(false);
+    if (!this.message(answer)) this.#wait(answer, element);
+    if (!here) this.#beginTurn(false);
     return true;
   }
 
-  wait(answer, parent) {
-    this.#append({ id: answer, role: "assistant", parent, text: "", state: "waiting" });
+  // At the end, but before what is not stored yet.
+  #place(element) {
+    const pending = this.#in(...PENDING)[0];
+    if (pending) pending.before(element);
+    else this.#column.append(element);
+  }
+
+  #wait(answer, prompt) {
+    prompt.after(messageElement({ id: answer, role: "assistant", parent: prompt.dataset.id, text: "", state: "waiting" }));
     this.#setRunning(answer);
   }
 
-  /** An answer begins. False if its parent is not known here. */
+  /** A prompt that waited is taken back. */
+  withdraw(message) {
+    const gone = this.message(message);
+    if (!gone) return;
+    for (const element of this.#messages) if (element.dataset.parent === gone.dataset.answer) element.dataset.parent = gone.dataset.parent;
+    gone.remove();
+    this.#makeRoom();
+  }
+
+  /** An answer begins, or goes on. False if its parent is not known here. */
   start({ message, parent, model, text }) {
+    const prompt = this.message(parent);
     if (!this.message(message)) {
-      const versions = this.#versions(parent);
-      if (!this.#cutAfter(parent)) return false;
-      this.#append({ id: message, role: "assistant", parent, text: "", state: "waiting", siblings: [...versions, message] });
-      this.#beginTurn(false);
+      if (!prompt) return false;
+      this.#begin(message, prompt);
     }
+    if (prompt?.dataset.state === "queued") prompt.setState("done");
     this.message(message).start({ text, model });
     this.#setRunning(message);
     return true;
+  }
+
+  // Another version takes the place of what follows its prompt; one whose turn has come goes before those that wait.
+  #begin(message, prompt) {
+    const parent = prompt.dataset.id;
+    const versions = this.#versions(parent);
+    if (versions.length > 0) this.#cutAfter(parent);
+    prompt.after(messageElement({ id: message, role: "assistant", parent, text: "", state: "waiting", siblings: [...versions, message] }));
+    this.#beginTurn(false);
   }
 
   /** False where the answer is not known here; one that grows on another branch is. */
@@ -238,18 +315,16 @@ class ChatTranscript extends HTMLElement {
 
   finish(event) {
     this.message(event.message)?.finish(event);
-    this.#setRunning(null);
+    if (this.dataset.running === event.message) this.#setRunning(null);
   }
 
   fail(event) {
     this.message(event.message)?.fail(event);
-    this.#setRunning(null);
+    if (this.dataset.running === event.message) this.#setRunning(null);
   }
 
-  #sent({ role, text }) {
-    return this.#messages.find(
-      (element) => element.dataset.role === role && ["sending", "unsent"].includes(element.dataset.state) && element.text === text,
-    );
+  #sent({ text }) {
+    return this.#in(...PENDING).find((element) => element.text === text);
   }
 
   #versions(parent) {
@@ -258,14 +333,12 @@ class ChatTranscript extends HTMLElement {
   }
 
   #cutAfter(parent) {
-    const element = parent ? this.message(parent) : null;
-    if (parent && !element) return false;
-    while (this.last && this.last !== element) this.last.remove();
+    const anchor = parent ? this.#anchor(parent) : null;
+    if (parent && !anchor) return false;
+    const here = this.#messages;
+    const kept = anchor ? here.indexOf(anchor) + 1 : 0;
+    for (const element of here.slice(kept)) if (!PENDING.includes(element.dataset.state)) element.remove();
     return true;
-  }
-
-  #append(message) {
-    this.#column.append(messageElement(message));
   }
 
   #setRunning(answer) {
@@ -280,9 +353,9 @@ class ChatTranscript extends HTMLElement {
   }
 
   #makeRoom(begin = false) {
-    const answer = this.last;
+    const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
     for (const element of this.#messages) if (element !== answer || begin) element.style.minHeight = "";
-    if (!answer || answer.dataset.role !== "assistant") return;
+    if (!answer || answer !== this.last || answer.dataset.role !== "assistant") return;
     if (!begin && !answer.hasAttribute("data-room")) return;
     const prompt = answer.previousElementSibling;
     const used = prompt ? answer.getBoundingClientRect().top - prompt.getBoundingClientRect().top : 0;
