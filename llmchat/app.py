@@ -23,6 +23,7 @@ from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import leaves_room
 from llmchat.doors import Doors
 from llmchat.errors import SettingsError, StartError
+from llmchat.folds import Folds
 from llmchat.health import Health
 from llmchat.history import History
 from llmchat.keys import Keys
@@ -35,6 +36,7 @@ from llmchat.settings import Settings
 from llmchat.shelf import Shelf
 from llmchat.sign_outs import SignOuts
 from llmchat.static_files import StaticFiles
+from llmchat.summaries import Summaries
 from llmchat.turns import Turns
 
 CHANNEL_CAPACITY = 1000
@@ -79,8 +81,10 @@ def create_app(settings: Settings | None = None) -> Quart:
         ),
         continuation=settings.continuation,
     )
-    turns = Turns(settings, history, Leases(redis, keys), broadcaster, completions, listing)
-    chat = Chat(settings, history, turns, listing)
+    summaries = Summaries(redis, keys, history_days=settings.history_days)
+    folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions)
+    turns = Turns(settings, history, Leases(redis, keys), broadcaster, completions, listing, folds)
+    chat = Chat(settings, history, turns, listing, summaries)
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     ready = events.SessionReady(
         protocol=events.PROTOCOL,
@@ -139,6 +143,7 @@ def create_app(settings: Settings | None = None) -> Quart:
                 leaving.push_async_callback(close)
             leaving.callback(rooms.access.close)
             await leaving.enter_async_context(static_files)
+            await leaving.enter_async_context(folds)
             await leaving.enter_async_context(turns)
             yield
             await rooms.stop()

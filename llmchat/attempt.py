@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,14 +23,17 @@ from llmchat.conversation import (
     context,
     estimated_tokens,
     going_on,
+    room_of_context,
     timestamp,
 )
 from llmchat.errors import Behind, Fenced, NotFound, ProviderError, Unavailable
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished
+from llmchat.folds import Folds
 from llmchat.history import History
 from llmchat.lease import Lease
 from llmchat.listing import Listing
 from llmchat.settings import Settings
+from llmchat.summary import fold_up_to, with_summary
 from llmchat.turn import Answer
 
 COALESCE_SECONDS = 0.04
@@ -58,6 +62,7 @@ class Attempt:
         history: History,
         completions: Completions,
         listing: Listing,
+        folds: Folds,
         lease: Lease,
         session: str,
         turn: Turn,
@@ -66,6 +71,7 @@ class Attempt:
         self._history = history
         self._completions = completions
         self._listing = listing
+        self._folds = folds
         self._lease = lease
         self._conversation = lease.conversation
         self._session = session
@@ -110,6 +116,17 @@ class Attempt:
         await self._listing.updated(self._session, self._conversation)
         calibration, error = await self._ask_what_fits(answer, branch)
         await self._end(answer, error, calibration)
+        await self._want_fold(branch, answer)
+
+    async def _want_fold(self, branch: Branch, answer: Answer) -> None:
+        """Have what will soon have no room in the context told in few words; while Redis is away, the next turn will."""
+        system = self._system(branch)
+        room = room_of_context(self._settings.context_tokens, branch.conversation.calibration)
+        said = {"id": self.turn.answer, "role": "assistant", "text": answer.text}
+        up_to = fold_up_to([*branch.messages, said], room - estimated_tokens(system))
+        if up_to is not None:
+            with suppress(Unavailable):
+                await self._folds.want(self._conversation, up_to, self.turn.model)
 
     async def _kept(self, branch: Branch, before: dict[str, Any] | None) -> str:
         """Choose what is kept of the text there is: all where the model goes on from it, else what a person has kept."""
@@ -299,19 +316,24 @@ class Attempt:
                 limit=CONTEXT_MESSAGES,
                 max_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,
                 texts_only=True,
+                to_summary=True,
             )
         except NotFound:
             return None
-        if branch.messages[-1]["id"] != self.turn.answer:
+        if not branch.messages or branch.messages[-1]["id"] != self.turn.answer:
             return branch, None
         return replace(branch, messages=branch.messages[:-1]), branch.messages[-1]
 
+    def _system(self, branch: Branch) -> str:
+        """Give what the model is told before the messages."""
+        system = branch.conversation.system
+        return with_summary(self._settings.system_prompt if system is None else system, branch.summary)
+
     def _context(self, branch: Branch, answer: Answer, calibration: float) -> Context:
         """Choose what the model is sent. One that cannot be given a beginning is asked in words to go on."""
-        system = branch.conversation.system
         kept = answer.kept if not self._given else ""
         chosen = context(
-            self._settings.system_prompt if system is None else system,
+            self._system(branch),
             [*branch.messages, *going_on(kept, self._settings.context_tokens, calibration)],
             self._settings.context_tokens - int(estimated_tokens(self._given) * calibration),
             calibration,

@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmchat import events
-from llmchat.conversation import Branch, Conversation, derived_id, first_words, leaves_room, milliseconds
+from llmchat.conversation import (
+    Branch,
+    Conversation,
+    Summary,
+    derived_id,
+    first_words,
+    leaves_room,
+    milliseconds,
+)
 from llmchat.errors import BadField, Busy, NotFound, TooLong
 from llmchat.events import (
     ConversationListed,
     ConversationOlderEvent,
     ConversationSnapshot,
+    ConversationSummaryEvent,
     ConversationUpdated,
     MessageAccepted,
 )
@@ -23,6 +32,8 @@ from llmchat.limits import Allowance
 from llmchat.listing import Listing
 from llmchat.markdown import render
 from llmchat.settings import Settings
+from llmchat.summaries import Summaries
+from llmchat.summary import most_characters
 from llmchat.turns import Turns
 
 SNAPSHOT_TEXT_BYTES = 300 * 1024
@@ -43,11 +54,14 @@ class Accepted:
 class Chat:
     """Carries out commands of a session. Raises CommandError where one cannot be."""
 
-    def __init__(self, settings: Settings, history: History, turns: Turns, listing: Listing) -> None:
+    def __init__(
+        self, settings: Settings, history: History, turns: Turns, listing: Listing, summaries: Summaries
+    ) -> None:
         self._settings = settings
         self._history = history
         self._turns = turns
         self._listing = listing
+        self._summaries = summaries
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -266,6 +280,19 @@ class Chat:
         await self._listing.updated(session, command.conversation)
         return event
 
+    async def summary(self, session: str, command: events.ConversationSummary) -> ConversationSummaryEvent:
+        """Read what stands for the beginning of the current branch. Raises NotFound."""
+        return _summary_event(command, await self._summaries.newest(session, command.conversation))
+
+    async def correct(self, session: str, command: events.SummaryCorrect) -> ConversationSummaryEvent:
+        """Replace the words of a summary. Raises NotFound, Conflict, TooLong."""
+        most = most_characters(self._settings.context_tokens)
+        text = command.text.strip()
+        if len(text) > most:
+            raise TooLong(f"The text has {len(text)} characters; at most {most} are taken.")
+        corrected = await self._summaries.correct(session, command.conversation, command.message, text)
+        return _summary_event(command, corrected)
+
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. Raises NotFound."""
         turn = (await self._history.conversation(session, conversation)).turn
@@ -315,6 +342,14 @@ class Chat:
     async def _shaped(self, branch: Branch) -> list[dict[str, Any]]:
         """Add the HTML, off the event loop: fifty long answers take a while."""
         return await asyncio.to_thread(_with_html, branch.messages)
+
+
+def _summary_event(
+    command: events.ConversationSummary | events.SummaryCorrect, summary: Summary | None
+) -> ConversationSummaryEvent:
+    return ConversationSummaryEvent(
+        id=command.id, conversation=command.conversation, summary=asdict(summary) if summary else None
+    )
 
 
 def _with_html(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

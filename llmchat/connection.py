@@ -204,6 +204,8 @@ class Connection:
             events.ConversationClose: self._close_conversation,
             events.ConversationOlder: self._older,
             events.ConversationList: self._list,
+            events.ConversationSummary: self._summary,
+            events.SummaryCorrect: self._correct,
             events.ConversationUpdate: self._update,
             events.ConversationDelete: self._delete,
             events.ConversationRestore: self._restore,
@@ -463,6 +465,12 @@ class Connection:
 
     async def _list(self, command: events.ConversationList) -> None:
         self._tell(await self._chat.listed(self._session, command))
+
+    async def _summary(self, command: events.ConversationSummary) -> None:
+        self._tell(await self._chat.summary(self._session, command))
+
+    async def _correct(self, command: events.SummaryCorrect) -> None:
+        self._tell(await self._chat.correct(self._session, command))
 
     async def _update(self, command: events.ConversationUpdate) -> None:
         updated = await self._chat.update(self._session, command)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 TITLE_CHARACTERS = 48
@@ -149,6 +150,23 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What stands for a conversation from its beginning to a message, this included."""
+
+    message: str
+    text: str
+    messages: int
+    """How many it covers."""
+    created: str
+    corrected: bool = False
+
+    @classmethod
+    def read(cls, message: bytes, record: bytes) -> Self:
+        """Read a stored one."""
+        return cls(message=message.decode(), **json.loads(record))
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """A part of one branch, oldest first, as the protocol shapes messages (without `html`)."""
 
@@ -156,12 +174,19 @@ class Branch:
     messages: list[dict[str, Any]]
     more: bool
     """Older ones exist."""
+    summary: Summary | None = None
+    """What stands for those before, where it was asked for."""
 
 
 def estimated_tokens(text: str) -> int:
     """Estimate a text's tokens: four ASCII characters each, other characters one each."""
     other = sum(1 for character in text if character > "\x7f")
     return (len(text) - other + 3) // 4 + other
+
+
+def room_of_context(context_tokens: int, calibration: float) -> int:
+    """Tell how much a model may be sent, in tokens as they are estimated here: some is left for the answer."""
+    return int((context_tokens - min(ANSWER_TOKENS, context_tokens // ANSWER_SHARE)) / calibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +205,7 @@ def context(
     `calibration` is tokens counted by the provider per token estimated here. A newest message that does not fit
     alone keeps its beginning and its end, and never less of them than its share.
     """
-    reserved = min(ANSWER_TOKENS, context_tokens // ANSWER_SHARE)
-    budget = int((context_tokens - reserved) / calibration)
+    budget = room_of_context(context_tokens, calibration)
     chosen: list[dict[str, str]] = []
     used = 0
     if system:

@@ -81,6 +81,18 @@ class ConversationList(Command):
     query: Annotated[str, Field(max_length=200)] | None = None
 
 
+class ConversationSummary(Command):
+    type: Literal["conversation.summary"]
+    conversation: Id
+
+
+class SummaryCorrect(Command):
+    type: Literal["summary.correct"]
+    conversation: Id
+    message: Id
+    text: str
+
+
 class ConversationUpdate(Command):
     type: Literal["conversation.update"]
     conversation: Id
@@ -264,6 +276,15 @@ class ConversationOlderEvent(Event):
     conversation: str
     messages: list[dict[str, Any]]
     more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationSummaryEvent(Event):
+    type = "conversation.summary"
+    nullable = frozenset({"summary"})
+    id: str | None = None
+    conversation: str
+    summary: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.conversation import Branch, Conversation, Turn, digest, milliseconds, timestamp
+from llmchat.conversation import Branch, Conversation, Summary, Turn, digest, milliseconds, timestamp
 from llmchat.errors import BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
@@ -100,6 +100,7 @@ class History:
         self._continue = Script(redis, "continue")
         self._withdraw = Script(redis, "withdraw")
         self._hand_over = Script(redis, "hand_over")
+        self._oldest_uncovered = Script(redis, "oldest_uncovered")
         self._recover = Script(redis, "recover")
         self._finish = Script(redis, "finish")
         self._renew = Script(redis, "renew")
@@ -355,7 +356,7 @@ class History:
         _stop_wanted(
             await self._finish(
                 [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue, keys.text,
-                 keys.reasoning, keys.fence],
+                 keys.reasoning, keys.fence, keys.summaries],
                 *(fence, record["id"], attempt, count, _json(without), record.get("reasoning", ""), timestamp()),
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )
@@ -431,21 +432,33 @@ class History:
         limit: int,
         max_bytes: int,
         texts_only: bool = False,
+        to_summary: bool = False,
     ) -> Branch:
         """Read a branch upwards from `start` (the tip if ""; from its parent with `above`), in one step.
 
         Reads at most `limit` messages and `max_bytes` of them, but always one. With `texts_only` it leaves the
-        reasoning out, and counts hardly more than the texts. Raises NotFound.
+        reasoning out, and counts hardly more than the texts. With `to_summary` it ends before a message, other than the
+        first, that a summary stands for, and gives that. Raises NotFound.
         """
         keys = self._keys.of_conversation(conversation)
         found = await self._read(
-            [keys.conversation, keys.messages, keys.tree, keys.turn, keys.queue, keys.text, keys.reasoning],
+            [
+                keys.conversation,
+                keys.messages,
+                keys.tree,
+                keys.turn,
+                keys.queue,
+                keys.text,
+                keys.reasoning,
+                keys.summaries,
+            ],
             *(session, start, int(above), limit, max_bytes),
             *((BESIDE_TEXT_BYTES, 0) if texts_only else (0, 1)),
+            int(to_summary),
         )
         if found is None:
             raise NotFound(NO_MESSAGE if start else NO_CONVERSATION)
-        state, turn, text, waiting, reasoning, records, reasonings, parents, siblings, more = found
+        state, turn, text, waiting, reasoning, records, reasonings, parents, siblings, more, summary = found
         known = _conversation(conversation, _pairs(state), _pairs(turn))
         queued = {entry.partition(b" ")[0].decode() for entry in waiting}
         if known.turn and known.turn.queued:
@@ -465,7 +478,20 @@ class History:
             if reasons:
                 message["reasoning"] = reasons.decode()
             messages.append(message)
-        return Branch(known, messages, bool(more))
+        return Branch(known, messages, bool(more), Summary.read(*summary) if summary else None)
+
+    async def oldest_uncovered(self, session: str, conversation: str, up_to: str, limit: int) -> str:
+        """Find from which message `read` finds the oldest that no summary stands for, at most `limit` of them.
+
+        "" where one stands for all up to `up_to`. Raises NotFound.
+        """
+        keys = self._keys.of_conversation(conversation)
+        found = await self._oldest_uncovered(
+            [keys.conversation, keys.tree, keys.summaries], session, up_to, limit
+        )
+        if found is None:
+            raise NotFound(NO_CONVERSATION)
+        return str(found.decode())
 
     async def message(self, session: str, conversation: str, message: str) -> dict[str, Any]:
         """Read one message. Raises NotFound."""

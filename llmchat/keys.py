@@ -50,6 +50,14 @@ class ConversationKeys:
     """string: the highest fencing token given out"""
     lease: str
     """string with a TTL: who makes the answer now"""
+    summaries: str
+    """hash: message id → JSON of the summary of all up to it"""
+    fold: str
+    """hash: the summary that is wanted"""
+    fold_fence: str
+    """string: as fence, of who makes it"""
+    fold_lease: str
+    """string with a TTL: who makes it now"""
     channel: str
     """The Redis channel of the conversation's group."""
 
@@ -75,6 +83,10 @@ class Keys:
             reasoning=f"{stem}:reasoning",
             fence=f"{stem}:fence",
             lease=f"{stem}:lease",
+            summaries=f"{stem}:summaries",
+            fold=f"{stem}:fold",
+            fold_fence=f"{stem}:fold-fence",
+            fold_lease=f"{stem}:fold-lease",
             channel=redis_channel(self.prefix, "group", group),
         )
 
@@ -103,6 +115,11 @@ class Keys:
     def shelf(self, version: str) -> str:
         """Name the bundle of a version of the page's files."""
         return f"{self.prefix}:static:{version}"
+
+    @property
+    def folds(self) -> str:
+        """The sorted set of conversations that a summary is wanted of: id → since when, in seconds. May hold stale ones."""
+        return f"{self.prefix}:folds"
 
     @property
     def work(self) -> str:

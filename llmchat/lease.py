@@ -30,9 +30,11 @@ class Lease:
 class Leases:
     """Gives out leases of LEASE_SECONDS; a holder renews in time or is replaced."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, of: str = "turn") -> None:
+        """`of` is what they are of: a conversation's "turn", or its "fold"."""
         self._redis = redis
         self._keys = keys
+        self._of = of
         self._script = Script(redis, "lease")
 
     async def take(self, conversation: str) -> Lease | None:
@@ -54,13 +56,12 @@ class Leases:
         async with available():
             pipe = self._redis.pipeline(transaction=False)
             for conversation in conversations:
-                pipe.exists(self._keys.of_conversation(conversation).lease)
+                pipe.exists(self._pair(conversation)[0])
             return [bool(found) for found in await pipe.execute()]
 
     async def _run(self, verb: str, conversation: str, holder: str, fence: str) -> str | None:
-        keys = self._keys.of_conversation(conversation)
         found = await self._script(
-            [keys.lease, keys.fence],
+            self._pair(conversation),
             verb,
             holder,
             fence,
@@ -68,3 +69,8 @@ class Leases:
             1 + secrets.randbelow(FENCE_STEP),
         )
         return found.decode() if found is not None else None
+
+    def _pair(self, conversation: str) -> list[str]:
+        """Name the lease and its fence."""
+        keys = self._keys.of_conversation(conversation)
+        return [keys.fold_lease, keys.fold_fence] if self._of == "fold" else [keys.lease, keys.fence]

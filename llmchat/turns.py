@@ -16,6 +16,7 @@ from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.completion import Completions
 from llmchat.errors import Fenced, Unavailable
+from llmchat.folds import Folds
 from llmchat.history import History, Work
 from llmchat.keys import TURNS
 from llmchat.lease import RENEW_SECONDS, Lease, Leases
@@ -63,6 +64,7 @@ class Turns:
         broadcaster: Broadcaster,
         completions: Completions,
         listing: Listing,
+        folds: Folds,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -70,6 +72,7 @@ class Turns:
         self._broadcaster = broadcaster
         self._completions = completions
         self._listing = listing
+        self._folds = folds
         self._running: dict[str, _Running] = {}  # conversation -> its turn, while it is made here
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_away = False  # in the log, since the last lease
@@ -240,6 +243,7 @@ class Turns:
                 self._history,
                 self._completions,
                 self._listing,
+                self._folds,
                 lease,
                 session,
                 turn,

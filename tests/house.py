@@ -13,6 +13,7 @@ from llmchat.chat import Chat
 from llmchat.completion import Completions
 from llmchat.connection import Backlog, Connection, Welcome
 from llmchat.events import CompletionDelta, SessionReady
+from llmchat.folds import Folds
 from llmchat.history import History
 from llmchat.keys import Keys
 from llmchat.lease import Leases
@@ -21,6 +22,7 @@ from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.seed import SeedConnection
 from llmchat.settings import Settings
+from llmchat.summaries import Summaries
 from llmchat.turns import Turns
 from tests.waiting import Bell, within
 
@@ -148,17 +150,28 @@ class House:
         self.completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
         self.listing = Listing(self.history, self.broadcaster, settings.openai_models)
         self.leases = Leases(self.redis, self.keys)
+        self.summaries = Summaries(self.redis, self.keys, history_days=1)
+        self.folds = Folds(
+            settings, self.history, self.summaries, Leases(self.redis, self.keys, of="fold"), self.completions
+        )
         self.turns = Turns(
-            settings, self.history, self.leases, self.broadcaster, self.completions, self.listing
+            settings,
+            self.history,
+            self.leases,
+            self.broadcaster,
+            self.completions,
+            self.listing,
+            self.folds,
         )
         self.limits = Limits(self.redis, self.keys, rates or Rates())
-        self.chat = Chat(settings, self.history, self.turns, self.listing)
+        self.chat = Chat(settings, self.history, self.turns, self.listing, self.summaries)
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked
         self._tasks: list[asyncio.Task[None]] = []
         self.connections: list[Connection] = []
 
     async def __aenter__(self) -> House:
+        await self.folds.__aenter__()
         await self.turns.__aenter__()
         return self
 
@@ -168,6 +181,7 @@ class House:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         async with within(10, lambda: f"the turns stop; left are {self.turns._tasks}"):
             await self.turns.stop()
+            await self.folds.stop()
         await self.completions.close()
         await self.broadcaster.close()
         await self.redis.aclose()

@@ -18,6 +18,7 @@ from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions
 from llmchat.conversation import Branch, Turn, digest
 from llmchat.errors import Unavailable
+from llmchat.folds import Folds
 from llmchat.history import TIP, History, Work
 from llmchat.keys import TURNS, Keys
 from llmchat.lease import Lease, Leases
@@ -25,6 +26,7 @@ from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
 from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
+from llmchat.summaries import Summaries
 from llmchat.turns import Turns
 from tests.fakes import CUT, Gate, Line, Model, Reasoning
 from tests.instances import Store
@@ -45,7 +47,12 @@ class Instance:
         self.broadcaster = Broadcaster([url], prefix=prefix, capacity=1000)
         self.completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
         listing = Listing(self.history, self.broadcaster, settings.openai_models)
-        self.turns = Turns(settings, self.history, self.leases, self.broadcaster, self.completions, listing)
+        summaries = Summaries(self.redis, self.keys, history_days=1)
+        fold_leases = Leases(self.redis, self.keys, of="fold")
+        self.folds = Folds(settings, self.history, summaries, fold_leases, self.completions)
+        self.turns = Turns(
+            settings, self.history, self.leases, self.broadcaster, self.completions, listing, self.folds
+        )
 
     async def __aenter__(self) -> Instance:
         await self.turns.__aenter__()
@@ -53,6 +60,7 @@ class Instance:
 
     async def __aexit__(self, *_: object) -> None:
         await self.turns.stop()
+        await self.folds.stop()
         await self.completions.close()
         await self.broadcaster.close()
         await self.redis.aclose()

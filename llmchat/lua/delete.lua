@@ -1,5 +1,5 @@
 -- Doom a conversation: it is hidden at once and gone when the time to restore it is over. '0' restores it.
-local conversation, messages, tree, log, turn, queue, text, reasoning = unpack(KEYS)
+local conversation, messages, tree, log, turn, queue, text, reasoning, summaries, fold = unpack(KEYS)
 local session, doom, restore_ms, retention_ms = unpack(ARGV)
 
 if redis.call('HGET', conversation, 'session') ~= session then return 'not_found' end

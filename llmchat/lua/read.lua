@@ -1,9 +1,9 @@
 -- Read a branch from a message upwards, newest first, and all that belongs to it, in one step.
 -- `from`: a message id, '' for the tip; `above` = '1' begins at its parent. Ends after `limit` messages or `bytes`
--- of them; of each record counts only what it has beyond `beside` bytes. `with_reasoning` = '1' reads that, too.
+-- of them, and before one that has a summary, where `to_summary` = '1'; of each record counts only what it has beyond `beside` bytes. `with_reasoning` = '1' reads that, too.
 -- An answer to come has no record yet, and is passed over.
-local conversation, messages, tree, turn, queue, text, reasoning = unpack(KEYS)
-local session, from, above, limit, bytes, beside, with_reasoning = unpack(ARGV)
+local conversation, messages, tree, turn, queue, text, reasoning, summaries = unpack(KEYS)
+local session, from, above, limit, bytes, beside, with_reasoning, to_summary = unpack(ARGV)
 
 if not owned(conversation, session) then return false end
 
@@ -16,10 +16,15 @@ else
   if above == '1' then id = string.match(node, ' (.*)$') end
 end
 
-local records, reasonings, parents, siblings, read = {}, {}, {}, {}, 0
+local records, reasonings, parents, siblings, summary, read = {}, {}, {}, {}, {}, 0
 while id ~= '' and #records < tonumber(limit) do
   local record = redis.call('HGET', messages, id)
   local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
+  local found = to_summary == '1' and id ~= from and redis.call('HGET', summaries, id)
+  if found then
+    summary = {id, found}
+    break
+  end
   if record then
     local reasons = with_reasoning == '1' and redis.call('HGET', messages, 'reasoning:' .. id) or ''
     read = read + math.max(0, #record - tonumber(beside)) + #reasons
@@ -33,4 +38,4 @@ while id ~= '' and #records < tonumber(limit) do
 end
 return {redis.call('HGETALL', conversation), redis.call('HGETALL', turn), redis.call('GET', text) or '',
   redis.call('LRANGE', queue, '0', '-1'), redis.call('GET', reasoning) or '', records, reasonings, parents, siblings,
-  id == '' and 0 or 1}
+  id == '' and 0 or 1, summary}

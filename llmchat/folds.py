@@ -1,0 +1,192 @@
+"""Folds what falls out of the context into summaries, in the background. Knows no turn, and no turn waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from llmchat.completion import Completions
+from llmchat.conversation import Branch, Summary, timestamp
+from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
+from llmchat.history import History
+from llmchat.lease import RENEW_SECONDS, Lease, Leases
+from llmchat.settings import Settings
+from llmchat.summaries import Summaries, Wanted
+from llmchat.summary import first_to_fold, most_characters, question
+
+WATCH_SECONDS = 2.0
+AT_ONCE = 4
+"""Folds that an instance makes."""
+REPEAT_SECONDS = 2.0
+"""Before the next try of one that the model server refused, and then twice as long."""
+READ_MESSAGES = 400
+
+log = logging.getLogger(__name__)
+
+
+class Folds:
+    """All folds of this instance, for as long as its context is entered."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        history: History,
+        summaries: Summaries,
+        leases: Leases,
+        completions: Completions,
+    ) -> None:
+        self._settings = settings
+        self._history = history
+        self._summaries = summaries
+        self._leases = leases
+        self._completions = completions
+        self._running: set[str] = set()  # conversations that are folded here
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._spawn(self._watch(), "folds")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Leave all folds to others."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def want(self, conversation: str, up_to: str, model: str) -> None:
+        """Have a conversation folded up to a message. Raises Unavailable."""
+        await self._summaries.want(conversation, up_to, model)
+        self._begin(conversation)
+
+    def _begin(self, conversation: str) -> None:
+        if conversation in self._running or len(self._running) >= AT_ONCE:
+            return
+        self._running.add(conversation)
+        self._spawn(self._take(conversation), f"fold {conversation}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self) -> None:
+        """Take over what nobody folds."""
+        while True:
+            try:
+                found = await self._summaries.open()
+                for conversation, held in zip(found, await self._leases.held(found), strict=True):
+                    if not held:
+                        self._begin(conversation)
+            except Unavailable:
+                log.debug("Redis is away; looking for folds again in a moment.")
+            except Exception:
+                log.exception("Looking for folds failed.")
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _take(self, conversation: str) -> None:
+        lease: Lease | None = None
+        try:
+            lease = await self._leases.take(conversation)
+            if lease is not None:
+                await self._hold(lease)
+        except* (Fenced, Unavailable):
+            log.debug("A fold is left to others.")
+        except* Exception:
+            log.exception("A fold failed.")
+        finally:
+            self._running.discard(conversation)
+        if lease is not None:
+            try:
+                await self._leases.release(lease)
+            except Unavailable:
+                log.debug("Redis is away; a lease runs out by itself.")
+
+    async def _hold(self, lease: Lease) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(self._renew(lease))
+            await self._fold_all(lease)
+            renewing.cancel()
+
+    async def _renew(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if not await self._leases.renew(lease):
+                raise Fenced
+
+    async def _fold_all(self, lease: Lease) -> None:
+        """Fold the oldest again and again, until all is covered that should be."""
+        while (wanted := await self._summaries.wanted(lease.conversation)) is not None:
+            try:
+                await self._fold(lease, wanted)
+            except ProviderError as error:
+                log.warning("A summary could not be made: %s", error.code)
+                await asyncio.sleep(REPEAT_SECONDS * 2**wanted.tries)
+            except NotFound:
+                break
+        await self._summaries.close(lease.conversation)
+
+    async def _fold(self, lease: Lease, wanted: Wanted) -> None:
+        branch = await self._uncovered(lease.conversation, wanted)
+        if branch is None:
+            await self._summaries.forgo(lease.conversation)
+            return
+        before, calibration = branch.summary, branch.conversation.calibration
+        context_tokens = self._settings.context_tokens
+        folded = first_to_fold(branch.messages, context_tokens, calibration)
+        text = await self._ask(
+            wanted.model,
+            question(before.text if before else "", folded, context_tokens, calibration),
+            branch.conversation.parameters,
+        )
+        after = Summary(
+            message=str(folded[-1]["id"]),
+            text=text,
+            messages=(before.messages if before else 0) + len(folded),
+            created=timestamp(),
+        )
+        await self._summaries.fold(
+            lease.conversation, lease.fence, before, after, last=after.message == wanted.up_to
+        )
+
+    async def _uncovered(self, conversation: str, wanted: Wanted) -> Branch | None:
+        """Read the oldest messages that no summary covers, oldest first; None where there are none. Raises NotFound."""
+        start = await self._history.oldest_uncovered(
+            wanted.session, conversation, wanted.up_to, READ_MESSAGES
+        )
+        if not start:
+            return None
+        return await self._history.read(
+            wanted.session,
+            conversation,
+            start=start,
+            limit=READ_MESSAGES,
+            max_bytes=10_000_000,
+            texts_only=True,
+            to_summary=True,
+        )
+
+    async def _ask(self, model: str, messages: list[dict[str, str]], parameters: dict[str, Any]) -> str:
+        """Have the model write a summary, of which what is too long is not taken. Raises ProviderError."""
+        most = most_characters(self._settings.context_tokens)
+        asked = {name: value for name, value in parameters.items() if name != "max_tokens"}
+        if self._settings.temperature is not None:
+            asked.setdefault("temperature", self._settings.temperature)
+        text = ""
+        async with self._completions.stream(model, messages, asked) as deltas:
+            async for delta in deltas:
+                text += delta.text
+                if len(text) > most:
+                    break
+        text = text[:most].strip()
+        if not text:
+            raise ProviderError("provider_refused", "The model gave no summary.", retryable=True)
+        return text
