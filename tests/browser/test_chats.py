@@ -128,7 +128,7 @@ async def test_first_prompt_of_a_new_chat_that_was_left_goes_through_and_stays_i
     await away(page, fresh_store)
     await say(page, "Two")
     await expect(messages(page).first).to_contain_text("Two")
-    await box(page).press_sequentially(" and a half")
+    await box(page).press_sequentially("and a half")
     await chat(page, "One").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("One")
     await expect(messages(page)).to_have_count(0)  # not the ones of the chat that was left

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, say
+from tests.browser.person import answers, box, button, chats, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.instances import Instance, Store
@@ -66,7 +66,7 @@ async def test_page_without_a_password_has_no_way_out(page: Page) -> None:
     await expect(button(page, "Sign out")).to_have_count(0)
 
 
-async def test_prompt_over_the_limit_stays_in_the_box_with_a_time(
+async def test_prompt_over_the_limit_waits_and_says_how_long_and_can_be_taken_back(
     store: Store, start_instance: StartInstance, open_page: OpenPage
 ) -> None:
     page = await open_page(
@@ -75,6 +75,9 @@ async def test_prompt_over_the_limit_stays_in_the_box_with_a_time(
     await say(page, "One")
     await expect(answers(page)).to_contain_text("You said: One")
     await say(page, "Two")
-    await expect(page.locator(".problem")).to_contain_text("Try again in")
+    await expect(page.get_by_text(re.compile(r"Your message is sent in \d+ s"))).to_be_visible()
+    await expect(messages(page).nth(2)).to_contain_text("Two")
+    await expect(box(page)).to_have_value("")
+    await box(page).press("Escape")
     await expect(box(page)).to_have_value("Two")
-    await expect(answers(page)).to_have_count(1)
+    await expect(messages(page)).to_have_count(2)
