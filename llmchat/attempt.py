@@ -327,7 +327,12 @@ class Attempt:
     def _system(self, branch: Branch) -> str:
         """Give what the model is told before the messages."""
         system = branch.conversation.system
-        return with_summary(self._settings.system_prompt if system is None else system, branch.summary)
+        return with_summary(
+            self._settings.system_prompt if system is None else system,
+            branch.summary,
+            self._settings.context_tokens,
+            branch.conversation.calibration,
+        )
 
     def _context(self, branch: Branch, answer: Answer, calibration: float) -> Context:
         """Choose what the model is sent. One that cannot be given a beginning is asked in words to go on."""

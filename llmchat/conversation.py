@@ -219,7 +219,7 @@ def context(
         if not fits and chosen:
             break
         if not fits:
-            text = _shortened(text, max(budget - used - MESSAGE_TOKENS, context_tokens // PROMPT_SHARE))
+            text = shortened(text, max(budget - used - MESSAGE_TOKENS, context_tokens // PROMPT_SHARE))
             cost = estimated_tokens(text) + MESSAGE_TOKENS
         chosen.append({"role": message["role"], "content": text})
         used += cost
@@ -248,7 +248,8 @@ def leaves_room(system: str, context_tokens: int) -> bool:
     return estimated_tokens(system) <= context_tokens // 2
 
 
-def _shortened(text: str, tokens: int) -> str:
+def shortened(text: str, tokens: int) -> str:
+    """Keep the beginning and the end of a text, so that it has at most so many tokens."""
     if estimated_tokens(text) <= tokens:
         return text
     mark = "\n[…]\n"

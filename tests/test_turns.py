@@ -25,8 +25,8 @@ from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
-from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
 from llmchat.summaries import Summaries
+from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
 from llmchat.turns import Turns
 from tests.fakes import CUT, Gate, Line, Model, Reasoning
 from tests.instances import Store
