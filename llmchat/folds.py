@@ -182,7 +182,10 @@ class Folds:
                 texts_only=True,
                 to_summary=True,
             )
-            if branch.summary is not None or not branch.more or limit == 1:
+            if (
+                branch.messages[0]["parent"] == (branch.summary.message if branch.summary else None)
+                or limit == 1
+            ):
                 return branch
             limit = max(1, limit // 4)  # so long that the oldest were not read
 

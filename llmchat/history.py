@@ -440,7 +440,9 @@ class History:
 
         Reads at most `limit` messages and `max_bytes` of them, but always one. With `texts_only` it leaves the
         reasoning out, and counts hardly more than the texts. With `to_summary` it ends before a message, other than the
-        first, that a summary stands for, and gives that. Raises NotFound.
+        first, that a summary stands for, and gives that; where it ended earlier, one of at most `limit` messages further up.
+
+        Raises NotFound.
         """
         keys = self._keys.of_conversation(conversation)
         found = await self._read(

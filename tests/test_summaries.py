@@ -67,6 +67,14 @@ async def test_branch_from_above_a_summary_does_not_use_it(told: Told) -> None:
     assert [message["id"] for message in branch.messages] == ["root", "root.a"]
 
 
+@pytest.mark.parametrize("limit", [3, 4])
+async def test_summary_is_found_where_a_read_ends_at_its_limit(told: Told, limit: int) -> None:
+    await told.fold(None, FIRST)
+    branch = await told.history.read(SESSION, told.id, limit=limit, max_bytes=10_000, to_summary=True)
+    assert branch.summary == FIRST
+    assert len(branch.messages) == limit
+
+
 async def test_oldest_without_a_summary_are_found_however_many_there_are(told: Told) -> None:
     assert await told.history.oldest_uncovered(SESSION, told.id, "m3.a", 50) == "m3.a"
     assert await told.history.oldest_uncovered(SESSION, told.id, "m3.a", 2) == "m1.a"

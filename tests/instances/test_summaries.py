@@ -190,8 +190,8 @@ async def calls(store: Store) -> int:
     return sum(told["calls"] for name, told in stats.items() if name.startswith("cmdstat_h"))
 
 
-async def fill(house: House, conversation: str, messages: int) -> None:
-    """Store a conversation that is folded but for its last ten messages."""
+async def fill(house: House, conversation: str, messages: int, *, folded: bool = True) -> None:
+    """Store a conversation that is folded but for its last ten messages, or not at all."""
     keys = house.keys.of_conversation(conversation)
     ids = [f"m{number}" for number in range(messages)]
     state = {"session": "alice", "epoch": "e", "offset": 0, "revision": 0, "tip": ids[-1], "title": "t",
@@ -205,7 +205,7 @@ async def fill(house: House, conversation: str, messages: int) -> None:
     await house.redis.hset(keys.conversation, mapping=state)
     await house.redis.hset(keys.messages, mapping=records)
     await house.redis.hset(keys.tree, mapping=tree)
-    if messages > 10:
+    if folded and messages > 10:
         summary = {"text": "They like tea.", "messages": messages - 10, "created": "t"}
         await house.redis.hset(keys.summaries, ids[-11], json.dumps(summary))
 
@@ -235,3 +235,31 @@ async def test_turn_and_opening_cost_the_same_however_long_the_conversation_is(
     assert max(turns) - min(turns) <= 4 * WAY
     assert abs(openings[2] - openings[1]) <= WAY
     assert openings[0] <= openings[1]
+
+
+async def test_long_conversation_from_before_is_folded_step_by_step_oldest_first(
+    fresh_store: Store, model: Model, settings: Settings
+) -> None:
+    small = replace(settings, redis_url=fresh_store.url, context_tokens=CONTEXT_TOKENS)
+    async with House(fresh_store.url, small) as house:
+        socket = await house.connect()
+        await fill(house, "c1", 600, folded=False)
+        await socket.ask(type="conversation.open", conversation="c1")
+        model.answer("Yes.", usage=NO_FIGURES)
+        await socket.ask(type="message.send", conversation="c1", text="Well?")
+        await socket.a("completion.finished")
+
+        async def made() -> bool:
+            return not await house.redis.exists(house.keys.of_conversation("c1").fold)
+
+        await model.asked_summary(2)
+        await eventually(made, seconds=20, what="all folds are made")
+        read = await socket.ask(type="conversation.summary", conversation="c1")
+        told = [each.messages[1]["content"].count(": Hi") for each in model.summaries]
+        assert read["summary"]["text"] == f"Memory {len(told)}."
+        assert read["summary"]["messages"] == sum(told)
+        assert max(told) * (MESSAGE_TOKENS + 1) <= CONTEXT_TOKENS
+        for number, request in enumerate(model.summaries[1:], start=1):
+            assert f"Memory {number}." in request.messages[1]["content"]
+        left = await house.history.read("alice", "c1", limit=1000, max_bytes=100_000, to_summary=True)
+        assert len(left.messages) + sum(told) == 602
