@@ -10,9 +10,9 @@ from typing import Any
 
 from llmchat.conversation import ANSWER_SHARE, MESSAGE_TOKENS, estimated_tokens
 from llmchat.settings import Settings
-from llmchat.summary import CORRECTED_CHARACTERS
+from llmchat.summary import CORRECTED_CHARACTERS, most_characters
 from tests.conftest import Connect, StartInstance
-from tests.fakes import SILENCE, Gate, Model, Request
+from tests.fakes import SILENCE, Failure, Gate, Model, Request
 from tests.house import House
 from tests.instances import Client, Store
 from tests.waiting import eventually
@@ -263,3 +263,28 @@ async def test_long_conversation_from_before_is_folded_step_by_step_oldest_first
             assert f"Memory {number}." in request.messages[1]["content"]
         left = await house.history.read("alice", "c1", limit=1000, max_bytes=100_000, to_summary=True)
         assert len(left.messages) + sum(told) == 602
+
+
+async def test_summary_that_the_model_refuses_is_tried_again_and_nothing_of_it_is_logged(
+    store: Store, start_instance: StartInstance, connect: Connect, model: Model
+) -> None:
+    instance = await start_instance(store, **SMALL)
+    talk = Talk(await connect(instance), model)
+    model.summarise(Failure("You like tea."))
+    await talk.until_folded()
+    assert (await talk.stored())["text"] == "Memory 2."
+    await instance.logged("A summary could not be made")
+    assert "You like tea." not in instance.text
+    assert "Memory 2." not in instance.text
+
+
+async def test_summary_that_is_too_long_is_cut_and_its_stream_closed(
+    store: Store, start_instance: StartInstance, connect: Connect, model: Model
+) -> None:
+    talk = Talk(await connect(await start_instance(store, **SMALL)), model)
+    model.summarise("tea " * 1000, SILENCE)
+    await talk.until_folded()
+    found = await talk.stored()
+    assert found["text"].startswith("tea tea")
+    assert len(found["text"]) <= most_characters(CONTEXT_TOKENS)
+    await model.summaries[0].closed()
