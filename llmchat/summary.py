@@ -8,9 +8,9 @@ from typing import Any
 from llmchat.conversation import MESSAGE_TOKENS, Summary, estimated_tokens, shortened
 
 FOLD_AT = 0.5
-"""Of the context's room: what is not covered yet takes more, so some of it is folded."""
+"""Of the context's budget: what is not covered yet takes more, so some of it is folded."""
 LEFT = 0.25
-"""Of the context's room: so much of the newest is left as it is."""
+"""Of the context's budget: so much of the newest is left as it is."""
 SUMMARY_SHARE = 8
 """One part in so many of the context is the most that a summary takes."""
 MAX_CHARACTERS = 4000
@@ -44,18 +44,18 @@ def cost(message: dict[str, Any]) -> int:
     return estimated_tokens(message["text"]) + MESSAGE_TOKENS if message["text"] else 0
 
 
-def fold_up_to(uncovered: Sequence[dict[str, Any]], room: int) -> str | None:
+def fold_up_to(uncovered: Sequence[dict[str, Any]], budget: int) -> str | None:
     """Choose the message up to which a branch is to be folded: an answer, so that what is left begins with a prompt.
 
-    `room` is what the context has for messages, in tokens. None while enough of it is left.
+    `budget` is what the context has for messages, in tokens. None while enough of it is left.
     """
-    if sum(map(cost, uncovered)) <= room * FOLD_AT:
+    if sum(map(cost, uncovered)) <= budget * FOLD_AT:
         return None
     left = 0
     for index in range(len(uncovered) - 1, 0, -1):
         left += cost(uncovered[index])
         before = uncovered[index - 1]
-        if before["role"] == "assistant" and left >= room * LEFT:
+        if before["role"] == "assistant" and left >= budget * LEFT:
             return str(before["id"])
     return None
 

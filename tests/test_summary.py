@@ -32,18 +32,18 @@ def branch(sizes: list[int], letter: str = "x") -> list[dict[str, Any]]:
     ]
 
 
-def test_nothing_is_folded_while_half_of_the_room_is_left() -> None:
+def test_nothing_is_folded_while_half_of_the_budget_is_left() -> None:
     assert fold_up_to(branch([40] * 10), 1000) is None
 
 
 @given(SIZES, st.integers(100, 4000))
-def test_what_is_left_begins_with_a_prompt_and_takes_a_quarter_at_least(sizes: list[int], room: int) -> None:
+def test_what_is_left_begins_with_a_prompt_and_takes_a_quarter_at_least(sizes: list[int], budget: int) -> None:
     messages = branch(sizes)
-    up_to = fold_up_to(messages, room)
+    up_to = fold_up_to(messages, budget)
     if up_to is not None:
         index = [message["id"] for message in messages].index(up_to)
         assert messages[index]["role"] == "assistant"
-        assert sum(map(cost, messages[index + 1 :])) >= room * LEFT
+        assert sum(map(cost, messages[index + 1 :])) >= budget * LEFT
 
 
 @given(SIZES, st.integers(256, 8000), st.floats(0.5, 8))
