@@ -37,7 +37,9 @@ def test_nothing_is_folded_while_half_of_the_budget_is_left() -> None:
 
 
 @given(SIZES, st.integers(100, 4000))
-def test_what_is_left_begins_with_a_prompt_and_takes_a_quarter_at_least(sizes: list[int], budget: int) -> None:
+def test_what_is_left_begins_with_a_prompt_and_takes_a_quarter_at_least(
+    sizes: list[int], budget: int
+) -> None:
     messages = branch(sizes)
     up_to = fold_up_to(messages, budget)
     if up_to is not None:
