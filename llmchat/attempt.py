@@ -19,11 +19,11 @@ from llmchat.conversation import (
     Branch,
     Context,
     Turn,
+    budget_of,
     calibrated,
     context,
     estimated_tokens,
     going_on,
-    room_of_context,
     timestamp,
 )
 from llmchat.errors import Behind, Fenced, NotFound, ProviderError, Unavailable
@@ -121,9 +121,9 @@ class Attempt:
     async def _want_fold(self, branch: Branch, answer: Answer) -> None:
         """Have what will soon have no room in the context told in few words; while Redis is away, the next turn will."""
         system = self._system(branch)
-        room = room_of_context(self._settings.context_tokens, branch.conversation.calibration)
+        budget = budget_of(self._settings.context_tokens, branch.conversation.calibration)
         said = {"id": self.turn.answer, "role": "assistant", "text": answer.text}
-        up_to = fold_up_to([*branch.messages, said], room - estimated_tokens(system))
+        up_to = fold_up_to([*branch.messages, said], budget - estimated_tokens(system))
         if up_to is not None:
             with suppress(Unavailable):
                 await self._folds.want(self._conversation, up_to, self.turn.model)
@@ -327,7 +327,12 @@ class Attempt:
     def _system(self, branch: Branch) -> str:
         """Give what the model is told before the messages."""
         system = branch.conversation.system
-        return with_summary(self._settings.system_prompt if system is None else system, branch.summary)
+        return with_summary(
+            self._settings.system_prompt if system is None else system,
+            branch.summary,
+            self._settings.context_tokens,
+            branch.conversation.calibration,
+        )
 
     def _context(self, branch: Branch, answer: Answer, calibration: float) -> Context:
         """Choose what the model is sent. One that cannot be given a beginning is asked in words to go on."""

@@ -33,7 +33,7 @@ from llmchat.listing import Listing
 from llmchat.markdown import render
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries
-from llmchat.summary import most_characters
+from llmchat.summary import CORRECTED_CHARACTERS
 from llmchat.turns import Turns
 
 SNAPSHOT_TEXT_BYTES = 300 * 1024
@@ -286,7 +286,7 @@ class Chat:
 
     async def correct(self, session: str, command: events.SummaryCorrect) -> ConversationSummaryEvent:
         """Replace the words of a summary. Raises NotFound, Conflict, TooLong."""
-        most = most_characters(self._settings.context_tokens)
+        most = CORRECTED_CHARACTERS
         text = command.text.strip()
         if len(text) > most:
             raise TooLong(f"The text has {len(text)} characters; at most {most} are taken.")

@@ -184,7 +184,7 @@ def estimated_tokens(text: str) -> int:
     return (len(text) - other + 3) // 4 + other
 
 
-def room_of_context(context_tokens: int, calibration: float) -> int:
+def budget_of(context_tokens: int, calibration: float) -> int:
     """Tell how much a model may be sent, in tokens as they are estimated here: some is left for the answer."""
     return int((context_tokens - min(ANSWER_TOKENS, context_tokens // ANSWER_SHARE)) / calibration)
 
@@ -205,7 +205,7 @@ def context(
     `calibration` is tokens counted by the provider per token estimated here. A newest message that does not fit
     alone keeps its beginning and its end, and never less of them than its share.
     """
-    budget = room_of_context(context_tokens, calibration)
+    budget = budget_of(context_tokens, calibration)
     chosen: list[dict[str, str]] = []
     used = 0
     if system:
@@ -219,7 +219,7 @@ def context(
         if not fits and chosen:
             break
         if not fits:
-            text = _shortened(text, max(budget - used - MESSAGE_TOKENS, context_tokens // PROMPT_SHARE))
+            text = shortened(text, max(budget - used - MESSAGE_TOKENS, context_tokens // PROMPT_SHARE))
             cost = estimated_tokens(text) + MESSAGE_TOKENS
         chosen.append({"role": message["role"], "content": text})
         used += cost
@@ -248,7 +248,8 @@ def leaves_room(system: str, context_tokens: int) -> bool:
     return estimated_tokens(system) <= context_tokens // 2
 
 
-def _shortened(text: str, tokens: int) -> str:
+def shortened(text: str, tokens: int) -> str:
+    """Keep the beginning and the end of a text, so that it has at most so many tokens."""
     if estimated_tokens(text) <= tokens:
         return text
     mark = "\n[…]\n"

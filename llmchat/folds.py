@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ AT_ONCE = 4
 REPEAT_SECONDS = 2.0
 """Before the next try of one that the model server refused, and then twice as long."""
 READ_MESSAGES = 400
+READ_BYTES = 8 * 1024 * 1024
+RELEASE_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -103,12 +106,16 @@ class Folds:
         except* Exception:
             log.exception("A fold failed.")
         finally:
-            self._running.discard(conversation)
-        if lease is not None:
             try:
-                await self._leases.release(lease)
-            except Unavailable:
-                log.debug("Redis is away; a lease runs out by itself.")
+                await self._give_back(lease)
+            finally:
+                self._running.discard(conversation)
+
+    async def _give_back(self, lease: Lease | None) -> None:
+        if lease is not None:
+            with suppress(Unavailable, TimeoutError):  # it runs out by itself
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._leases.release(lease)
 
     async def _hold(self, lease: Lease) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -119,8 +126,9 @@ class Folds:
     async def _renew(self, lease: Lease) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            if not await self._leases.renew(lease):
-                raise Fenced
+            with suppress(Unavailable):  # a lease that ran out is still ours until another takes it
+                if not await self._leases.renew(lease):
+                    raise Fenced
 
     async def _fold_all(self, lease: Lease) -> None:
         """Fold the oldest again and again, until all is covered that should be."""
@@ -139,7 +147,8 @@ class Folds:
         if branch is None:
             await self._summaries.forgo(lease.conversation)
             return
-        before, calibration = branch.summary, branch.conversation.calibration
+        before = branch.summary
+        calibration = branch.conversation.calibration * 1.5**wanted.tries  # it may have been too much
         context_tokens = self._settings.context_tokens
         folded = first_to_fold(branch.messages, context_tokens, calibration)
         text = await self._ask(
@@ -159,20 +168,26 @@ class Folds:
 
     async def _uncovered(self, conversation: str, wanted: Wanted) -> Branch | None:
         """Read the oldest messages that no summary covers, oldest first; None where there are none. Raises NotFound."""
-        start = await self._history.oldest_uncovered(
-            wanted.session, conversation, wanted.up_to, READ_MESSAGES
-        )
-        if not start:
-            return None
-        return await self._history.read(
-            wanted.session,
-            conversation,
-            start=start,
-            limit=READ_MESSAGES,
-            max_bytes=10_000_000,
-            texts_only=True,
-            to_summary=True,
-        )
+        limit = READ_MESSAGES
+        while True:
+            start = await self._history.oldest_uncovered(wanted.session, conversation, wanted.up_to, limit)
+            if not start:
+                return None
+            branch = await self._history.read(
+                wanted.session,
+                conversation,
+                start=start,
+                limit=limit,
+                max_bytes=READ_BYTES,
+                texts_only=True,
+                to_summary=True,
+            )
+            if (
+                branch.messages[0]["parent"] == (branch.summary.message if branch.summary else None)
+                or limit == 1
+            ):
+                return branch
+            limit = max(1, limit // 4)  # so long that the oldest were not read
 
     async def _ask(self, model: str, messages: list[dict[str, str]], parameters: dict[str, Any]) -> str:
         """Have the model write a summary, of which what is too long is not taken. Raises ProviderError."""

@@ -33,6 +33,8 @@ RESTORE_SECONDS = 30
 BESIDE_TEXT_BYTES = 320
 """Of a message's record, beside its text."""
 WORK_ENTRIES = 10_000
+WALKED = 1000
+"""Messages of a branch that one script goes up."""
 SEARCHED = 200
 """Conversations of a session whose titles are searched."""
 DAY_MS = 86_400_000
@@ -100,7 +102,7 @@ class History:
         self._continue = Script(redis, "continue")
         self._withdraw = Script(redis, "withdraw")
         self._hand_over = Script(redis, "hand_over")
-        self._oldest_uncovered = Script(redis, "oldest_uncovered")
+        self._uncovered = Script(redis, "uncovered")
         self._recover = Script(redis, "recover")
         self._finish = Script(redis, "finish")
         self._renew = Script(redis, "renew")
@@ -438,7 +440,9 @@ class History:
 
         Reads at most `limit` messages and `max_bytes` of them, but always one. With `texts_only` it leaves the
         reasoning out, and counts hardly more than the texts. With `to_summary` it ends before a message, other than the
-        first, that a summary stands for, and gives that. Raises NotFound.
+        first, that a summary stands for, and gives that; where it ended earlier, one of at most `limit` messages further up.
+
+        Raises NotFound.
         """
         keys = self._keys.of_conversation(conversation)
         found = await self._read(
@@ -486,12 +490,18 @@ class History:
         "" where one stands for all up to `up_to`. Raises NotFound.
         """
         keys = self._keys.of_conversation(conversation)
-        found = await self._oldest_uncovered(
-            [keys.conversation, keys.tree, keys.summaries], session, up_to, limit
-        )
-        if found is None:
-            raise NotFound(NO_CONVERSATION)
-        return str(found.decode())
+        oldest: list[bytes] = []
+        above = up_to
+        while above:
+            found = await self._uncovered(
+                [keys.conversation, keys.tree, keys.summaries], session, above, WALKED
+            )
+            if found is None:
+                raise NotFound(NO_CONVERSATION)
+            ids, next_above = found
+            oldest = [*oldest, *ids][-limit:]
+            above = next_above.decode()
+        return oldest[0].decode() if oldest else ""
 
     async def message(self, session: str, conversation: str, message: str) -> dict[str, Any]:
         """Read one message. Raises NotFound."""
@@ -614,6 +624,8 @@ class History:
                 keys.queue,
                 keys.text,
                 keys.reasoning,
+                keys.summaries,
+                keys.fold,
             ],
             *(session, int(doom), RESTORE_SECONDS * 1000, self._retention_ms),
         )

@@ -48,10 +48,8 @@ class Summaries:
     async def want(self, conversation: str, up_to: str, model: str) -> None:
         """Have a conversation folded up to a message, by whichever instance; one fold at a time is wanted."""
         keys = self._keys.of_conversation(conversation)
-        (time,) = await self._several([self._keys.folds], ("TIME",))
-        async with available():
-            await self._redis.zadd(self._keys.folds, {conversation: int(time[0])})
         await self._want([keys.conversation, keys.fold], up_to, model, self._retention_ms)
+        await self._list(conversation)  # after the wish: `close` may be on its way
 
     async def open(self) -> list[str]:
         """List the conversations that a fold may be wanted of, the oldest wish first."""
@@ -60,9 +58,17 @@ class Summaries:
         return [each.decode() for each in found]
 
     async def close(self, conversation: str) -> None:
-        """Take a conversation off the list."""
+        """Take a conversation off the list, unless a fold is wanted of it."""
         async with available():
             await self._redis.zrem(self._keys.folds, conversation)
+            wanted = await self._redis.exists(self._keys.of_conversation(conversation).fold)
+        if wanted:
+            await self._list(conversation)
+
+    async def _list(self, conversation: str) -> None:
+        (time,) = await self._several([self._keys.folds], ("TIME",))
+        async with available():
+            await self._redis.zadd(self._keys.folds, {conversation: int(time[0])})
 
     async def wanted(self, conversation: str) -> Wanted | None:
         """Find the fold that is wanted of a conversation, and count a try; None after TRIES, or where it is gone."""

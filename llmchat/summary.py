@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmchat.conversation import MESSAGE_TOKENS, Summary, estimated_tokens
+from llmchat.conversation import MESSAGE_TOKENS, Summary, estimated_tokens, shortened
 
 FOLD_AT = 0.5
-"""Of the context's room: what is not covered yet takes more, so some of it is folded."""
+"""Of the context's budget: what is not covered yet takes more, so some of it is folded."""
 LEFT = 0.25
-"""Of the context's room: so much of the newest is left as it is."""
+"""Of the context's budget: so much of the newest is left as it is."""
 SUMMARY_SHARE = 8
 """One part in so many of the context is the most that a summary takes."""
 MAX_CHARACTERS = 4000
 INPUT_SHARE = 0.6
 """Of the context: what is folded at once."""
 CHARACTERS_PER_WORD = 7
+SENT_SHARE = 4
+"""One part in so many is the most that is sent of one that a person made longer."""
+SHORTEST = 20
+"""Tokens that are left of a message, at least."""
+CORRECTED_CHARACTERS = 8000
+"""Of a summary that a person wrote."""
+SO_FAR = "Summary so far:"
 HEADING = "Summary of the conversation up to here:"
 TASK = (
     "You keep the memory of a conversation between a user and an assistant. Write a summary of all that you are "
@@ -37,18 +44,18 @@ def cost(message: dict[str, Any]) -> int:
     return estimated_tokens(message["text"]) + MESSAGE_TOKENS if message["text"] else 0
 
 
-def fold_up_to(uncovered: Sequence[dict[str, Any]], room: int) -> str | None:
+def fold_up_to(uncovered: Sequence[dict[str, Any]], budget: int) -> str | None:
     """Choose the message up to which a branch is to be folded: an answer, so that what is left begins with a prompt.
 
-    `room` is what the context has for messages, in tokens. None while enough of it is left.
+    `budget` is what the context has for messages, in tokens. None while enough of it is left.
     """
-    if sum(map(cost, uncovered)) <= room * FOLD_AT:
+    if sum(map(cost, uncovered)) <= budget * FOLD_AT:
         return None
     left = 0
     for index in range(len(uncovered) - 1, 0, -1):
         left += cost(uncovered[index])
         before = uncovered[index - 1]
-        if before["role"] == "assistant" and left >= room * LEFT:
+        if before["role"] == "assistant" and left >= budget * LEFT:
             return str(before["id"])
     return None
 
@@ -73,12 +80,15 @@ def question(
 ) -> list[dict[str, str]]:
     """Word what a model is asked, so that it fits."""
     words = max(20, most_characters(context_tokens) // CHARACTERS_PER_WORD)
-    most = int(context_tokens * INPUT_SHARE / calibration * 3)  # characters; more of them than tokens
-    told = [f"{message['role'].capitalize()}: {message['text']}" for message in folded if message["text"]]
-    share = max(200, most // max(1, len(told)))
-    if sum(map(len, told)) > most:
-        told = [_shortened(each, share) for each in told]
-    parts = [f"Summary so far:\n{so_far}"] if so_far else []
+    most = int(context_tokens * INPUT_SHARE / calibration)
+    texts = [message["text"] for message in folded]
+    if sum(map(cost, folded)) > most:
+        texts = [shortened(text, max(SHORTEST, most // len(texts))) for text in texts]
+    told = [
+        f"{message['role'].capitalize()}: {text}" for message, text in zip(folded, texts, strict=True) if text
+    ]
+    so_far = shortened(so_far, int(context_tokens / SUMMARY_SHARE / calibration))
+    parts = [f"{SO_FAR}\n{so_far}"] if so_far else []
     parts.append("Messages:\n" + "\n\n".join(told))
     return [
         {"role": "system", "content": TASK.format(words=words)},
@@ -86,14 +96,9 @@ def question(
     ]
 
 
-def _shortened(text: str, characters: int) -> str:
-    if len(text) <= characters:
-        return text
-    return f"{text[: characters // 2]} […] {text[-characters // 2 :]}"
-
-
-def with_summary(system: str, summary: Summary | None) -> str:
-    """Say to a model what it has to know beside the messages."""
+def with_summary(system: str, summary: Summary | None, context_tokens: int, calibration: float) -> str:
+    """Say to a model what it has to know beside the messages: of a long summary, its beginning and its end."""
     if summary is None or not summary.text:
         return system
-    return "\n\n".join(part for part in (system, f"{HEADING}\n{summary.text}") if part)
+    text = shortened(summary.text, int(context_tokens / SENT_SHARE / calibration))
+    return "\n\n".join(part for part in (system, f"{HEADING}\n{text}") if part)

@@ -122,6 +122,12 @@ class Request:
         twice = [message["role"] for message in self.messages[-2:]] == ["assistant", "assistant"]
         return twice or bool(self.body.get("add_generation_prompt"))
 
+    @property
+    def asks_summary(self) -> bool:
+        """Whether it is no prompt, but asks for a summary of a conversation."""
+        first = self.messages[:1]
+        return bool(first) and "Write a summary" in as_text(first[0]["content"])
+
     async def closed(self, *, seconds: float = 10) -> None:
         """Wait until the client has closed the connection before the answer was through."""
         outcome = await self.over(seconds=seconds)
@@ -213,8 +219,10 @@ class Model:
         self.continues = False  # a given beginning, as vLLM and llama.cpp do
         self.questions = 0  # whether it does
         self.requests: list[Request] = []
+        self.summaries: list[Request] = []  # what asked for one: the others' script is not for them
         self.port = 0
         self._script: list[Answer | Refusal] = []
+        self._summaries: list[Answer] = []
         self._handed = 0
         self._bell = Bell()
         self._runner: web.AppRunner | None = None
@@ -245,6 +253,10 @@ class Model:
         answer = Answer(played, finish_reason, usage, done, to, times)
         self._script.append(answer)
         return answer
+
+    def summarise(self, *steps: str | Step) -> None:
+        """Enqueue a summary; where none is enqueued, the third that is asked for is "Memory 3."."""
+        self._summaries.append(Answer([Text(step) if isinstance(step, str) else step for step in steps]))
 
     def refuse(
         self,
@@ -288,6 +300,8 @@ class Model:
         """Forget script and requests, break what is under way, open the door."""
         self._script.clear()
         self.requests.clear()
+        self.summaries.clear()
+        self._summaries.clear()
         self.continues = False
         self.questions = 0
         self._handed = 0
@@ -306,6 +320,15 @@ class Model:
         )
         self._handed += 1
         return self.requests[self._handed - 1]
+
+    async def asked_summary(self, number: int, *, seconds: float = 20) -> Request:
+        """Return the request for the first, second … summary."""
+        await self._bell.until(
+            lambda: len(self.summaries) >= number,
+            seconds=seconds,
+            what=lambda: f"a summary is asked for {number} times; it was {len(self.summaries)} times",
+        )
+        return self.summaries[number - 1]
 
     # How it runs
 
@@ -341,13 +364,13 @@ class Model:
             return self._say_how(request)
         if self.continues and request.body.get("continue_final_message"):
             request.kept = as_text(request.messages[-1]["content"])
-        self.requests.append(request)
+        (self.summaries if request.asks_summary else self.requests).append(request)
         self._bell.ring()
         with following(request):
             return await self._respond(http, request)
 
     async def _respond(self, http: web.Request, request: Request) -> web.StreamResponse:
-        next_one = self._next(request)
+        next_one = self._next_summary() if request.asks_summary else self._next(request)
         if isinstance(next_one, Refusal):
             return web.json_response(next_one.body, status=next_one.status, headers=next_one.headers)
         answering = Answering(http, request)
@@ -362,6 +385,11 @@ class Model:
             error = {"error": {"code": 400, "message": words, "type": "invalid_request_error"}}
             return web.json_response(error, status=400)
         return web.json_response({"object": "chat.completion", "choices": []})
+
+    def _next_summary(self) -> Answer:
+        if self._summaries:
+            return self._summaries.pop(0)
+        return Answer([Text(f"Memory {len(self.summaries)}.")])
 
     def _next(self, request: Request) -> Answer | Refusal:
         for index, candidate in enumerate(self._script):

@@ -11,6 +11,7 @@ if redis.call('HGET', turn, 'attempt') ~= attempt
   or tonumber(redis.call('HGET', turn, 'count') or -1) ~= tonumber(count) then renew(conversation, log) end
 begin(conversation, messages, tree, queue, answer, redis.call('HGET', turn, 'prompt'))
 redis.call('HSET', messages, answer, record)
+redis.call('HDEL', summaries, answer)  -- it told of the answer before it went on
 if reasons ~= '' then redis.call('HSET', messages, 'reasoning:' .. answer, reasons) end
 redis.call('HSET', conversation, 'updated', now)
 if calibration ~= '' then redis.call('HSET', conversation, 'calibration', calibration) end

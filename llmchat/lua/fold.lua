@@ -3,7 +3,7 @@ local conversation, messages, summaries, fold, fence = unpack(KEYS)
 local token, base, before, message, after, last, retention_ms = unpack(ARGV)
 
 if redis.call('GET', fence) ~= token then return 'fenced' end
-if redis.call('HEXISTS', messages, message) == 0 then
+if redis.call('HEXISTS', conversation, 'deleted') == 1 or redis.call('HEXISTS', messages, message) == 0 then
   redis.call('DEL', fold)
   return 'gone'
 end

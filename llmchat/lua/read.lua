@@ -1,6 +1,7 @@
 -- Read a branch from a message upwards, newest first, and all that belongs to it, in one step.
 -- `from`: a message id, '' for the tip; `above` = '1' begins at its parent. Ends after `limit` messages or `bytes`
--- of them, and before one that has a summary, where `to_summary` = '1'; of each record counts only what it has beyond `beside` bytes. `with_reasoning` = '1' reads that, too.
+-- of them; of each record counts only what it has beyond `beside` bytes. `with_reasoning` = '1' reads that, too. With
+-- `to_summary` = '1' it ends before a message that has a summary; where it ended earlier, it looks for one further up.
 -- An answer to come has no record yet, and is passed over.
 local conversation, messages, tree, turn, queue, text, reasoning, summaries = unpack(KEYS)
 local session, from, above, limit, bytes, beside, with_reasoning, to_summary = unpack(ARGV)
@@ -16,15 +17,18 @@ else
   if above == '1' then id = string.match(node, ' (.*)$') end
 end
 
-local records, reasonings, parents, siblings, summary, read = {}, {}, {}, {}, {}, 0
+local function summary_of(id)
+  if to_summary ~= '1' or id == from then return nil end
+  local found = redis.call('HGET', summaries, id)
+  return found and {id, found} or nil
+end
+
+local records, reasonings, parents, siblings, summary, read = {}, {}, {}, {}, nil, 0
 while id ~= '' and #records < tonumber(limit) do
+  summary = summary_of(id)
+  if summary then break end
   local record = redis.call('HGET', messages, id)
   local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
-  local found = to_summary == '1' and id ~= from and redis.call('HGET', summaries, id)
-  if found then
-    summary = {id, found}
-    break
-  end
   if record then
     local reasons = with_reasoning == '1' and redis.call('HGET', messages, 'reasoning:' .. id) or ''
     read = read + math.max(0, #record - tonumber(beside)) + #reasons
@@ -36,6 +40,12 @@ while id ~= '' and #records < tonumber(limit) do
   end
   id = parent
 end
+local above, gone_up = id, 0
+while to_summary == '1' and not summary and above ~= '' and gone_up < tonumber(limit) do
+  summary = summary_of(above)
+  above = string.match(redis.call('HGET', tree, above), ' (.*)$')
+  gone_up = gone_up + 1
+end
 return {redis.call('HGETALL', conversation), redis.call('HGETALL', turn), redis.call('GET', text) or '',
   redis.call('LRANGE', queue, '0', '-1'), redis.call('GET', reasoning) or '', records, reasonings, parents, siblings,
-  id == '' and 0 or 1, summary}
+  id == '' and 0 or 1, summary or {}}

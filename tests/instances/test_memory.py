@@ -6,7 +6,7 @@ from typing import Any
 
 from llmchat.conversation import ANSWER_SHARE, MESSAGE_TOKENS, estimated_tokens
 from tests.conftest import Connect, StartInstance
-from tests.fakes import Model, Request
+from tests.fakes import SILENCE, Model, Request
 from tests.instances import Client, Store
 
 CONTEXT_TOKENS = 1000
@@ -19,7 +19,11 @@ def estimated(messages: list[dict[str, Any]]) -> int:
 
 
 async def talk(client: Client, model: Model, usage: dict[str, int]) -> Request:
-    """Have a conversation longer than the context, and return the last request that it made."""
+    """Have a conversation longer than the context, and return the last request that it made.
+
+    The summary of what falls out does not come: for that, see test_summaries.py.
+    """
+    model.summarise(SILENCE)
     conversation: dict[str, str] = {}
     request: Request | None = None
     for number in range(TURNS):
