@@ -77,16 +77,26 @@ async def test_waiting_prompt_is_taken_back_in_all_tabs_and_its_words_are_in_the
     assert [asked.prompt for asked in model.requests] == ["First", "Third"]
 
 
-async def test_prompts_typed_offline_are_sent_once_in_order(page: Page, watch: Watch, model: Model) -> None:
+async def test_prompts_typed_while_the_instance_is_dead_go_once_in_order_after_a_reload(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
+) -> None:
     watch.allow("WebSocket connection to")
-    watch.allow("ERR_INTERNET_DISCONNECTED")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    instance = await start_instance(store)
+    page = await open_page(instance)
     await say(page, "First")
     await shown(page, "First", said("First"))
-    await page.context.set_offline(True)
+    await instance.kill()
+    await expect(page.locator("connection-pill")).to_be_visible()
     await add(page, "Second")
     await add(page, "Third")
-    await page.context.set_offline(False)
-    await shown(page, "First", said("First"), "Second", said("Second"), "Third", said("Third"))
+    await expect(page.get_by_text("Will be sent when the connection is back").last).to_be_visible()
+    await instance.start()
+    await page.reload()
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    for tab in (page, other):
+        await shown(tab, "First", said("First"), "Second", said("Second"), "Third", said("Third"))
     assert [asked.prompt for asked in model.requests] == ["First", "Second", "Third"]
 
 
@@ -127,6 +137,7 @@ async def test_own_message_is_edited_in_place_and_the_version_before_stays(page:
     await button(page, "Edit").click()
     field = page.get_by_role("textbox", name="Edit message")
     await expect(field).to_be_focused()
+    await expect(field).to_be_in_viewport(ratio=1)
     await field.fill("Forget it")
     await field.press("Escape")
     await shown(page, "First", said("First"))

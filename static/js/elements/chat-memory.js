@@ -27,6 +27,8 @@ class ChatMemory extends HTMLElement {
     this.querySelector("textarea").value = summary?.text ?? "";
     this.refuse("");
     this.querySelector("dialog").showModal();
+    this.querySelector("textarea").setSelectionRange(0, 0);
+    this.querySelector("textarea").scrollTop = 0; // it is read from its beginning
   }
 
   close() {
