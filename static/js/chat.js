@@ -7,6 +7,10 @@ import { newId } from "./wire.js";
 const TURNING_MILLISECONDS = 300;
 const RESTORABLE_MILLISECONDS = 28_000; // the server keeps a deleted chat for 30 s
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
+const CORRECTIONS = {
+  conflict: "More of the chat was summarised meanwhile. Copy your words, close this and open it again.",
+  too_long: "This is too long to be kept. Make it shorter.",
+};
 const ENDINGS = {
   stop: "Answer complete",
   stopped: "Answer stopped",
@@ -19,6 +23,7 @@ export class Chat {
   #wire;
   #parts;
   #id; // the conversation that is shown; null is a new chat
+  #remembering = null; // the chat whose memory is shown
   #view = {}; // another one each time that another chat is shown: two new chats have no ids to tell them apart
   #pending = new Map(); // id -> {prompt, view, stop}: prompts on their way that were typed here, in order
   #fresh = true; // the next snapshot is of another conversation than what is shown
@@ -180,7 +185,7 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, transcript, list, menu, pill, sidebar, model } = this.#parts;
+    const { composer, transcript, list, menu, memory, pill, sidebar, model } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
@@ -196,6 +201,7 @@ export class Chat {
     list.addEventListener("more", ({ detail }) => this.#moreChats(detail));
     list.addEventListener("rename", ({ detail }) => this.#change(detail.id, { title: detail.title }));
     list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
+    memory.addEventListener("save", ({ detail }) => this.#correct(detail));
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
     pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
     pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
@@ -340,7 +346,29 @@ export class Chat {
   #act({ id, action }) {
     if (action === "rename") this.#parts.list.startRename(id);
     else if (action === "pin") this.#change(id, { pinned: !this.#pinned(id) });
+    else if (action === "memory") this.#remember(id);
     else if (action === "delete") this.#delete(id);
+  }
+
+  async #remember(id) {
+    try {
+      const { summary } = await this.#wire.summary(id);
+      this.#remembering = id;
+      this.#parts.memory.open(summary);
+    } catch (error) {
+      this.#tell(error.message);
+    }
+  }
+
+  async #correct({ message, text }) {
+    const { memory } = this.#parts;
+    try {
+      await this.#wire.correct(this.#remembering, message, text.toWellFormed?.() ?? text);
+      memory.close();
+      this.#say("Memory saved");
+    } catch (error) {
+      memory.refuse(CORRECTIONS[error.code] ?? error.message);
+    }
   }
 
   #change(id, changes) {

@@ -6,6 +6,7 @@ import "./elements/chat-transcript.js";
 import "./elements/chat-composer.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";
+import "./elements/chat-memory.js";
 import "./elements/side-bar.js";
 import "./elements/connection-pill.js";
 import "./elements/undo-toast.js";
@@ -28,6 +29,7 @@ const parts = {
   transcript: part("chat-transcript"),
   list: part("chat-list"),
   menu: part("chat-menu"),
+  memory: part("chat-memory"),
   sidebar: part("side-bar"),
   pill: part("connection-pill"),
   toast: part("undo-toast.told"),

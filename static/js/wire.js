@@ -140,6 +140,15 @@ export class Wire extends EventTarget {
     return this.#ask({ type: "conversation.update", conversation, ...changes });
   }
 
+  summary(conversation) {
+    return this.#ask({ type: "conversation.summary", conversation });
+  }
+
+  /** `message` names the summary that was read: a newer one is not written over. */
+  correct(conversation, message, text) {
+    return this.#ask({ type: "summary.correct", conversation, message, text });
+  }
+
   remove(conversation) {
     return this.#ask({ type: "conversation.delete", conversation });
   }

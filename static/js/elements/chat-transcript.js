@@ -25,8 +25,15 @@ class ChatTranscript extends HTMLElement {
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
     this.addEventListener("version", ({ target, detail }) => this.#remember(target, detail));
+    this.addEventListener("focusin", ({ target }) => target.closest(".editor") && this.#edited(target.closest("chat-message")));
     new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
     this.#follower.snap();
+  }
+
+  // What is edited stays where it is, and in sight: the end is not followed under the person's hands.
+  #edited(message) {
+    const edge = this.#log.getBoundingClientRect().top;
+    this.#follower.showAt(message, Math.max(edge, message.getBoundingClientRect().top));
   }
 
   get #messages() {

@@ -1,0 +1,162 @@
+"""Prompts that wait: behind an answer, in the outbox, over reloads, tabs and instances that die."""
+
+from __future__ import annotations
+
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.person import answers, box, button, messages, say
+from tests.browser.watch import Watch
+from tests.conftest import StartInstance
+from tests.fakes import Gate, Model
+from tests.instances import Instance, Store
+
+Instances = tuple[Instance, Instance]
+
+
+async def add(page: Page, text: str) -> None:
+    """Write a prompt and send it with Enter, whatever runs."""
+    await box(page).fill(text)
+    await box(page).press("Enter")
+    await expect(box(page)).to_have_value("")
+
+
+def said(text: str) -> str:
+    """What the model answers, as it is drawn."""
+    return f"You said: {text}"
+
+
+async def shown(page: Page, *texts: str) -> None:
+    """Wait until the transcript has exactly these messages, in this order."""
+    await expect(messages(page)).to_contain_text(list(texts))
+    await expect(messages(page)).to_have_count(len(texts))
+
+
+async def test_prompts_typed_while_an_answer_runs_wait_and_are_answered_in_order(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    await add(page, "Second")
+    await add(page, "Third")
+    await expect(button(page, "Take back")).to_have_count(2)
+    await expect(page.get_by_text("Waits for the answer before it").last).to_be_visible()
+    await expect(button(page, "Stop")).to_be_visible()
+    gate.open()
+    whole = ["First", "Slowly", "Second", said("Second"), "Third", said("Third")]
+    await shown(page, *whole)
+    await expect(button(page, "Take back")).to_have_count(0)
+    await page.reload()
+    await shown(page, *whole)
+    assert [asked.prompt for asked in model.requests] == ["First", "Second", "Third"]
+
+
+async def test_waiting_prompt_is_taken_back_in_all_tabs_and_its_words_are_in_the_box(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    await add(page, "Second")
+    await add(page, "Third")
+    await expect(button(page, "Take back")).to_have_count(2)
+    other = await open_page(instances[1], page.url.removeprefix(instances[0].url), like=page)
+    await expect(button(other, "Take back")).to_have_count(2)
+    await button(page, "Take back").first.click()
+    await expect(box(page)).to_have_value("Second")
+    for tab in (page, other):
+        await expect(button(tab, "Take back")).to_have_count(1)
+    gate.open()
+    for tab in (page, other):
+        await shown(tab, "First", "Slowly", "Third", said("Third"))
+    assert [asked.prompt for asked in model.requests] == ["First", "Third"]
+
+
+async def test_prompts_typed_while_the_instance_is_dead_go_once_in_order_after_a_reload(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    instance = await start_instance(store)
+    page = await open_page(instance)
+    await say(page, "First")
+    await shown(page, "First", said("First"))
+    await instance.kill()
+    await expect(page.locator("connection-pill")).to_be_visible()
+    await add(page, "Second")
+    await add(page, "Third")
+    await expect(page.get_by_text("Will be sent when the connection is back").last).to_be_visible()
+    await instance.start()
+    await page.reload()
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    for tab in (page, other):
+        await shown(tab, "First", said("First"), "Second", said("Second"), "Third", said("Third"))
+    assert [asked.prompt for asked in model.requests] == ["First", "Second", "Third"]
+
+
+async def test_prompts_outlive_the_instance_and_a_reload_on_another_tab(
+    store: Store,
+    start_instance: StartInstance,
+    open_page: OpenPage,
+    instances: Instances,
+    model: Model,
+    watch: Watch,
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    doomed = await start_instance(store)
+    page = await open_page(doomed)
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    await add(page, "Second")
+    await add(page, "Third")
+    await expect(button(page, "Take back")).to_have_count(2)
+    path = page.url.removeprefix(doomed.url)
+    await doomed.kill()
+    gate.open()
+    other = await open_page(instances[1], path, like=page)
+    await expect(messages(other)).to_have_count(6, timeout=30_000)
+    await expect(answers(other).last).to_contain_text(said("Third"), timeout=30_000)
+    asked = [request.prompt for request in model.requests]
+    assert asked.count("Second") == asked.count("Third") == 1
+
+
+async def test_own_message_is_edited_in_place_and_the_version_before_stays(page: Page) -> None:
+    await say(page, "First")
+    await shown(page, "First", said("First"))
+    await expect(button(page, "Send")).to_be_visible()
+    await messages(page).first.hover()
+    await button(page, "Edit").click()
+    field = page.get_by_role("textbox", name="Edit message")
+    await expect(field).to_be_focused()
+    await expect(field).to_be_in_viewport(ratio=1)
+    await field.fill("Forget it")
+    await field.press("Escape")
+    await shown(page, "First", said("First"))
+    await button(page, "Edit").click()
+    await field.fill("Better")
+    await field.press("Control+Enter")
+    await shown(page, "Better", said("Better"))
+    await messages(page).first.hover()
+    await button(page, "Previous version").first.click()
+    await shown(page, "First", said("First"))
+
+
+async def test_stopped_answer_goes_on_in_the_same_message(page: Page, model: Model) -> None:
+    gate = Gate()
+    model.answer("Once upon", gate, " a time", to="First")
+    await say(page, "First")
+    await expect(answers(page)).to_contain_text("Once upon")
+    await box(page).press("Escape")
+    await button(page, "Continue").click()
+    await expect(button(page, "Send")).to_be_visible()
+    await expect(button(page, "Continue")).to_have_count(0)
+    await expect(answers(page)).to_have_count(1)
