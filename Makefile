@@ -45,7 +45,7 @@ test-system: browser ## run the tests that need nginx, docker-compose and redis-
 	$(BIN)/python -m pytest tests/system
 
 drill: $(STAMPS)/dev ## run a drill with faults: `make drill SEEDS=20 FIRST=1`
-	$(BIN)/python -m tests.drill --seeds $(SEEDS) --first $(FIRST)
+	$(BIN)/python -m tests.instances.drill --seeds $(SEEDS) --first $(FIRST)
 
 soak: $(STAMPS)/dev ## have COUNT=10000 connections come and go, and see that nothing grows
 	SOAK=$(COUNT) $(BIN)/python -m pytest -s -q --timeout 3600 tests/instances/test_soak.py

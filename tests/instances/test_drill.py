@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import StartInstance
-from tests.drill.run import Report, run
-from tests.drill.service import Service
+from tests.instances.drill.run import Report, run
+from tests.instances.drill.service import Service
 from tests.fakes import Model
 from tests.instances import Store
 

@@ -13,11 +13,11 @@ from random import Random
 import aiohttp
 from redis.exceptions import RedisError
 
-from tests.drill import checks
-from tests.drill.ledger import Ledger
-from tests.drill.plan import TABS, Fault, Plan, Prompt, Talk, draw
-from tests.drill.service import Act, Service, opened
-from tests.drill.tab import Tab
+from tests.instances.drill import checks
+from tests.instances.drill.ledger import Ledger
+from tests.instances.drill.plan import TABS, Fault, Plan, Prompt, Talk, draw
+from tests.instances.drill.service import Act, Service, opened
+from tests.instances.drill.tab import Tab
 from tests.instances import Broken, Client, Refused
 from tests.instances.mirror import Event
 from tests.waiting import eventually, within

@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.drill.ledger import Ledger
+from tests.instances.drill.ledger import Ledger
 from tests.instances import Broken, Client, Instance, Refused
 from tests.instances.mirror import PLACED, Event, Mirror
 from tests.waiting import within

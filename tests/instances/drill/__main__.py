@@ -1,4 +1,4 @@
-"""The command line: `python -m tests.drill --seeds 20 --first 1`."""
+"""The command line: `python -m tests.instances.drill --seeds 20 --first 1`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.drill.run import Failed, Report, run
-from tests.drill.service import serving
+from tests.instances.drill.run import Failed, Report, run
+from tests.instances.drill.service import serving
 
 LONGEST = 6000  # characters of a failure
 
 
 def main() -> int:
     """Run seeds one after the other; 1 where any failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.drill")
+    parser = argparse.ArgumentParser(prog="python -m tests.instances.drill")
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     arguments = parser.parse_args()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.drill.plan import Prompt
+from tests.instances.drill.plan import Prompt
 from tests.fakes import Answering, Model, Text
 from tests.instances import Client, Instance, Refused, Store
 from tests.instances.instance import BUGS
