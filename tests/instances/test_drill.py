@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import StartInstance
-from tests.instances.drill.run import Report, run
-from tests.instances.drill.service import Service
 from tests.fakes import Model
 from tests.instances import Store
+from tests.instances.drill.report import Report
+from tests.instances.drill.run import run
+from tests.instances.drill.service import Service
 
 
 @pytest.mark.parametrize("seed", [9, 11])

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
 import aiohttp
 from redis.exceptions import RedisError
 
+from tests.instances import Broken, Client, Refused
 from tests.instances.drill import checks
 from tests.instances.drill.ledger import Ledger
 from tests.instances.drill.plan import TABS, Fault, Plan, Prompt, Talk, draw
+from tests.instances.drill.report import Failed, Report, told
 from tests.instances.drill.service import Act, Service, opened
 from tests.instances.drill.tab import Tab
-from tests.instances import Broken, Client, Refused
 from tests.instances.mirror import Event
 from tests.waiting import eventually, within
 
 RUN_SECONDS = 90.0
 ANSWER_SECONDS = 30.0
 QUIET_SECONDS = 20.0
-
-
-class Failed(AssertionError):
-    """A run found something; its text has the seed."""
-
-
-@dataclass
-class Report:
-    """What a run went through."""
-
-    seed: int
-    seconds: float = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    recoveries: list[tuple[str, float]] = field(default_factory=list)  # the fault, seconds
 
 
 async def run(seed: int, service: Service, report: Report, *, slow: bool = True) -> None:
@@ -50,19 +35,12 @@ async def run(seed: int, service: Service, report: Report, *, slow: bool = True)
         async with within(RUN_SECONDS, "the run ends"):
             await playing.play()
     except Exception as error:
-        playing.found += _told(error)
+        playing.found += told(error)
     finally:
         report.seconds = loop.time() - began
     playing.found += service.bugs(lines)
     if playing.found:
         raise Failed(f"seed {seed}:\n" + "\n".join(dict.fromkeys(playing.found)))
-
-
-def _told(error: BaseException) -> list[str]:
-    """Say what failed, where it was a group of tasks each of them."""
-    if isinstance(error, BaseExceptionGroup):
-        return [line for each in error.exceptions for line in _told(each)]
-    return [f"{type(error).__name__}: {error}"]
 
 
 class Run:
