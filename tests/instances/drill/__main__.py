@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import statistics
 import sys
 from collections import Counter
@@ -25,6 +26,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--only", type=int, choices=sorted(DRILLS), help="the number of one promise")
+    for noisy in ("aiohttp.server", "asyncio"):  # connections break all the time
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     arguments = parser.parse_args()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     return asyncio.run(drill(seeds, [arguments.only] if arguments.only else sorted(DRILLS)))

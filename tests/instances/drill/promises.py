@@ -10,14 +10,15 @@ from yarl import URL
 
 from tests.fakes import CUT, SILENCE, Failure, Line
 from tests.instances import Instance, handshake
+from tests.instances.drill.branches import branches
 from tests.instances.drill.report import Failed, Report, told
 from tests.instances.drill.rest import MAX_ATTEMPTS
 from tests.instances.drill.run import run
 from tests.instances.drill.scene import ENDS, Scene, scene
-from tests.instances.drill.service import Service
+from tests.instances.drill.service import Service, opened
 from tests.instances.drill.tab import Tab
-from tests.instances.drill.takeovers import deploy, killed, said, zombie
-from tests.instances.mirror import Event
+from tests.instances.drill.takeovers import deploy, killed, zombie
+from tests.instances.mirror import Event, Message
 from tests.steps import Step
 from tests.waiting import within
 
@@ -56,17 +57,19 @@ async def sent_again(seed: int, service: Service, report: Report) -> None:
         again = await playing.say(playing.random.choice(playing.tabs), text, name=f"same-{seed}")
         assert again["message"] == accepted[0]["message"], (again, accepted)
         ended = await playing.ended(accepted[0]["answer"])
-        assert ended.get("finish_reason") == "stop", ended
-        assert said(playing, ended["message"]) == "".join(pieces)
+        assert ended.finish_reason == "stop", ended
+        assert ended.text == "".join(pieces)
         added = [fact for fact in playing.ledger.facts.values() if fact["type"] == "message.added"]
         assert len(added) == 1, added
         assert len(playing.asked(text)) <= MAX_ATTEMPTS, f"asked {len(playing.asked(text))} times"
 
 
 async def mixed(seed: int, service: Service, report: Report) -> None:
-    """2: twelve tabs over four instances see the same, whatever breaks."""
+    """2: twelve tabs over four instances see the same, whatever breaks; also of branches and prompts that wait."""
     await service.model.reset()
     await run(seed, service, report)
+    await service.revive()
+    await branches(seed, service, report)
 
 
 async def stopped(seed: int, service: Service, report: Report) -> None:
@@ -94,11 +97,11 @@ async def stopped(seed: int, service: Service, report: Report) -> None:
         ended = await playing.ended(answer)
         code = await asking
         assert not code, f"the stop was refused: {code}"
-        assert ended.get("finish_reason") == "stopped", ended
+        assert ended.finish_reason == "stopped", ended
         for request in playing.asked(text):
             assert await request.over(seconds=STOP_SECONDS) == "closed"
         if how != "takeover":  # an attempt that begins anew replaces the text
-            assert said(playing, answer).startswith(before), (said(playing, answer), before)
+            assert (ended.text or "").startswith(before), (ended, before)
     last = playing.facts(answer, *ENDS, "completion.delta")
     assert max(last, key=lambda fact: int(fact["at"]["offset"]))["type"] == "completion.finished", last[-3:]
 
@@ -127,16 +130,17 @@ async def outage(seed: int, service: Service, report: Report) -> None:
         text, pieces = playing.text(), playing.pieces(40, 80)
         playing.teach(text, pieces, pause_seconds=playing.random.uniform(0.02, 0.06))
         sender = playing.random.choice(playing.tabs)
-        answer = (await playing.say(sender, text))["answer"]
+        accepted = await playing.say(sender, text)
+        answer, conversation = accepted["answer"], accepted["conversation"]
         await playing.begun(answer, playing.random.randint(1, 10))
         await _lose_store(kind, playing)
         at = playing.now
-        ended = await playing.ended(answer)
-        later = await playing.say(playing.random.choice(playing.tabs), playing.text(), ended["conversation"])
-        await playing.started(later["answer"], 1)
+        await _caught_up(playing, conversation)
         report.recoveries.append((kind, playing.now - at))
+        await playing.ended(answer)
+        later = await playing.say(playing.random.choice(playing.tabs), playing.text(), conversation)
         await playing.ended(later["answer"])
-        fresh = playing.tabs[0].mirror(ended["conversation"])
+        fresh = playing.tabs[0].mirror(conversation)
         await playing.until(lambda: fresh.messages[answer].state == "done", "the answer is done")
         assert fresh.messages[answer].text == "".join(pieces), fresh.messages[answer]
 
@@ -163,6 +167,15 @@ async def _lose_store(kind: str, playing: Scene) -> None:
     await playing.until(lambda: all(tab.told_available for tab in playing.tabs), "all are told of its return")
 
 
+async def _caught_up(playing: Scene, conversation: str) -> None:
+    """Wait until every tab stands where the store stands now, or further."""
+    epochs = {epoch for _, epoch, _ in playing.ledger.facts}
+    probe = await opened(playing.service.instances[0], playing.jar, [conversation])
+    places = {conversation: dict(probe.mirror(conversation).at or {})}
+    await probe.close()
+    await playing.until(lambda: all(tab.has_reached(places, epochs) for tab in playing.tabs), "all catch up")
+
+
 async def never_reads(seed: int, service: Service, report: Report) -> None:
     """7: a client that never reads delays nobody."""
     async with scene(seed, service, report) as playing:
@@ -182,8 +195,8 @@ async def never_reads(seed: int, service: Service, report: Report) -> None:
             playing.teach(text, pieces, pause_seconds=0.01)
             accepted = await playing.say(playing.tabs[0], text, conversation)
             ended = await playing.ended(accepted["answer"], seconds=15)
-            assert ended.get("finish_reason") == "stop", ended
-            assert said(playing, accepted["answer"]) == "".join(pieces)
+            assert ended.finish_reason == "stop", ended
+            assert ended.text == "".join(pieces)
 
 
 def _frame(command: Event) -> bytes:
@@ -205,7 +218,7 @@ async def provider_fails(seed: int, service: Service, report: Report) -> None:
         for number, kind in enumerate(kinds):
             report.counts[f"provider: {kind}"] += 1
             ended = await playing.ended(answer)
-            told = ended["type"] == "completion.failed" or ended["finish_reason"] == "interrupted"
+            told = ended.state == "failed" or ended.finish_reason == "interrupted"
             assert told, f"{kind} ended in {ended}"
             playing.service.model.forget_script()
             if number + 1 < len(kinds):
@@ -214,8 +227,8 @@ async def provider_fails(seed: int, service: Service, report: Report) -> None:
                 playing.teach(text, pieces, pause_seconds=0.01)
             answer = await _retry(playing, sender, conversation, answer, ended)
         ended = await playing.ended(answer)
-        assert ended.get("finish_reason") == "stop", ended
-        assert said(playing, answer) == "".join(pieces)
+        assert ended.finish_reason == "stop", ended
+        assert ended.text == "".join(pieces)
 
 
 def _fail(playing: Scene, text: str, kind: str, pieces: list[str]) -> None:
@@ -226,7 +239,7 @@ def _fail(playing: Scene, text: str, kind: str, pieces: list[str]) -> None:
         playing.service.model.refuse(int(kind), to=text, times=1000)
 
 
-async def _retry(playing: Scene, sender: Tab, conversation: str, answer: str, ended: Event) -> str:
+async def _retry(playing: Scene, sender: Tab, conversation: str, answer: str, ended: Message) -> str:
     """Regenerate, and return the new answer."""
     before = {
         fact["message"] for fact in playing.ledger.facts.values() if fact["type"] == "completion.started"

@@ -40,11 +40,8 @@ async def _conversation(redis: Redis, mirror: Mirror) -> list[str]:
         await eventually(idle, seconds=5, what="nothing is made")
     except AssertionError:
         return [f"{key} is left" for key in going.values() if await redis.exists(key)]
-    stored = {
-        name.decode(): json.loads(record)
-        for name, record in (await redis.hgetall(keys.messages)).items()
-        if b":" not in name
-    }
+    records: dict[bytes, bytes] = await redis.hgetall(keys.messages)  # type: ignore[assignment]
+    stored = {name.decode(): json.loads(record) for name, record in records.items() if b":" not in name}
     return _differences(mirror, stored)
 
 

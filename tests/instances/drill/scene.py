@@ -17,13 +17,13 @@ from tests.instances.drill.ledger import Ledger
 from tests.instances.drill.report import Report
 from tests.instances.drill.service import Pause, Service, opened
 from tests.instances.drill.tab import Tab
-from tests.instances.mirror import Event
+from tests.instances.mirror import Event, Message
 from tests.steps import Step, Text
 from tests.waiting import eventually
 
 T = TypeVar("T")
 WAIT_SECONDS = 30.0
-ENDS = {"completion.finished", "completion.failed"}
+ENDS = ("completion.finished", "completion.failed")
 
 
 class Scene:
@@ -91,11 +91,22 @@ class Scene:
     # What all saw
 
     def facts(self, answer: str, *kinds: str) -> list[Event]:
-        """Return what was placed of an answer, in order."""
-        return [
+        """Return what anybody saw placed of an answer, in order; what only snapshots told is not there."""
+        found = [
             fact
             for fact in self.ledger.facts.values()
             if fact.get("message") == answer and (not kinds or fact["type"] in kinds)
+        ]
+        epochs = list(dict.fromkeys(epoch for _, epoch, _ in self.ledger.facts))
+        return sorted(found, key=lambda fact: (epochs.index(fact["at"]["epoch"]), fact["at"]["offset"]))
+
+    def known(self, answer: str) -> list[Message]:
+        """Return an answer as each tab knows it that does."""
+        return [
+            mirror.messages[answer]
+            for tab in self.tabs
+            for mirror in tab.mirrors.values()
+            if answer in mirror.messages
         ]
 
     def deltas(self, answer: str) -> int:
@@ -115,7 +126,9 @@ class Scene:
     async def begun(self, answer: str, deltas: int = 1) -> None:
         """Wait until so many deltas of an answer were seen, or it is over."""
         await self.until(
-            lambda: self.deltas(answer) >= deltas or bool(self.facts(answer, *ENDS)),
+            lambda: (
+                self.deltas(answer) >= deltas or any(each.state != "running" for each in self.known(answer))
+            ),
             f"{answer} has {deltas} deltas",
         )
 
@@ -130,10 +143,12 @@ class Scene:
             seconds=seconds,
         )
 
-    async def ended(self, answer: str, *, seconds: float = WAIT_SECONDS) -> Event:
-        """Wait until an answer is over; after further attempts, for good."""
+    async def ended(self, answer: str, *, seconds: float = WAIT_SECONDS) -> Message:
+        """Wait until an answer is over, and return it as somebody knows it."""
         return await self.until(
-            lambda: next(reversed(self.facts(answer, *ENDS)), None), f"{answer} ends", seconds=seconds
+            lambda: next((each for each in self.known(answer) if each.state != "running"), None),
+            f"{answer} ends",
+            seconds=seconds,
         )
 
     def asked(self, text: str) -> list[Request]:

@@ -19,7 +19,7 @@ from tests.steps import Step
 from tests.waiting import eventually
 
 INSTANCES = 4
-DEADLINES = {"MODEL_FIRST_SECONDS": "3", "MODEL_BETWEEN_SECONDS": "3"}
+SILENT_SECONDS = "3"
 """So that a model server that hangs does not take long."""
 
 
@@ -89,7 +89,12 @@ async def serving(folder: Path, *, deployed_answers: int) -> AsyncIterator[Servi
     async with AsyncExitStack() as started:
         store = await started.enter_async_context(Store(folder))
         model = await started.enter_async_context(Model())
-        instances = [Instance(store.url, model.url, **DEADLINES) for _ in range(INSTANCES)]
+        instances = [
+            Instance(
+                store.url, model.url, MODEL_FIRST_SECONDS=SILENT_SECONDS, MODEL_BETWEEN_SECONDS=SILENT_SECONDS
+            )
+            for _ in range(INSTANCES)
+        ]
         await asyncio.gather(*(started.enter_async_context(instance) for instance in instances))
         yield Service(store, model, instances, deployed_answers)
 

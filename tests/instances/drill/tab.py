@@ -438,6 +438,8 @@ class Tab(Client):
         conversation = event["conversation"]
         following, mirror = self.following[conversation], self.mirror(conversation)
         loose = following.loose
+        if loose and event.get("id") in self._names:
+            return
         self._answered(following, event)
         if loose and "id" not in event and event["at"] != mirror.at:
             mirror.forget_place()

@@ -12,6 +12,7 @@ from tests.instances.drill.service import Service
 from tests.instances.mirror import Event
 
 TAKEOVER_SECONDS = 10.0  # 3 are promised; machines that run tests may be slow
+MAX_COST = 3
 EXIT_SECONDS = 5.0  # likewise, of 2
 
 
@@ -48,18 +49,22 @@ async def killed(seed: int, service: Service, report: Report) -> None:
 async def _whole(playing: Scene, answer: str, pieces: list[str]) -> None:
     """Wait for an answer's end: it must be all that the model says, with nothing twice."""
     ended = await playing.ended(answer)
-    assert ended.get("finish_reason") == "stop", (
-        f"{ended} after {playing.facts(answer, 'completion.started')}"
-    )
-    assert said(playing, answer) == "".join(pieces), f"{said(playing, answer)!r} against {pieces}"
+    if cost(playing, answer) >= MAX_COST:
+        playing.report.counts["given up after their attempts"] += ended.finish_reason != "stop"
+        return
+    told = f"{ended} after {playing.facts(answer, 'completion.started')}"
+    assert (ended.finish_reason, ended.text) == ("stop", "".join(pieces)), told
 
 
-def said(playing: Scene, answer: str) -> str:
-    """Return the text of an answer by the protocol's rule, from what was placed."""
-    text = ""
+def cost(playing: Scene, answer: str) -> int:
+    """Return what the attempts of an answer have cost, as turns count: one that brought nothing 2, the others 1."""
+    counts: list[int] = []
     for fact in playing.facts(answer, "completion.started", "completion.delta"):
-        text = fact["text"] if fact["type"] == "completion.started" else text + fact["text"]
-    return text
+        if fact["type"] == "completion.started":
+            counts.append(0)
+        elif counts:
+            counts[-1] += 1
+    return sum(1 if count else 2 for count in counts)
 
 
 async def zombie(seed: int, service: Service, report: Report) -> None:
@@ -83,7 +88,7 @@ async def zombie(seed: int, service: Service, report: Report) -> None:
         finally:
             owner.thaw()
         ended = await playing.ended(answer)
-        assert ended["finish_reason"] == "stop", ended
+        assert ended.finish_reason == "stop", ended
         after = [fact for fact in playing.facts(answer, "completion.delta") if _behind(fact, started)]
         written = "".join(fact["text"] for fact in after)
         assert written == "".join(new), f"{written!r} was placed after {started}"
