@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.fakes import Answering, Model, Text
-from tests.instances import Client, Instance, Refused, Store
+from tests.instances import Client, Instance, Proxy, Refused, Store
 from tests.instances.drill.plan import Prompt
 from tests.instances.instance import BUGS
 from tests.steps import Step
@@ -53,6 +53,7 @@ class Service:
     model: Model
     instances: Sequence[Instance]
     deployed_answers: int = 20  # run while instances are replaced
+    proxy: Proxy | None = None  # before the store, for half of the instances
 
     def teach(self, prompt: Prompt, ending: Sequence[Step]) -> None:
         """Have the model answer a prompt piece by piece, as often as it is asked; `ending` is before the last."""
@@ -89,14 +90,13 @@ async def serving(folder: Path, *, deployed_answers: int) -> AsyncIterator[Servi
     async with AsyncExitStack() as started:
         store = await started.enter_async_context(Store(folder))
         model = await started.enter_async_context(Model())
+        proxy = await started.enter_async_context(Proxy(store))
         instances = [
-            Instance(
-                store.url, model.url, MODEL_FIRST_SECONDS=SILENT_SECONDS, MODEL_BETWEEN_SECONDS=SILENT_SECONDS
-            )
-            for _ in range(INSTANCES)
+            Instance(url, model.url, MODEL_FIRST_SECONDS=SILENT_SECONDS, MODEL_BETWEEN_SECONDS=SILENT_SECONDS)
+            for url in [store.url, proxy.url] * (INSTANCES // 2)
         ]
         await asyncio.gather(*(started.enter_async_context(instance) for instance in instances))
-        yield Service(store, model, instances, deployed_answers)
+        yield Service(store, model, instances, deployed_answers, proxy)
 
 
 async def opened(instance: Instance, jar: aiohttp.CookieJar, conversations: Sequence[str]) -> Client:
