@@ -31,7 +31,6 @@ WAITING = 10  # prompts at most
 async def branches(seed: int, service: Service, report: Report) -> None:
     """Have people do as they like in one conversation, one act after the other or at once."""
     async with scene(seed, service, report) as playing:
-        service.model.continues = playing.random.random() < 0.5
         first = await _say(playing, playing.tabs[0], None)
         async with asyncio.TaskGroup() as acting:
             for kind in playing.random.choices([*ACTS], [*ACTS.values()], k=playing.random.randint(12, 20)):

@@ -66,7 +66,7 @@ async def sent_again(seed: int, service: Service, report: Report) -> None:
 
 async def mixed(seed: int, service: Service, report: Report) -> None:
     """2: twelve tabs over four instances see the same, whatever breaks; also of branches and prompts that wait."""
-    await service.model.reset()
+    await service.reset()
     await run(seed, service, report)
     await service.revive()
     await branches(seed, service, report)
@@ -208,7 +208,6 @@ def _frame(command: Event) -> bytes:
 async def provider_fails(seed: int, service: Service, report: Report) -> None:
     """8: the provider fails in one way after the other; the user is told, the text is kept, and a retry works."""
     async with scene(seed, service, report) as playing:
-        service.model.continues = playing.random.random() < 0.5
         text, pieces = playing.text(), playing.pieces()
         kinds = playing.random.sample([*FAILURES, *map(str, REFUSALS)], 3)
         sender = playing.random.choice(playing.tabs)

@@ -209,7 +209,7 @@ class Scene:
 @asynccontextmanager
 async def scene(seed: int, service: Service, report: Report, *, tabs: int = 6) -> AsyncIterator[Scene]:
     """Open a scene whose tabs live; at its end all must agree, and all instances serve again."""
-    await service.model.reset()
+    await service.reset()
     playing = Scene(seed, service, report, tabs)
     living = [asyncio.create_task(playing.tabs[0].live())]
     try:

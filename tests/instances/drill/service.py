@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import aiohttp
@@ -14,11 +15,10 @@ import aiohttp
 from tests.fakes import Answering, Model, Text
 from tests.instances import Client, Instance, Proxy, Refused, Store
 from tests.instances.drill.plan import Prompt
-from tests.instances.instance import BUGS
+from tests.instances.instance import BUGS, ROOT
 from tests.steps import Step
 from tests.waiting import eventually
 
-INSTANCES = 4
 SILENT_SECONDS = "3"
 """So that a model server that hangs does not take long."""
 
@@ -60,6 +60,11 @@ class Service:
         steps = [step for piece in prompt.pieces for step in (Pause(prompt.pause_seconds), Text(piece))]
         self.model.answer(*steps[:-1], *ending, steps[-1], to=prompt.text, times=1000)
 
+    async def reset(self) -> None:
+        """Begin anew with the model server. It goes on from a given beginning; instances ask it that only once."""
+        await self.model.reset()
+        self.model.continues = True
+
     async def revive(self) -> None:
         """Have every instance serve that does not, and the store likewise."""
         if not self.store.alive:
@@ -91,9 +96,10 @@ async def serving(folder: Path, *, deployed_answers: int) -> AsyncIterator[Servi
         store = await started.enter_async_context(Store(folder))
         model = await started.enter_async_context(Model())
         proxy = await started.enter_async_context(Proxy(store))
+        silent = {"MODEL_FIRST_SECONDS": SILENT_SECONDS, "MODEL_BETWEEN_SECONDS": SILENT_SECONDS}
         instances = [
-            Instance(url, model.url, MODEL_FIRST_SECONDS=SILENT_SECONDS, MODEL_BETWEEN_SECONDS=SILENT_SECONDS)
-            for url in [store.url, proxy.url] * (INSTANCES // 2)
+            Instance(url, model.url, root=ROOT, module="llmchat", CONTINUATION=way, **silent)
+            for url, way in product([store.url, proxy.url], ["auto", "never"])
         ]
         await asyncio.gather(*(started.enter_async_context(instance) for instance in instances))
         yield Service(store, model, instances, deployed_answers, proxy)

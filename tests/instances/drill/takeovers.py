@@ -19,7 +19,6 @@ EXIT_SECONDS = 5.0  # likewise, of 2
 async def killed(seed: int, service: Service, report: Report) -> None:
     """3: an answer outlives its instance, also before it began, and also where no other is left."""
     async with scene(seed, service, report) as playing:
-        service.model.continues = playing.random.random() < 0.5
         text, pieces = playing.text(), playing.pieces()
         playing.teach(text, pieces, pause_seconds=playing.random.uniform(0.01, 0.04))
         sender = playing.random.choice(playing.tabs)
@@ -70,7 +69,6 @@ def cost(playing: Scene, answer: str) -> int:
 async def zombie(seed: int, service: Service, report: Report) -> None:
     """4: an instance that was frozen past its lease places nothing more."""
     async with scene(seed, service, report) as playing:
-        service.model.continues = playing.random.random() < 0.5
         text = playing.text()
         old = [f"old{number} " for number in range(60)]
         new = [f"new{number} " for number in range(playing.random.randint(20, 40))]
@@ -105,7 +103,6 @@ def _behind(fact: Event, other: Event) -> bool:
 async def deploy(seed: int, service: Service, report: Report) -> None:
     """9: instances are replaced one by one, while answers run, and nobody notices."""
     async with scene(seed, service, report, tabs=8) as playing:
-        service.model.continues = playing.random.random() < 0.7
         kills, answers = seed % 2 == 0, service.deployed_answers
         report.counts["deploys by SIGKILL" if kills else "deploys by SIGTERM"] += 1
         async with asyncio.TaskGroup() as running:
