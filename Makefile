@@ -6,6 +6,7 @@ BIN := .venv/bin
 STAMPS := .venv/stamps
 SEEDS ?= 20
 FIRST ?= 1
+ONLY ?=
 COUNT ?= 10000
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
@@ -44,8 +45,8 @@ test-system: browser ## run the tests that need nginx, docker-compose and redis-
 	else echo "The system tests need$$lacking: install the packages of these names." >&2; exit 1; fi
 	$(BIN)/python -m pytest tests/system
 
-drill: $(STAMPS)/dev ## run a drill with faults: `make drill SEEDS=20 FIRST=1`
-	$(BIN)/python -m tests.drill --seeds $(SEEDS) --first $(FIRST)
+drill: $(STAMPS)/dev ## drill every promise with faults: `make drill SEEDS=20 FIRST=1 ONLY=3`
+	$(BIN)/python -m tests.instances.drill --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY))
 
 soak: $(STAMPS)/dev ## have COUNT=10000 connections come and go, and see that nothing grows
 	SOAK=$(COUNT) $(BIN)/python -m pytest -s -q --timeout 3600 tests/instances/test_soak.py

@@ -296,6 +296,10 @@ class Model:
         await self._site.start()
         self.port = self._runner.addresses[0][1]
 
+    def forget_script(self) -> None:
+        """Forget what it would do."""
+        self._script.clear()
+
     async def reset(self) -> None:
         """Forget script and requests, break what is under way, open the door."""
         self._script.clear()

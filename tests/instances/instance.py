@@ -65,6 +65,11 @@ class Instance:
         assert self._child
         return self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._child is not None and self._child.alive
+
     async def launch(self) -> None:
         """Start the process without waiting until it serves."""
         self._child = Child(

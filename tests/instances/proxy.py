@@ -1,4 +1,4 @@
-"""A way to the store on which replies are lost, or what is published waits: what was asked is done, and nobody is told."""
+"""A way to the store that loses replies, holds back what is published, delays, or breaks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class Proxy:
     """Stands before a store. `async with Proxy(store) as proxy:` opens it; `proxy.url` is its address.
 
     A connection breaks where the reply to a command with the bytes `lose` in it should come; None loses nothing.
-    While `flowing` is cleared, nothing is read from the store on connections that have subscribed.
+    While `flowing` is cleared, nothing is read from the store on connections that have subscribed. `delay_seconds` is
+    how long each piece of a reply takes.
     """
 
     def __init__(self, store: Store) -> None:
@@ -22,9 +23,17 @@ class Proxy:
         self.lost = 0
         self.flowing = asyncio.Event()
         self.flowing.set()
+        self.delay_seconds = 0.0
         self.url = ""
         self._port = store.port
         self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> int:
+        """Break all connections there are; return how many."""
+        for writer in self._open:
+            writer.transport.abort()
+        return len(self._open)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -36,7 +45,12 @@ class Proxy:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:  # the store is away
+            writer.transport.abort()
+            return
+        self._open.add(writer)
         losing, subscribed = asyncio.Event(), asyncio.Event()
         passing = [
             asyncio.create_task(self._pass_commands(reader, store_writer, losing, subscribed)),
@@ -46,6 +60,7 @@ class Proxy:
         for task in passing:
             task.cancel()
         await asyncio.gather(*passing, return_exceptions=True)
+        self._open.discard(writer)
         for each in (writer, store_writer):
             each.transport.abort()
 
@@ -76,4 +91,6 @@ class Proxy:
                 return
             if subscribed.is_set():
                 await self.flowing.wait()
+            if self.delay_seconds:
+                await asyncio.sleep(self.delay_seconds)
             writer.write(reply)

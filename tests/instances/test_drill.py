@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import StartInstance
-from tests.drill.run import Report, run
-from tests.drill.service import Service
 from tests.fakes import Model
 from tests.instances import Store
+from tests.instances.drill.report import Report
+from tests.instances.drill.run import run
+from tests.instances.drill.service import Service
 
 
-@pytest.mark.parametrize("seed", [9, 11])
+@pytest.mark.parametrize("seed", [8, 16])
 async def test_clients_see_the_same_over_drops_reloads_and_lost_connections(
     seed: int, fresh_store: Store, start_instance: StartInstance, model: Model
 ) -> None:

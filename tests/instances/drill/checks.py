@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from tests.drill.ledger import Ledger, place
-from tests.drill.plan import Prompt
-from tests.drill.tab import Tab
 from tests.instances import Client, Mirror
+from tests.instances.drill.ledger import Ledger, place
+from tests.instances.drill.plan import Prompt
+from tests.instances.drill.tab import Tab
 from tests.instances.mirror import Event
 
 

@@ -14,6 +14,10 @@ QUICK = {"drop": 6, "reload": 2, "away": 3, "kill pubsub": 2, "kill normal": 2}
 """Faults that are over at once, and how likely each is."""
 SLOW = {"": 10, "restart": 3, "kill": 3, "freeze": 4}
 """Faults of the store, at most one in a run."""
+INSTANCE = {"": 3, "kill instance": 3, "stop instance": 2, "zombie": 2}
+"""Faults of an instance, at most one in a run."""
+WAY = {"": 2, "cut way": 2, "delay way": 2, "hold way": 2}
+"""Faults of the way to the store that half of the instances have, at most one in a run."""
 SENDING = {"": 5, "drop": 2, "reply": 2, "kill normal": 1}
 """What breaks as a prompt is sent: the connection after it, or before its `message.accepted`, or those to the store."""
 WORDS = ["the", "*answer*", "of", "a `model`", "grows,", "**word**", "by", "word.", "ü", "日本語", "<b>", "&"]
@@ -41,10 +45,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Talk:
-    """One conversation: its rounds of prompts (two in one round are rivals), and who opens it after so many events."""
+    """One conversation: its rounds of prompts (two in one round are rivals, of whom one waits), and who opens it after so many events."""
 
     rounds: tuple[tuple[Prompt, ...], ...]
     readers: dict[int, int]
+    eager: bool = False  # the next round does not wait until the one before is answered
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Fault:
     tab: int = 0
     events: int = 0
     seconds: float = 0
+    which: int = 0  # of the instances
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,12 @@ def draw(seed: int, *, slow: bool = True) -> Plan:
     where = random.randrange(len(faults))
     if kind and slow:
         faults.insert(where, fault)
+    for kinds in (INSTANCE, WAY) if slow else ():
+        if kind := random.choices([*kinds], [*kinds.values()])[0]:
+            fault = Fault(
+                kind, random.randint(3, 20), events=random.randint(5, 40), which=random.randrange(4)
+            )
+            faults.insert(random.randrange(len(faults)), fault)
     return Plan(seed, witness, talks, tuple(faults))
 
 
@@ -95,7 +107,7 @@ def _talk(random: Random, seed: int, number: int, witness: int) -> Talk:
         rivals = 2 if turn and random.random() < 0.3 else 1
         senders = random.sample(sorted(readers), min(rivals, len(readers)))
         rounds.append(tuple(_prompt(random, f"[{seed}/{number}/{turn}/{each}]", each) for each in senders))
-    return Talk(tuple(rounds), readers)
+    return Talk(tuple(rounds), readers, random.random() < 0.4)
 
 
 def _prompt(random: Random, mark: str, sender: int) -> Prompt:

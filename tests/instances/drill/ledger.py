@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Ledger:
     def __init__(self) -> None:
         self.bell = Bell()
         self.facts: dict[Place, Event] = {}
+        self.times: dict[Place, float] = {}  # when it was first seen, by the loop's clock
         self.digests: dict[Place, str] = {}
         self.taken: dict[str, list[Taken]] = defaultdict(list)
 
@@ -41,6 +43,7 @@ class Ledger:
         where = place(event["conversation"], event["at"])
         digest = hashlib.sha256(frame.encode()).hexdigest()
         self.facts.setdefault(where, event)
+        self.times.setdefault(where, asyncio.get_running_loop().time())
         if self.digests.setdefault(where, digest) != digest:
             raise Broken(f"{frame} has other bytes than {self.facts[where]}")
 
@@ -52,6 +55,10 @@ class Ledger:
     def stand(self, tab: str, conversation: str, at: Event) -> None:
         """Write down where a tab stands without having got the events."""
         self.taken[tab].append(Taken(place(conversation, at)))
+
+    def time(self, event: Event) -> float:
+        """Tell when a placed event was first seen."""
+        return self.times[place(event["conversation"], event["at"])]
 
     def faults(self) -> list[str]:
         """Say which tabs did not get every place exactly once, over all their connections."""

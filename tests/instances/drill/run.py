@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
 import aiohttp
 from redis.exceptions import RedisError
 
-from tests.drill import checks
-from tests.drill.ledger import Ledger
-from tests.drill.plan import TABS, Fault, Plan, Prompt, Talk, draw
-from tests.drill.service import Act, Service, opened
-from tests.drill.tab import Tab
+from llmchat.lease import LEASE_SECONDS
 from tests.instances import Broken, Client, Refused
+from tests.instances.drill import checks
+from tests.instances.drill.ledger import Ledger
+from tests.instances.drill.plan import TABS, Fault, Plan, Prompt, Talk, draw
+from tests.instances.drill.report import Failed, Report, told
+from tests.instances.drill.service import Act, Service, opened
+from tests.instances.drill.tab import Tab
 from tests.instances.mirror import Event
 from tests.waiting import eventually, within
 
 RUN_SECONDS = 90.0
 ANSWER_SECONDS = 30.0
 QUIET_SECONDS = 20.0
-
-
-class Failed(AssertionError):
-    """A run found something; its text has the seed."""
-
-
-@dataclass
-class Report:
-    """What a run went through."""
-
-    seed: int
-    seconds: float = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    recoveries: list[tuple[str, float]] = field(default_factory=list)  # the fault, seconds
+SLOW_WAY_SECONDS = 0.05
 
 
 async def run(seed: int, service: Service, report: Report, *, slow: bool = True) -> None:
@@ -50,19 +37,12 @@ async def run(seed: int, service: Service, report: Report, *, slow: bool = True)
         async with within(RUN_SECONDS, "the run ends"):
             await playing.play()
     except Exception as error:
-        playing.found += _told(error)
+        playing.found += told(error)
     finally:
         report.seconds = loop.time() - began
     playing.found += service.bugs(lines)
     if playing.found:
         raise Failed(f"seed {seed}:\n" + "\n".join(dict.fromkeys(playing.found)))
-
-
-def _told(error: BaseException) -> list[str]:
-    """Say what failed, where it was a group of tasks each of them."""
-    if isinstance(error, BaseExceptionGroup):
-        return [line for each in error.exceptions for line in _told(each)]
-    return [f"{type(error).__name__}: {error}"]
 
 
 class Run:
@@ -141,11 +121,13 @@ class Run:
         self._conversations.append(conversation)
         for number, after in talk.readers.items():
             reading.create_task(self._read_along(self._tabs[number], conversation, after))
-        await self._ended(begun)
+        if not talk.eager:
+            await self._ended(begun)
         for prompts in talk.rounds[1:]:
             for prompt in prompts:
                 self._tabs[prompt.sender].follow(conversation)
-            for accepted in await self._say(prompts, conversation):
+            said = await self._say(prompts, conversation)
+            for accepted in [] if talk.eager else said:
                 await self._ended(accepted)
 
     async def _read_along(self, tab: Tab, conversation: str, after: int) -> None:
@@ -214,8 +196,12 @@ class Run:
             counts["reloads"] += tab.reload()
         elif fault.kind == "away":
             away.create_task(self._stay_away(tab, fault.events))
-        elif fault.kind.startswith("kill "):
+        elif fault.kind in {"kill pubsub", "kill normal"}:
             await self._cut_off(fault.kind)
+        elif fault.kind.endswith("instance") or fault.kind == "zombie":
+            away.create_task(self._lose_instance(fault))
+        elif fault.kind.endswith("way"):
+            away.create_task(self._lose_way(fault))
         else:
             await self._lose_store(fault)
 
@@ -230,6 +216,37 @@ class Run:
         self._report.counts["away"] += tab.leave()
         await self._passed(events, tab)
         tab.come_back()
+
+    async def _lose_instance(self, fault: Fault) -> None:
+        """End an instance, in order or not, and start it again; or freeze it for longer than its leases last."""
+        instance = self._service.instances[fault.which]
+        self._report.counts[f"faults: {fault.kind}"] += 1
+        if fault.kind == "zombie":
+            instance.freeze()
+            await asyncio.sleep(LEASE_SECONDS + 1)
+            instance.thaw()
+        elif fault.kind == "kill instance":
+            await instance.kill()
+            await instance.start()
+        else:
+            await instance.restart()
+
+    async def _lose_way(self, fault: Fault) -> None:
+        """Cut, delay or half close the way to the store that some instances have."""
+        proxy = self._service.proxy
+        assert proxy
+        self._report.counts[f"faults: {fault.kind}"] += 1
+        if fault.kind == "cut way":
+            proxy.cut()
+        elif fault.kind == "delay way":
+            proxy.delay_seconds = SLOW_WAY_SECONDS
+        else:
+            proxy.flowing.clear()
+        try:
+            await self._passed(fault.events)
+        finally:
+            proxy.delay_seconds = 0
+            proxy.flowing.set()
 
     async def _lose_store(self, fault: Fault) -> None:
         store = self._service.store

@@ -17,8 +17,9 @@ from typing import Any
 
 import aiohttp
 
-from tests.drill.ledger import Ledger
 from tests.instances import Broken, Client, Instance, Refused
+from tests.instances.client import PLACED_ANSWERS
+from tests.instances.drill.ledger import Ledger
 from tests.instances.mirror import PLACED, Event, Mirror
 from tests.waiting import within
 
@@ -39,6 +40,14 @@ class Sent:
     written: asyncio.Event = field(default_factory=asyncio.Event)  # once, at least
     attempts: int = 0
     again: asyncio.TimerHandle | None = None
+
+
+@dataclass
+class Asked:
+    """A command of a person that has no answer yet."""
+
+    command: Event
+    answered: asyncio.Future[str]
 
 
 @dataclass
@@ -72,6 +81,8 @@ class Tab(Client):
         instances: Sequence[Instance],
         random: Random,
         ledger: Ledger,
+        *,
+        first: Instance | None = None,
     ) -> None:
         super().__init__(jar)
         self.name = name
@@ -90,6 +101,9 @@ class Tab(Client):
         self._lost_by_us = False
         self._deaf = False  # what still comes on this connection was lost on its way
         self._ids = 0
+        self._first = first  # where it connects for the first time
+        self._asked: dict[str, Asked] = {}
+        self._names: set[str] = set()  # ids of what was ever asked
 
     # What a person does
 
@@ -100,12 +114,15 @@ class Tab(Client):
         *,
         breaking: Callable[[], Awaitable[None]] | None = None,
         loses_reply: bool = False,
+        name: str = "",
+        **fields: Any,
     ) -> Event:
         """Send a prompt until it is accepted, over as many connections as it takes. Raises Refused.
 
-        `breaking` is called when it is on its way for the first time.
+        `breaking` is called when it is on its way for the first time. `name` is the command's id, where it is
+        not a new one.
         """
-        command = {"type": "message.send", "id": self._new_id(), "text": text}
+        command = {"type": "message.send", "id": name or self._new_id(), "text": text, **fields}
         if conversation is not None:
             command["conversation"] = conversation
         sent = Sent(command, asyncio.get_running_loop().create_future(), loses_reply)
@@ -125,6 +142,19 @@ class Tab(Client):
         if conversation not in self.following:
             self.following[conversation] = Following()
             self._ask(conversation)
+
+    async def ask(self, kind: str, conversation: str, **fields: Any) -> str:
+        """Ask for something until it is answered, and return the error's code, or "" where it was placed or is so."""
+        command = {"type": kind, "id": self._new_id(), "conversation": conversation, **fields}
+        asked = Asked(command, asyncio.get_running_loop().create_future())
+        self._asked[command["id"]] = asked
+        self._names.add(command["id"])
+        self._send_asked(asked)
+        try:
+            async with within(SAY_SECONDS, lambda: f"{self.name}: {command} is answered"):
+                return await asked.answered
+        finally:
+            del self._asked[command["id"]]
 
     def lose(self) -> bool:
         """Lose the connection, if there is one."""
@@ -154,6 +184,11 @@ class Tab(Client):
     def connected(self) -> bool:
         """Whether there is a connection."""
         return self._link is not None
+
+    @property
+    def told_available(self) -> bool:
+        """Whether there is a connection that was not told that the store is away."""
+        return self._link is not None and self._link.store_available
 
     @property
     def present(self) -> bool:
@@ -197,7 +232,8 @@ class Tab(Client):
         while True:
             await self._present.wait()
             try:
-                await self.connect(self._random.choice(self._instances))
+                first, self._first = self._first, None
+                await self.connect(first or self._random.choice(self._instances))
             except (AssertionError, OSError, aiohttp.ClientError):
                 await self._give_up()
                 self.counts["handshakes failed"] += 1
@@ -253,6 +289,8 @@ class Tab(Client):
             self._ask(conversation)
         for sent in self.unsent.values():
             self._send_unsent(sent)
+        for asked in self._asked.values():
+            self._send_asked(asked)
         self._ledger.bell.ring()
 
     def _lost(self) -> None:
@@ -280,6 +318,25 @@ class Tab(Client):
             if following := self.following.get(conversation):
                 following.loose = following.loose or following.refused
         self._link.outbox.put_nowait(sent.command)
+
+    def _send_asked(self, asked: Asked) -> None:
+        if self._link is not None and not asked.answered.done():
+            self._link.outbox.put_nowait(asked.command)
+
+    def _answer(self, event: Event) -> bool:
+        """Take an event as the answer to what a person asked for; tell whether it was one."""
+        kind, name = event["type"], event.get("id", "")
+        if kind == "error" and event["code"] == "unavailable" and name in self._asked:
+            self._later(self._send_asked, self._asked[name])
+            return True
+        for asked in self._asked.values():
+            command = asked.command
+            is_answer = name == command["id"] or (
+                kind in PLACED_ANSWERS[command["type"]] and event["conversation"] == command["conversation"]
+            )
+            if is_answer and not asked.answered.done():
+                asked.answered.set_result(event["code"] if kind == "error" else "")
+        return kind == "error" and name in self._names
 
     def _ask(self, conversation: str) -> None:
         if self._link is None:
@@ -322,6 +379,8 @@ class Tab(Client):
 
     def _sort(self, event: Event) -> None:
         kind = event["type"]
+        if self._answer(event):
+            return
         if kind in PLACED:
             self._placed(event)
         elif kind == "conversation.snapshot":
@@ -379,6 +438,8 @@ class Tab(Client):
         conversation = event["conversation"]
         following, mirror = self.following[conversation], self.mirror(conversation)
         loose = following.loose
+        if loose and event.get("id") in self._names:
+            return
         self._answered(following, event)
         if loose and "id" not in event and event["at"] != mirror.at:
             mirror.forget_place()

@@ -7,18 +7,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import aiohttp
 
-from tests.drill.plan import Prompt
 from tests.fakes import Answering, Model, Text
-from tests.instances import Client, Instance, Refused, Store
-from tests.instances.instance import BUGS
+from tests.instances import Client, Instance, Proxy, Refused, Store
+from tests.instances.drill.plan import Prompt
+from tests.instances.instance import BUGS, ROOT
 from tests.steps import Step
 from tests.waiting import eventually
 
-INSTANCES = 4
+SILENT_SECONDS = "3"
+"""So that a model server that hangs does not take long."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,28 @@ class Service:
     store: Store
     model: Model
     instances: Sequence[Instance]
+    deployed_answers: int = 20  # run while instances are replaced
+    proxy: Proxy | None = None  # before the store, for half of the instances
 
     def teach(self, prompt: Prompt, ending: Sequence[Step]) -> None:
         """Have the model answer a prompt piece by piece, as often as it is asked; `ending` is before the last."""
         steps = [step for piece in prompt.pieces for step in (Pause(prompt.pause_seconds), Text(piece))]
         self.model.answer(*steps[:-1], *ending, steps[-1], to=prompt.text, times=1000)
+
+    async def reset(self) -> None:
+        """Begin anew with the model server. It goes on from a given beginning; instances ask it that only once."""
+        await self.model.reset()
+        self.model.continues = True
+
+    async def revive(self) -> None:
+        """Have every instance serve that does not, and the store likewise."""
+        if not self.store.alive:
+            await self.store.start()
+        self.store.thaw()
+        for instance in self.instances:
+            if instance.alive:
+                instance.thaw()
+        await asyncio.gather(*(instance.start() for instance in self.instances if not instance.alive))
 
     async def cut_off(self, kind: str) -> None:
         """Break the connections that instances have to the store: `pubsub` or `normal`."""
@@ -71,15 +90,19 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Service]:
+async def serving(folder: Path, *, deployed_answers: int) -> AsyncIterator[Service]:
     """Start everything."""
     async with AsyncExitStack() as started:
         store = await started.enter_async_context(Store(folder))
         model = await started.enter_async_context(Model())
-        instances = [Instance(store.url, model.url) for _ in range(INSTANCES)]
-        for instance in instances:
-            await started.enter_async_context(instance)
-        yield Service(store, model, instances)
+        proxy = await started.enter_async_context(Proxy(store))
+        silent = {"MODEL_FIRST_SECONDS": SILENT_SECONDS, "MODEL_BETWEEN_SECONDS": SILENT_SECONDS}
+        instances = [
+            Instance(url, model.url, root=ROOT, module="llmchat", CONTINUATION=way, **silent)
+            for url, way in product([store.url, proxy.url], ["auto", "never"])
+        ]
+        await asyncio.gather(*(started.enter_async_context(instance) for instance in instances))
+        yield Service(store, model, instances, deployed_answers, proxy)
 
 
 async def opened(instance: Instance, jar: aiohttp.CookieJar, conversations: Sequence[str]) -> Client:
