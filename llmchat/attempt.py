@@ -38,7 +38,9 @@ from llmchat.turn import Answer
 
 COALESCE_SECONDS = 0.04
 MAX_COST = 3
-"""Of a turn's attempts, each 1, one without progress 2: what has cost as much is not tried again."""
+"""Of a turn's attempts: what has cost as much is not tried again."""
+MAX_ATTEMPTS = 10
+"""Of a turn, however far each came."""
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
 CONTEXT_MESSAGES = 1000
@@ -103,7 +105,7 @@ class Attempt:
         if found is None:
             return  # deleted: gone in a moment, or restored and found again
         branch, before = found
-        if self.turn.cost >= MAX_COST or (self.turn.attempt and self.turn.stop):
+        if self._in_vain or (self.turn.attempt and self.turn.stop):
             await self._settle(IN_VAIN)
             return
         kept = await self._kept(branch, before)
@@ -117,6 +119,11 @@ class Attempt:
         calibration, error = await self._ask_what_fits(answer, branch)
         await self._end(answer, error, calibration)
         await self._want_fold(branch, answer)
+
+    @property
+    def _in_vain(self) -> bool:
+        often = self.turn.attempt >= MAX_ATTEMPTS and not self.turn.handed
+        return often or self.turn.cost >= MAX_COST
 
     async def _want_fold(self, branch: Branch, answer: Answer) -> None:
         """Have what will soon have no room in the context told in few words; while Redis is away, the next turn will."""
@@ -177,6 +184,7 @@ class Attempt:
                 answer.record(),
                 kept,
                 answer.started(),
+                before=self.turn,
             )
         )
 

@@ -73,8 +73,12 @@ class Turn:
     stop: bool = False
     count: int = 0
     """Of the attempt's deltas."""
+    said: int = 0
+    """Bytes of its text, where that was looked for."""
     spent: int = 0
     """What attempts before the last one have cost."""
+    furthest: int = 0
+    """Bytes of text that any of them had reached."""
     handed: bool = False
     """The last attempt's instance gave it away in order."""
     kept: int | None = None
@@ -86,10 +90,16 @@ class Turn:
 
     @property
     def cost(self) -> int:
-        """What its attempts have cost: each 1, one that brought nothing 2, one that was given away in order nothing."""
+        """What its attempts have cost: each 1, one that brought nothing 2, one that was given away in order nothing.
+
+        Nor one that came further than those before it: a deploy may kill several instances in a row under an answer.
+        """
         if not self.attempt or self.handed:
             return self.spent
-        return self.spent + (1 if self.count else 2)
+        if not self.count:
+            return self.spent + 2
+        is_first = not (self.spent or self.furthest)
+        return self.spent + (0 if self.said > self.furthest and not is_first else 1)
 
     @property
     def continues(self) -> bool:

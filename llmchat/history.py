@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -285,15 +285,27 @@ class History:
     # The turn, by the holder of its fence
 
     async def begin(
-        self, conversation: str, fence: str, attempt: int, record: dict[str, Any], kept: str, started: Event
+        self,
+        conversation: str,
+        fence: str,
+        attempt: int,
+        record: dict[str, Any],
+        kept: str,
+        started: Event,
+        *,
+        before: Turn | None = None,
     ) -> bool:
-        """Place completion.started. Tells whether a stop is wanted. Raises Fenced."""
+        """Place completion.started, behind the attempts of the turn `before`. Tells whether a stop is wanted.
+
+        Raises Fenced.
+        """
         keys = self._keys.of_conversation(conversation)
         return _stop_wanted(
             await self._begin(
                 [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue, keys.text,
                  keys.reasoning, keys.fence],
                 *(fence, record["id"], attempt, record["parent"], _json(record), kept),
+                *((before.cost, max(before.furthest, before.said)) if before else (0, 0)),
                 *self._placing(started, keys.channel),
             )
         )  # fmt: skip
@@ -383,12 +395,13 @@ class History:
     async def turn(self, conversation: str) -> tuple[str, Turn] | None:
         """Find the session and the turn of a conversation, if it has one."""
         keys = self._keys.of_conversation(conversation)
-        session, turn = await self._several(
-            [keys.conversation, keys.turn],
+        session, turn, said = await self._several(
+            [keys.conversation, keys.turn, keys.text],
             ("HGET", keys.conversation, "session"),
             ("HGETALL", keys.turn),
+            ("STRLEN", keys.text),
         )
-        return (session.decode(), _turn(_pairs(turn))) if session and turn else None
+        return (session.decode(), replace(_turn(_pairs(turn)), said=said)) if session and turn else None
 
     async def work(self) -> tuple[list[Work], str]:
         """List the conversations that may have a turn; and name the store, which has another name once it started
@@ -687,6 +700,7 @@ def _turn(turn: dict[str, str]) -> Turn:
         stop="stop" in turn,
         count=count,
         spent=int(turn.get("spent", 0)),
+        furthest=int(turn.get("furthest", 0)),
         handed="handed" in turn,
         kept=int(turn["kept"]) if "kept" in turn else None,
         queued="queued" in turn,

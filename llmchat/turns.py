@@ -38,9 +38,9 @@ TAKE_SECONDS = 0.1
 REPEAT_SECONDS = 0.25
 """Before listening again, while Redis is away."""
 RELEASE_SECONDS = 0.5
-RESERVE_SECONDS = 0.3
+RESERVE_SECONDS = 0.5
 """How long a grown instance leaves the turns of others to younger ones."""
-GROWN_SECONDS = 30.0
+GROWN_SECONDS = 20.0
 
 log = logging.getLogger(__name__)
 

@@ -60,7 +60,8 @@ class Story:
         self.count = 0
         answer = Answer(conversation=self.id, message=turn.answer, prompt=turn.prompt, model=turn.model,
                         created="2026-11-22T10:00:00.000Z", attempt=attempt)  # fmt: skip
-        await self.history.begin(self.id, lease.fence, attempt, answer.record(), "", answer.started())
+        record, started = answer.record(), answer.started()
+        await self.history.begin(self.id, lease.fence, attempt, record, "", started, before=turn)
         return lease.fence, answer
 
     async def say(self, fence: str, answer: Answer, count: int, text: str, reasoning: str = "") -> bool:

@@ -380,17 +380,27 @@ async def test_answer_does_not_go_on_for_others_or_while_another_runs(story: Sto
 # Attempts
 
 
-async def test_attempts_cost_what_came_of_them(story: Story) -> None:
+@pytest.mark.parametrize(
+    ("says", "costs"),
+    [
+        (["Half", "Half", "Half"], [1, 2, 3]),
+        (["", ""], [2, 4]),
+        (["Half", "Half and more", "Half and still more"], [1, 1, 1]),
+        (["", "Half", "Half"], [2, 2, 3]),
+        (["Half", ""], [1, 3]),
+    ],
+)
+async def test_attempts_cost_what_came_of_them(story: Story, says: list[str], costs: list[int]) -> None:
     await story.send("m1")
-    costs = []
-    for attempt, says in enumerate([True, False, True], 1):
+    found = []
+    for attempt, said in enumerate(says, 1):
         fence, answer = await story.begin(attempt)
-        if says:
-            await story.say(fence, answer, 1, "x")
-        found = await story.history.turn(story.id)
-        assert found
-        costs.append(found[1].cost)
-    assert costs == [1, 3, 4]
+        if said:
+            await story.say(fence, answer, 1, said)
+        turn = await story.history.turn(story.id)
+        assert turn
+        found.append(turn[1].cost)
+    assert found == costs
 
 
 async def test_attempt_that_is_handed_over_costs_nothing(story: Story) -> None:

@@ -495,7 +495,8 @@ async def leave(instance: Instance, attempts: int, text: str) -> str:
         found = await instance.history.turn("c1")
         assert found
         made = Answer(conversation="c1", message=answer, prompt="m1", model="m", created="t", attempt=attempt)
-        await instance.history.begin("c1", lease.fence, attempt, made.record(), "", made.started())
+        record, started = made.record(), made.started()
+        await instance.history.begin("c1", lease.fence, attempt, record, "", started, before=found[1])
         if text:
             made.take(Delta(text))
             delta = made.delta()
@@ -654,9 +655,9 @@ async def test_bug_while_an_answer_is_made_fails_the_answer_and_nothing_else(
             self._strike("read")
             return await super().read(*args, **options)
 
-        async def begin(self, *args: Any) -> bool:
+        async def begin(self, *args: Any, **options: Any) -> bool:
             self._strike("begin")
-            return await super().begin(*args)
+            return await super().begin(*args, **options)
 
         async def append(self, *args: Any) -> bool:
             self._strike("append")

@@ -1,7 +1,7 @@
--- Place completion.started, for the holder of the fence. A repeat of the same attempt places nothing. What an attempt
--- has cost that its instance did not give away is counted: once, and twice where nothing came of it.
+-- Place completion.started, for the holder of the fence. A repeat of the same attempt places nothing. `spent` is what
+-- the attempts before have cost, `furthest` how far any of them came.
 local conversation, messages, tree, log, turn, queue, text, reasoning, fence = unpack(KEYS)
-local token, answer, attempt, prompt, record, kept, body, channel, log_ms, log_entries, log_bytes,
+local token, answer, attempt, prompt, record, kept, spent, furthest, body, channel, log_ms, log_entries, log_bytes,
   retention_ms = unpack(ARGV)
 
 if redis.call('GET', fence) ~= token or redis.call('HGET', turn, 'answer') ~= answer then return {'fenced'} end
@@ -14,11 +14,8 @@ begin(conversation, messages, tree, queue, answer, prompt)
 redis.call('HSET', messages, answer, record)
 redis.call('SET', text, kept)
 if kept == '' then redis.call('DEL', reasoning) end
-if before ~= '0' and redis.call('HEXISTS', turn, 'handed') == 0 then
-  redis.call('HINCRBY', turn, 'spent', tonumber(redis.call('HGET', turn, 'count')) > 0 and 1 or 2)
-end
 redis.call('HDEL', turn, 'handed', 'queued', 'instead')
-redis.call('HSET', turn, 'attempt', attempt, 'count', '0')
+redis.call('HSET', turn, 'attempt', attempt, 'count', '0', 'spent', spent, 'furthest', furthest)
 place(conversation, log, channel, body, log_ms, log_entries, log_bytes)
 keep(retention_ms, conversation, messages, tree, turn, text, reasoning)
 return {'ok', stop}
