@@ -83,6 +83,8 @@ class Chat:
             session, conversation, limit=events.MAX_MESSAGES, max_bytes=SNAPSHOT_TEXT_BYTES
         )
         known = branch.conversation
+        if known.turn is not None:
+            await self._history.keep_findable(conversation)
         messages, cut = _fitting(await self._shaped(branch))
         return ConversationSnapshot(
             id=command,

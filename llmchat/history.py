@@ -431,6 +431,11 @@ class History:
         """Take a stale entry off the index of work, unless it was renewed."""
         await self._forget([self._keys.work], entry.conversation, entry.since_ms)
 
+    async def keep_findable(self, conversation: str) -> None:
+        """Put a conversation that has a turn on the index of work, where it is not there: that lies on another server."""
+        async with available():
+            await self._redis.zadd(self._keys.work, {conversation: 0}, nx=True)
+
     async def _note_work(self, conversation: str) -> None:
         async with available():
             await self._redis.zadd(self._keys.work, {conversation: await self._now_ms(self._keys.work)})

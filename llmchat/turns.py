@@ -250,7 +250,12 @@ class Turns:
             )
             self._told_away = False
             await self._hold(lease, running.attempt)
+            self._spawn(self._learn(turn.model), f"learn {turn.model}")
             await self._listing.updated(session, lease.conversation, used=True)
+
+    async def _learn(self, model: str) -> None:
+        """Ask, once, whether a model goes on from a given beginning: a takeover has no time for it."""
+        await self._completions.continues(model)
 
     async def _may_take(self, conversation: str) -> bool:
         """Tell whether nobody else is expected to go on: a turn that was begun has a holder, who may just renew."""

@@ -78,6 +78,12 @@ async def test_turn_that_no_index_leads_to_is_made_when_the_next_prompt_goes_beh
     assert await ended(house, "c1") == "stop"
 
 
+async def test_turn_that_no_index_leads_to_is_made_when_its_conversation_is_opened(house: House) -> None:
+    await house.leave_turn("c1")
+    await house.chat.snapshot("alice", "c1")
+    assert await ended(house, "c1") == "stop"
+
+
 async def test_turn_that_no_index_leads_to_ends_when_it_is_stopped(house: House) -> None:
     await house.leave_turn("c1")
     assert await house.chat.stop("alice", STOP)

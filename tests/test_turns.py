@@ -583,6 +583,19 @@ async def test_text_is_kept_where_the_model_goes_on_from_it(start: Start, model:
     assert [asked.kept for asked in model.requests] == ["", "Half "]
 
 
+async def test_model_server_is_asked_whether_it_goes_on_before_that_has_to_be_known(
+    instance: Instance, model: Model
+) -> None:
+    model.continues = True
+    await instance.end(await instance.send("m1"))
+    await instance.end(await instance.send("m2"))
+
+    async def asked() -> int:
+        return model.questions
+
+    assert await eventually(asked, seconds=10, what="it is asked") == 1
+
+
 async def test_text_that_takes_most_of_the_context_is_not_kept(
     start: Start, model: Model, settings: Settings
 ) -> None:
