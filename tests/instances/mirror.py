@@ -152,8 +152,9 @@ class Mirror:
         running = event["running"]
         if running in self.messages:
             self._check(self.messages[running].state == "running", event, "says that a finished answer runs")
-        elif running is not None and running not in self._awaited and self.tip is not None:
-            prompt = self.messages[self.tip]  # stored, and its answer did not start yet; or it is elsewhere
+        elif running is not None and running not in self._awaited:
+            self._check(self.tip is not None, event, "runs an answer to nothing")
+            prompt = self.messages[str(self.tip)]  # stored, and its answer did not start yet; or it is elsewhere
             if prompt.role == "user" and prompt.state == "done":
                 self._awaited[running] = prompt.id
 

@@ -163,8 +163,8 @@ async def test_answer_goes_on_in_the_same_message(
     started = await two.command("completion.continue", id="go", conversation=conversation, message=answer)
     assert (started["message"], started["attempt"], started["text"]) == (answer, 2, "One, two")
     for client in (one, two):
+        await client.until(lambda client=client: client.text(answer) == "One, two, three")
         await client.until(lambda client=client: client.mirror(conversation).messages[answer].state == "done")
-        assert client.text(answer) == "One, two, three"
         assert client.mirror(conversation).messages[answer].finish_reason == "stop"
     assert one.hash(conversation) == two.hash(conversation)
     again = await one.command("completion.continue", id="go", conversation=conversation, message=answer)
