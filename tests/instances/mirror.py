@@ -116,6 +116,12 @@ class Mirror:
                 step = self._awaited.get(step)
         return branch[::-1]
 
+    @property
+    def leads_to_the_root(self) -> bool:
+        """Whether all of the current branch is known; of a long one a snapshot has the end only."""
+        branch = self.branch()
+        return bool(branch) and (branch[0].parent is None or len(branch) >= HASHED)
+
     def hash(self) -> str:
         """Return a digest of what a person would see."""
         seen = [
@@ -154,7 +160,9 @@ class Mirror:
             self._check(self.messages[running].state == "running", event, "says that a finished answer runs")
         elif running is not None and running not in self._awaited:
             self._check(self.tip is not None, event, "runs an answer to nothing")
-            prompt = self.messages[str(self.tip)]  # stored, and its answer did not start yet; or it is elsewhere
+            prompt = self.messages[
+                str(self.tip)
+            ]  # stored, and its answer did not start yet; or it is elsewhere
             if prompt.role == "user" and prompt.state == "done":
                 self._awaited[running] = prompt.id
 

@@ -338,10 +338,10 @@ class Tab(Client):
                 asked.answered.set_result(event["code"] if kind == "error" else "")
         return kind == "error" and name in self._names
 
-    def _ask(self, conversation: str) -> None:
+    def _ask(self, conversation: str, *, anew: bool = False) -> None:
         if self._link is None:
             return
-        following, after = self.following[conversation], self.mirror(conversation).at
+        following, after = self.following[conversation], None if anew else self.mirror(conversation).at
         if following.again:
             following.again.cancel()
         following.asked = self._new_id()
@@ -410,6 +410,8 @@ class Tab(Client):
         else:
             mirror.apply(event)
             self._ledger.follow(self.name, event)
+            if not mirror.leads_to_the_root and not following.asked:
+                self._ask(conversation, anew=True)  # a branch that no snapshot has shown here
 
     @staticmethod
     def _follows(mirror: Mirror, event: Event) -> bool:
