@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from tests.conftest import Connect, StartInstance
 from tests.fakes import CUT, Gate, Model, echo
 from tests.instances import Client, Instance, Store
+from tests.instances.talk import begin, send
 
 Instances = tuple[Instance, Instance]
-
-
-async def begin(client: Client, text: str = "Hi") -> str:
-    """Begin a conversation, wait until its first answer is whole, and return its id."""
-    accepted = await client.command("message.send", text=text)
-    await client.ending(accepted["answer"])
-    return str(accepted["conversation"])
-
-
-async def send(client: Client, conversation: str, text: str, **fields: Any) -> str:
-    """Send a further prompt and return the id of the answer to come."""
-    accepted = await client.command("message.send", conversation=conversation, text=text, **fields)
-    return str(accepted["answer"])
 
 
 def states(client: Client, conversation: str) -> list[tuple[str | None, str]]:

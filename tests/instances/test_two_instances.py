@@ -9,22 +9,10 @@ import pytest
 
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model, echo
-from tests.instances import Client, Instance, Store
+from tests.instances import Instance, Store
+from tests.instances.talk import begin, send
 
 Instances = tuple[Instance, Instance]
-
-
-async def begin(client: Client, text: str = "Hi") -> str:
-    """Begin a conversation, wait until its first answer is whole, and return its id."""
-    accepted = await client.command("message.send", text=text)
-    await client.ending(accepted["answer"])
-    return str(accepted["conversation"])
-
-
-async def send(client: Client, conversation: str, text: str) -> str:
-    """Send a further prompt and return the id of the answer to come."""
-    accepted = await client.command("message.send", conversation=conversation, text=text)
-    return str(accepted["answer"])
 
 
 async def test_prompt_and_answer_appear_on_the_other_instance_as_they_come(
