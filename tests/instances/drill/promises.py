@@ -114,8 +114,9 @@ async def _before_stop(how: str, playing: Scene, sender: Tab, owner: Instance, a
     else:
         await playing.begun(answer, playing.random.randint(1, 10))
     if how == "reload":
+        before = sender.connections
         sender.reload()
-        await playing.until(lambda: not sender.connected, "the page is left")
+        await playing.until(lambda: sender.connections > before, "the page is there again")
         return sender
     stopper = playing.other(owner)
     if how == "takeover":

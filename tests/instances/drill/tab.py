@@ -97,6 +97,7 @@ class Tab(Client):
         self._link: Link | None = None
         self._present = asyncio.Event()
         self._present.set()
+        self.connections = 0  # made so far
         self._anew = False  # the next connection is that of a page that knows nothing
         self._lost_by_us = False
         self._deaf = False  # what still comes on this connection was lost on its way
@@ -255,6 +256,7 @@ class Tab(Client):
         assert self._reading
         assert self._socket
         link = self._link = Link()
+        self.connections += 1
         writing = asyncio.create_task(self._write(link))
         self._resume()
         try:
