@@ -122,6 +122,9 @@ class Completions:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if words.search(error.message):
                     return how
+            except openai.APIStatusError as error:
+                if error.status_code >= 500 or isinstance(error, openai.RateLimitError):
+                    raise  # it may say it another time
         return "never"
 
     @asynccontextmanager

@@ -19,6 +19,7 @@ from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script, Several
+from llmchat.turn import MAX_ANSWER_BYTES
 
 LOG_SECONDS = 600
 """An entry of the log goes so long after its event, as soon as another is placed, and the log after its last one: it
@@ -242,10 +243,12 @@ class History:
         while outcome == b"moved":
             (stored,) = await self._several([keys.messages], ("HGET", keys.messages, message))
             record = json.loads(stored or "{}")
+            text = record.get("text", "")
+            may = record.get("finish_reason") in ENDINGS and len(text.encode()) < MAX_ANSWER_BYTES
             outcome = await self._continue(
                 [keys.conversation, keys.messages, keys.tree, keys.turn, keys.text, keys.reasoning],
-                *(session, message, command, stored or "", int(record.get("finish_reason") in ENDINGS)),
-                *(record.get("text", ""), model, timestamp(), self._retention_ms),
+                *(session, message, command, stored or "", int(may), text, model, timestamp()),
+                self._retention_ms,
             )
         match outcome:
             case b"not_found":

@@ -527,6 +527,22 @@ async def test_model_server_that_says_nothing_of_it_does_not_go_on(
     assert model.questions == 2  # in two ways, once each
 
 
+@pytest.mark.parametrize(("status", "questions"), [(404, 2), (401, 2), (503, 4), (429, 4)])
+async def test_model_server_that_may_say_it_another_time_is_asked_again(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, status: int, questions: int
+) -> None:
+    asked = []
+
+    def refuse(_: object) -> web.Response:
+        asked.append(status)
+        return web.json_response({"error": {"message": "no"}}, status=status)
+
+    monkeypatch.setattr(model, "_say_how", refuse)
+    for _ in range(4):
+        assert not await completions.continues("gpt-4o-mini")
+    assert len(asked) == questions
+
+
 async def test_model_server_that_is_away_is_asked_again(model: Model, completions: Completions) -> None:
     model.continues = True
     await model.close_door()

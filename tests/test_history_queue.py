@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmchat.errors import BadField, Busy, Fenced, NotFound
 from llmchat.history import QUEUED
-from llmchat.turn import Answer
+from llmchat.turn import MAX_ANSWER_BYTES, Answer, Delta
 from tests.test_history import SESSION, Story, redis, story
 
 __all__ = ["redis", "story"]
@@ -353,6 +353,20 @@ async def test_answer_that_ended_by_itself_cannot_go_on(story: Story) -> None:
         with pytest.raises(error):
             await go_on(story, message)
     assert await open_turn(story) is None
+
+
+async def test_answer_that_is_as_long_as_it_may_be_cannot_go_on(story: Story) -> None:
+    await story.send("m1")
+    fence, answer = await story.begin()
+    answer.take(Delta("x" * (MAX_ANSWER_BYTES + 1)))
+    count = 0
+    while (delta := answer.delta()) is not None:
+        count += 1
+        await story.history.append(story.id, fence, "m1.a", 1, count, delta.text, "", delta)
+    ended = answer.end(seconds=1.0)
+    await story.history.finish(story.id, fence, 1, count, answer.record(ended), None, ended)
+    with pytest.raises(BadField):
+        await go_on(story, "m1.a")
 
 
 async def test_answer_goes_on_once_for_each_command(story: Story) -> None:

@@ -39,8 +39,8 @@ export class Chat {
     this.#listenToPerson();
     this.#listenToWire();
     parts.composer.attach(conversation);
-    this.#view = { key: readChatKey() ?? newId() };
-    writeChatKey(this.#view.key);
+    this.#view = { key: (!conversation && readChatKey()) || newId() };
+    if (!conversation) writeChatKey(this.#view.key);
     if (conversation) this.#hydrate(at, running);
     this.#sync();
     if (!document.querySelector("main[data-missing]")) parts.composer.focus();
@@ -237,6 +237,7 @@ export class Chat {
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
+    if (parent === undefined) composer.lift(text);
     await outbox.add({ ...prompt });
     pending.stored = true;
     if (parent === undefined) composer.taken(text, conversation);

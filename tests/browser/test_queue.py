@@ -160,3 +160,14 @@ async def test_stopped_answer_goes_on_in_the_same_message(page: Page, model: Mod
     await expect(button(page, "Send")).to_be_visible()
     await expect(button(page, "Continue")).to_have_count(0)
     await expect(answers(page)).to_have_count(1)
+
+
+async def test_prompt_goes_once_however_often_enter_is_pressed(page: Page, model: Model) -> None:
+    await box(page).fill("Once")
+    await box(page).evaluate(
+        """box => { for (let times = 0; times < 3; times++)
+             box.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true, cancelable: true})); }"""
+    )
+    await expect(answers(page)).to_contain_text("You said: Once")
+    await expect(messages(page)).to_have_count(2)
+    assert [request.prompt for request in model.requests] == ["Once"]

@@ -69,13 +69,16 @@ class ChatComposer extends HTMLElement {
     if (!this.#box.value.includes(text)) this.#box.value = this.#box.value ? `${text}\n\n${this.#box.value}` : text;
   }
 
-  /** The text, of a draft that may not be shown, is kept elsewhere: forget it, but not what was typed behind it. */
-  taken(text, conversation) {
-    if ((conversation ?? "") !== this.#conversation) return writeDraft(conversation, behind(readDraft(conversation), text));
+  /** The text is on its way, and out of the box at once, so that it goes only once; its draft stays until it is kept. */
+  lift(text) {
     this.#box.value = behind(this.#box.value, text);
-    this.complain("");
-    this.#keepDraft();
     this.#update();
+  }
+
+  /** The text that was lifted is kept elsewhere: its draft, which may not be shown any more, is forgotten. */
+  taken(text, conversation) {
+    if ((conversation ?? "") === this.#conversation) this.#keepDraft();
+    else writeDraft(conversation, behind(readDraft(conversation), text));
   }
 
   /** The text was not taken: it is in the box, whatever else was there. */
