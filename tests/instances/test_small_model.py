@@ -62,3 +62,26 @@ async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_eve
     third = await ask(client, first["conversation"], "Thank you.")
     assert (await client.ending(third["answer"], seconds=60))["type"] == "completion.finished"
     assert await instance.stop() == 0
+
+
+async def test_small_model_goes_on_with_an_answer_that_was_stopped(tmp_path: Path, connect: Connect) -> None:
+    instance = LocalInstance(tmp_path)
+    await instance.start(seconds=60)
+    client = await connect(instance)
+    asked = await client.command("message.send", text="Tell me a long story about a fox and a raven.")
+    conversation, answer = asked["conversation"], asked["answer"]
+    await client.until(lambda: len(client.text(answer)) > 40, seconds=60)
+    await client.command("completion.stop", conversation=conversation, message=answer)
+    kept = client.text(answer)
+    started = await client.command(
+        "completion.continue", conversation=conversation, message=answer, seconds=60
+    )
+    assert (started["message"], started["text"]) == (answer, kept)
+    await client.until(lambda: len(client.text(answer)) > len(kept) + 40, seconds=60)
+    await client.command("completion.stop", conversation=conversation, message=answer)
+    whole = client.text(answer)
+    assert whole.startswith(kept)
+    assert not whole[len(kept) :].startswith(
+        kept[:20]
+    )  # it is given the beginning, and does not say it again
+    assert await instance.stop() == 0
