@@ -8,6 +8,7 @@ SEEDS ?= 20
 FIRST ?= 1
 ONLY ?=
 COUNT ?= 10000
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
 NEEDS := Python 3.11, 3.12 or 3.13 is needed; none was found. Install one, or name it: make PYTHON=/path/to/python3.11
@@ -34,7 +35,7 @@ run: $(STAMPS)/product ## start the chat on this machine, with what it needs
 install: $(STAMPS)/dev ## install all that the product, its embedded parts and the tests need
 
 test: check browser ## run the checks and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-system: browser ## run the tests that need nginx, docker-compose and redis-server (Debian packages)
 	@PATH="$$PATH:/usr/sbin"; lacking=; \
