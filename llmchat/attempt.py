@@ -9,13 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from llmchat.completion import Completions
 from llmchat.conversation import (
     MAX_CALIBRATION,
+    MAX_COST,
     Branch,
     Context,
     Turn,
@@ -37,10 +37,6 @@ from llmchat.summary import fold_up_to, with_summary
 from llmchat.turn import Answer
 
 COALESCE_SECONDS = 0.04
-MAX_COST = 3
-"""Of a turn's attempts: what has cost as much is not tried again."""
-MAX_ATTEMPTS = 10
-"""Of a turn, however far each came."""
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
 CONTEXT_MESSAGES = 1000
@@ -82,6 +78,7 @@ class Attempt:
         self._reading: asyncio.Task[None] | None = None  # while the model is asked
         self._count = 0  # deltas placed
         self._given = ""  # the answer's beginning, where the model goes on from one
+        self._told: tuple[Branch, Answer] | None = None  # once the answer ended
         self._began = time.monotonic()
 
     def stop(self) -> None:
@@ -105,12 +102,12 @@ class Attempt:
         if found is None:
             return  # deleted: gone in a moment, or restored and found again
         branch, before = found
-        if self._in_vain or (self.turn.attempt and self.turn.stop):
+        if self.turn.cost >= MAX_COST or (self.turn.attempt and self.turn.stop):
             await self._settle(IN_VAIN)
             return
         kept = await self._kept(branch, before)
         answer = self._answer(before, self.turn.attempt + 1, kept)
-        if await self._begin(answer, kept):
+        if await self._begin(answer):
             if self.turn.attempt:
                 await self._settle(IN_VAIN)  # stopped in this moment: the text of the attempt before stays
                 return
@@ -118,22 +115,19 @@ class Attempt:
         await self._listing.updated(self._session, self._conversation)
         calibration, error = await self._ask_what_fits(answer, branch)
         await self._end(answer, error, calibration)
-        await self._want_fold(branch, answer)
+        self._told = branch, answer
 
-    @property
-    def _in_vain(self) -> bool:
-        often = self.turn.attempt >= MAX_ATTEMPTS and not self.turn.handed
-        return often or self.turn.cost >= MAX_COST
-
-    async def _want_fold(self, branch: Branch, answer: Answer) -> None:
-        """Have what will soon have no room in the context told in few words; while Redis is away, the next turn will."""
+    async def want_fold(self) -> None:
+        """Have what will soon have no room in the context told in few words, after an answer. Raises Unavailable."""
+        if self._told is None:
+            return
+        branch, answer = self._told
         system = self._system(branch)
         budget = budget_of(self._settings.context_tokens, branch.conversation.calibration)
         said = {"id": self.turn.answer, "role": "assistant", "text": answer.text}
         up_to = fold_up_to([*branch.messages, said], budget - estimated_tokens(system))
         if up_to is not None:
-            with suppress(Unavailable):
-                await self._folds.want(self._conversation, up_to, self.turn.model)
+            await self._folds.want(self._conversation, up_to, self.turn.model)
 
     async def _kept(self, branch: Branch, before: dict[str, Any] | None) -> str:
         """Choose what is kept of the text there is: all where the model goes on from it, else what a person has kept."""
@@ -147,15 +141,18 @@ class Attempt:
 
     async def _settle(self, error: ProviderError) -> None:
         """End the turn with the text there is, or with `error` where there is none."""
-        turn, found = await self._history.turn(self._conversation), await self._branch()
-        if turn is None or found is None:
-            return  # ended or deleted meanwhile
+        turn = await self._history.turn(self._conversation)
+        if turn is None or turn[1].answer != self.turn.answer:
+            return  # ended meanwhile
         self.turn = turn[1]
+        found = await self._branch()
+        if found is None:
+            return  # deleted meanwhile
         self._count = self.turn.count
         before = found[1]
         answer = self._answer(before, max(1, self.turn.attempt), before["text"] if before else "")
         if not self.turn.attempt:
-            await self._begin(answer, before["text"] if before else "")
+            await self._begin(answer)
         self._stopped = self._stopped or self.turn.stop
         await self._end(answer, error, None)
 
@@ -174,7 +171,7 @@ class Attempt:
             reasoning=told.get("reasoning", "") if kept else "",
         )
 
-    async def _begin(self, answer: Answer, kept: str) -> bool:
+    async def _begin(self, answer: Answer) -> bool:
         """Place completion.started. Tells whether a stop is wanted already."""
         return await _persist(
             lambda: self._history.begin(
@@ -182,7 +179,7 @@ class Attempt:
                 self._lease.fence,
                 answer.attempt,
                 answer.record(),
-                kept,
+                answer.kept,
                 answer.started(),
                 before=self.turn,
             )

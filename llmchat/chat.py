@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from llmchat.conversation import (
     leaves_room,
     milliseconds,
 )
-from llmchat.errors import BadField, Busy, NotFound, TooLong
+from llmchat.errors import BadField, Busy, NotFound, TooLong, Unavailable
 from llmchat.events import (
     ConversationListed,
     ConversationOlderEvent,
@@ -84,7 +85,8 @@ class Chat:
         )
         known = branch.conversation
         if known.turn is not None:
-            await self._history.keep_findable(conversation)
+            with suppress(Unavailable):  # a full store can be read all the same
+                await self._history.keep_findable(conversation)
         messages, cut = _fitting(await self._shaped(branch))
         return ConversationSnapshot(
             id=command,
@@ -189,9 +191,9 @@ class Chat:
         """Tell all the session's connections that a conversation was used. For after `send`, when nobody waits."""
         await self._listing.updated(session, conversation, used=True)
 
-    async def withdraw(self, session: str, command: events.MessageWithdraw) -> None:
-        """Take back a prompt that waits. Raises NotFound, BadField, Busy."""
-        await self._history.withdraw(session, command.conversation, command.message)
+    async def withdraw(self, session: str, command: events.MessageWithdraw) -> bool:
+        """Take back a prompt that waits; False where that was done before. Raises NotFound, BadField, Busy."""
+        return await self._history.withdraw(session, command.conversation, command.message)
 
     async def stop(self, session: str, command: events.CompletionStop) -> bool:
         """Stop the running answer, if it is the one meant. Tells whether it was. Raises NotFound."""
@@ -240,13 +242,14 @@ class Chat:
         Raises NotFound, BadField, Busy, RateLimited.
         """
         known = await self._history.conversation(session, command.conversation)
-        if known.turn is None:
+        identity = command.id or str(known.at["offset"])
+        if not await self._history.has_gone_on(known.id, command.message, identity):
             await allowance.prompt()
         made = await self._history.go_on(
             session=session,
             conversation=known.id,
             message=command.message,
-            command=command.id or str(known.at["offset"]),
+            command=identity,
             model=known.model_among(self._offered),
         )
         self._turns.begin(known.id)

@@ -9,6 +9,8 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate, parsedate_to_datetime
 from typing import Any
 
 import openai
@@ -31,6 +33,10 @@ CONTEXT_WORDS = re.compile(
 """How the servers say it that have no code for it."""
 QUESTION_SECONDS = 5.0
 """For the model server to say how it can be given the beginning of an answer."""
+PATIENCE_SECONDS = 0.5
+"""How long an answer waits for that."""
+ASK_AGAIN_SECONDS = 30.0
+"""After a question that was not answered."""
 HOW_WORDS = (
     ("flag", re.compile(r"cannot set both .*(add_generation_prompt|continue_final_message)", re.IGNORECASE)),
     ("last", re.compile(r"cannot have 2 or more assistant messages at the end", re.IGNORECASE)),
@@ -81,38 +87,61 @@ class Completions:
         continuation: str = "auto",
     ) -> None:
         self._deadlines = deadlines = deadlines or Deadlines()
-        self._how: dict[str, str] = {}  # model -> how it goes on, where the model server said
-        self._asking: dict[str, asyncio.Lock] = {}  # model -> held while it is asked
+        self._questions: dict[
+            str, asyncio.Task[str | None]
+        ] = {}  # model -> how it goes on; None: nothing was said
+        self._unsaid: dict[str, float] = {}  # model -> when it was asked in vain, by the loop's clock
         self._continuation = continuation
         self._client = AsyncOpenAI(
             api_key=api_key or NO_KEY,
             base_url=base_url,
             max_retries=0,
             timeout=openai.Timeout(
-                deadlines.first, connect=deadlines.connect, read=deadlines.first, write=deadlines.connect
+                max(deadlines.first, deadlines.between), connect=deadlines.connect, write=deadlines.connect
             ),
             http_client=DefaultAioHttpClient(),
         )
 
     async def close(self) -> None:
         """Close all connections to the model server."""
+        questions = list(self._questions.values())
+        for question in questions:
+            question.cancel()
+        await asyncio.gather(*questions, return_exceptions=True)
         await self._client.close()
 
     async def continues(self, model: str) -> bool:
         """Tell whether a model goes on from a given beginning of its answer; False while its server does not say."""
         return await self._how_of(model) != "never"
 
+    def learn(self, model: str) -> None:
+        """Have the model server asked how a model goes on, where that is not known."""
+        question = self._questions.get(model)
+        if self._continuation != "auto" or (question is not None and not self._was_in_vain(model, question)):
+            return
+        self._questions[model] = asyncio.create_task(self._question(model), name=f"question {model}")
+
+    def _was_in_vain(self, model: str, question: asyncio.Task[str | None]) -> bool:
+        """Whether nothing was said to a question, so long ago that it may be asked again."""
+        in_vain = question.done() and (question.cancelled() or question.result() is None)
+        return in_vain and asyncio.get_running_loop().time() - self._unsaid.get(model, 0) > ASK_AGAIN_SECONDS
+
     async def _how_of(self, model: str) -> str:
         if self._continuation != "auto":
             return self._continuation
-        async with self._asking.setdefault(model, asyncio.Lock()):
-            if model not in self._how:
-                try:
-                    async with asyncio.timeout(QUESTION_SECONDS):
-                        self._how[model] = await self._ask_how(model)
-                except (openai.APIError, TimeoutError, OSError, ValueError) as error:
-                    log.warning("The model server did not say whether it goes on: %s", type(error).__name__)
-        return self._how.get(model, "never")
+        self.learn(model)
+        done, _ = await asyncio.wait([self._questions[model]], timeout=PATIENCE_SECONDS)
+        return next((question.result() or "never" for question in done), "never")
+
+    async def _question(self, model: str) -> str | None:
+        """Ask how a model goes on; None where its server does not say."""
+        try:
+            async with asyncio.timeout(QUESTION_SECONDS):
+                return await self._ask_how(model)
+        except (openai.APIError, TimeoutError, OSError, ValueError) as error:
+            log.warning("The model server did not say whether it goes on: %s", type(error).__name__)
+            self._unsaid[model] = asyncio.get_running_loop().time()
+            return None
 
     async def _ask_how(self, model: str) -> str:
         for how, words in HOW_WORDS:
@@ -122,9 +151,6 @@ class Completions:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if words.search(error.message):
                     return how
-            except openai.APIStatusError as error:
-                if error.status_code >= 500 or isinstance(error, openai.RateLimitError):
-                    raise  # it may say it another time
         return "never"
 
     @asynccontextmanager
@@ -191,7 +217,9 @@ class Completions:
             try:
                 return await self._post(body)
             except (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError) as error:
-                wait = _retry_after(error) or RETRY_SECONDS * 2**attempt
+                wait = _retry_after(error)
+                if wait is None:
+                    wait = RETRY_SECONDS * 2**attempt
                 if asyncio.get_running_loop().time() + wait >= deadline:
                     raise
             await asyncio.sleep(wait)
@@ -293,13 +321,15 @@ def _provider_error(error: Exception) -> ProviderError:
 
 
 def _retry_after(error: openai.APIError) -> float | None:
-    """Read how many seconds to wait; None where it is not said, or not as a number."""
+    """Read how many seconds to wait, said as a number or as a date; None where it is not said, or in no such way."""
     if not isinstance(error, openai.APIStatusError):
         return None
+    said = error.response.headers.get("retry-after", "")
     try:
-        seconds = float(error.response.headers["retry-after"])
-    except (KeyError, ValueError):
-        return None
+        seconds = float(said)
+    except ValueError:
+        date = parsedate_to_datetime(said) if parsedate(said) else None
+        seconds = (date - datetime.now(date.tzinfo)).total_seconds() if date else math.nan
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 

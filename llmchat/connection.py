@@ -521,7 +521,8 @@ class Connection:
             await self._tell_current(command.conversation, command.id)
 
     async def _withdraw(self, command: events.MessageWithdraw) -> None:
-        await self._chat.withdraw(self._session, command)
+        if not await self._chat.withdraw(self._session, command):
+            await self._tell_current(command.conversation, command.id)
 
     async def _tell_current(self, conversation: str, command: str | None) -> None:
         """Answer a command that brings nothing about with where the client stands."""

@@ -26,6 +26,9 @@ MESSAGE_TOKENS = 6
 """What a model's chat template adds around a message, estimated."""
 MIN_CALIBRATION, MAX_CALIBRATION = 0.5, 8.0
 """Tokens counted by the provider per token estimated here: figures beyond are not believed."""
+COST, COST_IN_VAIN, COST_FURTHER, MAX_COST = 9, 18, 2, 27
+"""Of attempts at an answer: of one, of one that brought nothing, of one that came further than those before it; and of
+all, where no other is made. So three are made that come no further, and ten at most whatever they bring."""
 
 
 def timestamp(now: datetime | None = None) -> str:
@@ -90,16 +93,17 @@ class Turn:
 
     @property
     def cost(self) -> int:
-        """What its attempts have cost: each 1, one that brought nothing 2, one that was given away in order nothing.
+        """What its attempts have cost: one that was given away in order costs nothing.
 
-        Nor one that came further than those before it: a deploy may kill several instances in a row under an answer.
+        One that came further than those before it costs little: a deploy may kill several instances in a row under an
+        answer.
         """
         if not self.attempt or self.handed:
             return self.spent
         if not self.count:
-            return self.spent + 2
+            return self.spent + COST_IN_VAIN
         is_first = not (self.spent or self.furthest)
-        return self.spent + (0 if self.said > self.furthest and not is_first else 1)
+        return self.spent + (COST_FURTHER if self.said > self.furthest and not is_first else COST)
 
     @property
     def continues(self) -> bool:
@@ -129,6 +133,8 @@ class Conversation:
     pinned: bool = False
     archived: bool = False
     calibration: float = 1.0
+    continued: int = 0
+    """Answers that went on after their end."""
     turn: Turn | None = None
 
     @property

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import math
 
+NO_CONVERSATION = "There is no such conversation."
+
 
 class LlmchatError(Exception):
     """The root of everything this package raises on purpose."""

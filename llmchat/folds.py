@@ -132,7 +132,7 @@ class Folds:
 
     async def _fold_all(self, lease: Lease) -> None:
         """Fold the oldest again and again, until all is covered that should be."""
-        while (wanted := await self._summaries.wanted(lease.conversation)) is not None:
+        while (wanted := await self._summaries.wanted(lease.conversation, lease.fence)) is not None:
             try:
                 await self._fold(lease, wanted)
             except ProviderError as error:
@@ -145,12 +145,17 @@ class Folds:
     async def _fold(self, lease: Lease, wanted: Wanted) -> None:
         branch = await self._uncovered(lease.conversation, wanted)
         if branch is None:
-            await self._summaries.forgo(lease.conversation)
+            await self._summaries.forgo(lease.conversation, lease.fence)
             return
         before = branch.summary
         calibration = branch.conversation.calibration * 1.5**wanted.tries  # it may have been too much
         context_tokens = self._settings.context_tokens
         folded = first_to_fold(branch.messages, context_tokens, calibration)
+        answers = [each["id"] for each in folded if each["role"] == "assistant"]
+        turn = branch.conversation.turn
+        if turn is not None and turn.answer in answers:  # one of them goes on just now
+            await asyncio.sleep(REPEAT_SECONDS * 2**wanted.tries)
+            return
         text = await self._ask(
             wanted.model,
             question(before.text if before else "", folded, context_tokens, calibration),
@@ -163,7 +168,12 @@ class Folds:
             created=timestamp(),
         )
         await self._summaries.fold(
-            lease.conversation, lease.fence, before, after, last=after.message == wanted.up_to
+            lease.conversation,
+            lease.fence,
+            before,
+            after,
+            answers=answers,
+            continued=branch.conversation.continued,
         )
 
     async def _uncovered(self, conversation: str, wanted: Wanted) -> Branch | None:

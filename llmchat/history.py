@@ -14,11 +14,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from llmchat.conversation import Branch, Conversation, Summary, Turn, digest, milliseconds, timestamp
-from llmchat.errors import BadField, Behind, Busy, Conflict, Fenced, NotFound
+from llmchat.errors import NO_CONVERSATION, BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
 from llmchat.redis_client import available
-from llmchat.script import Script, Several
+from llmchat.script import WALKED, Script, Several
 from llmchat.turn import MAX_ANSWER_BYTES
 
 LOG_SECONDS = 600
@@ -34,8 +34,6 @@ RESTORE_SECONDS = 30
 BESIDE_TEXT_BYTES = 320
 """Of a message's record, beside its text."""
 WORK_ENTRIES = 10_000
-WALKED = 1000
-"""Messages of a branch that one script goes up."""
 SEARCHED = 200
 """Conversations of a session whose titles are searched."""
 DAY_MS = 86_400_000
@@ -79,11 +77,13 @@ class Work:
 
 TIP = "\0tip"
 """As a parent: the tip of the current branch, whatever it is."""
-NO_CONVERSATION = "There is no such conversation."
 NO_MESSAGE = "There is no such message in this conversation."
 BUSY = "An answer is still being written here. Wait for it or stop it."
 FULL = f"{QUEUED} messages wait for their answers already. Wait for one."
 BEGUN = "The answer to this message is being written already. Stop it instead."
+COVERED = (
+    "The field message is wrong: this answer is so old that a summary tells of it. Ask in a new message."
+)
 ENDINGS = {"length", "stopped", "interrupted"}
 """What an answer that can be continued has for its finish_reason."""
 
@@ -232,10 +232,16 @@ class History:
             raise Busy(BUSY)
         return bool(outcome == b"accepted")
 
+    async def has_gone_on(self, conversation: str, message: str, command: str) -> bool:
+        """Tell whether a command had an answer of a conversation that is one's own go on."""
+        keys = self._keys.of_conversation(conversation)
+        (done,) = await self._several([keys.tree], ("HGET", keys.tree, f"continued:{message}"))
+        return bool(done is not None and done.decode() == command)
+
     async def go_on(self, *, session: str, conversation: str, message: str, command: str, model: str) -> bool:
         """Make a turn that goes on with an answer, once for each command; False where this one did before.
 
-        Raises NotFound, Busy, and BadField for what is no answer or has an end.
+        Raises NotFound, Busy, and BadField for what is no answer, has an end, or is told by a summary.
         """
         keys = self._keys.of_conversation(conversation)
         await self._note_work(conversation)
@@ -257,10 +263,15 @@ class History:
                 raise Busy(BUSY)
             case b"bad_field":
                 raise BadField("The field message is wrong: this is no answer that can go on.")
+            case b"covered":
+                raise BadField(COVERED)
         return bool(outcome == b"accepted")
 
-    async def withdraw(self, session: str, conversation: str, message: str) -> None:
-        """Take back a prompt that waits. Raises NotFound, Busy where its turn has come, BadField where it had."""
+    async def withdraw(self, session: str, conversation: str, message: str) -> bool:
+        """Take back a prompt that waits; False where that was done before.
+
+        Raises NotFound, Busy where its turn has come, BadField where it had.
+        """
         keys = self._keys.of_conversation(conversation)
         withdrawn = MessageWithdrawn(conversation=conversation, message=message)
         outcome = await self._withdraw(
@@ -274,6 +285,7 @@ class History:
                 raise Busy(BEGUN)
             case b"bad_field":
                 raise BadField("The field message is wrong: this message does not wait.")
+        return bool(outcome == b"ok")
 
     async def select(self, session: str, conversation: str, message: str) -> None:
         """Make the branch through a message the current one. Raises NotFound."""
@@ -373,7 +385,7 @@ class History:
         _stop_wanted(
             await self._finish(
                 [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue, keys.text,
-                 keys.reasoning, keys.fence, keys.summaries],
+                 keys.reasoning, keys.fence],
                 *(fence, record["id"], attempt, count, _json(without), record.get("reasoning", ""), timestamp()),
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )
@@ -519,7 +531,7 @@ class History:
             )
             if found is None:
                 raise NotFound(NO_CONVERSATION)
-            ids, next_above = found
+            ids, next_above, _ = found
             oldest = [*oldest, *ids][-limit:]
             above = next_above.decode()
         return oldest[0].decode() if oldest else ""
@@ -694,6 +706,7 @@ def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]
         pinned=state.get("pinned") == "1",
         archived=state.get("archived") == "1",
         calibration=float(state.get("calibration", 1.0)),
+        continued=int(state.get("continued", 0)),
         turn=_turn(turn) if turn else None,
     )
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 
 from llmchat.conversation import Summary
-from llmchat.errors import Conflict, Fenced, NotFound
+from llmchat.errors import NO_CONVERSATION, Conflict, Fenced, NotFound
 from llmchat.keys import Keys
 from llmchat.redis_client import available
-from llmchat.script import Script, Several
+from llmchat.script import WALKED, Script, Several
 
 FOLDS_LISTED = 1000
 TRIES = 3
@@ -40,7 +41,8 @@ class Summaries:
         self._several = Several(redis)
         self._want = Script(redis, "want_fold")
         self._fold = Script(redis, "fold")
-        self._find = Script(redis, "find_summary")
+        self._try = Script(redis, "try_fold")
+        self._uncovered = Script(redis, "uncovered")
         self._correct = Script(redis, "correct_summary")
 
     # Folds
@@ -61,7 +63,7 @@ class Summaries:
         """Take a conversation off the list, unless a fold is wanted of it."""
         async with available():
             await self._redis.zrem(self._keys.folds, conversation)
-            wanted = await self._redis.exists(self._keys.of_conversation(conversation).fold)
+            wanted = await self._redis.hexists(self._keys.of_conversation(conversation).fold, "up_to")
         if wanted:
             await self._list(conversation)
 
@@ -70,40 +72,56 @@ class Summaries:
         async with available():
             await self._redis.zadd(self._keys.folds, {conversation: int(time[0])})
 
-    async def wanted(self, conversation: str) -> Wanted | None:
-        """Find the fold that is wanted of a conversation, and count a try; None after TRIES, or where it is gone."""
-        keys = self._keys.of_conversation(conversation)
-        session, fold = await self._several(
-            [keys.conversation, keys.fold],
-            ("HGET", keys.conversation, "session"),
-            ("HMGET", keys.fold, "up_to", "model", "tries"),
-        )
-        up_to, model, tries = fold
-        if session is None or up_to is None:
-            return None
-        if int(tries or 0) >= TRIES:
-            await self.forgo(conversation)
-            return None
-        await self._several([keys.fold], ("HINCRBY", keys.fold, "tries", 1))
-        return Wanted(session.decode(), up_to.decode(), model.decode(), int(tries or 0))
+    async def wanted(self, conversation: str, fence: str) -> Wanted | None:
+        """Find the fold that is wanted of a conversation, and count a try; None after TRIES, or where it is gone.
 
-    async def forgo(self, conversation: str) -> None:
-        """Want no fold of a conversation any more."""
+        Raises Fenced.
+        """
+        return await self._tried(conversation, fence, TRIES)
+
+    async def forgo(self, conversation: str, fence: str) -> None:
+        """Want no fold of a conversation any more. Raises Fenced."""
+        await self._tried(conversation, fence, 0)
+
+    async def _tried(self, conversation: str, fence: str, most: int) -> Wanted | None:
         keys = self._keys.of_conversation(conversation)
-        await self._several([keys.fold], ("DEL", keys.fold))
+        found = await self._try([keys.conversation, keys.fold, keys.fold_fence], fence, most)
+        if found == b"fenced":
+            raise Fenced
+        if not found:
+            return None
+        session, up_to, model, tries = found
+        return Wanted(session.decode(), up_to.decode(), model.decode(), int(tries))
 
     async def fold(
-        self, conversation: str, fence: str, before: Summary | None, after: Summary, *, last: bool
+        self,
+        conversation: str,
+        fence: str,
+        before: Summary | None,
+        after: Summary,
+        *,
+        answers: Sequence[str],
+        continued: int,
     ) -> bool:
-        """Store a summary that came of the one `before`; the `last` one ends the fold.
+        """Store a summary of some `answers`, that came of the one `before`.
 
-        False where the one before was corrected meanwhile, or the messages are gone. Raises Fenced.
+        False where that was corrected meanwhile, where an answer went on since so many had `continued`, or where the
+        messages are gone. Raises Fenced.
         """
         keys = self._keys.of_conversation(conversation)
         outcome = await self._fold(
-            [keys.conversation, keys.messages, keys.summaries, keys.fold, keys.fold_fence],
+            [
+                keys.conversation,
+                keys.messages,
+                keys.tree,
+                keys.turn,
+                keys.summaries,
+                keys.fold,
+                keys.fold_fence,
+            ],
             *(fence, before.message if before else "", _json(before) if before else ""),
-            *(after.message, _json(after), int(last), self._retention_ms),
+            *(after.message, _json(after), continued, self._retention_ms),
+            *answers,
         )
         if outcome == b"fenced":
             raise Fenced
@@ -114,10 +132,16 @@ class Summaries:
     async def newest(self, session: str, conversation: str, start: str = "") -> Summary | None:
         """Find the summary that holds for a branch, upwards from `start` (the tip if ""). Raises NotFound."""
         keys = self._keys.of_conversation(conversation)
-        found = await self._find([keys.conversation, keys.tree, keys.summaries], session, start)
-        if found is None:
-            raise NotFound("There is no such conversation.")
-        return Summary.read(*found) if found else None
+        while True:
+            found = await self._uncovered(
+                [keys.conversation, keys.tree, keys.summaries], session, start, WALKED
+            )
+            if found is None:
+                raise NotFound(NO_CONVERSATION)
+            _, above, summary = found
+            if not above:
+                return Summary.read(*summary) if summary else None
+            start = above.decode()
 
     async def correct(self, session: str, conversation: str, message: str, text: str) -> Summary:
         """Replace the words of the summary under a message. Raises NotFound, and Conflict where it is not the newest."""

@@ -84,7 +84,7 @@ class Turns:
     async def __aenter__(self) -> Self:
         self._born = self._now
         self._spawn(self._watch(), "watch")
-        self._spawn(self._listen(), "stops")
+        self._spawn(self._listen(), "messages")
         return self
 
     async def __aexit__(
@@ -128,9 +128,9 @@ class Turns:
                     while True:
                         await self._hear(channel)
             except Unavailable:
-                log.debug("Redis is away; listening for stops again in a moment.")
+                log.debug("Redis is away; listening for messages of turns again in a moment.")
             except Exception:
-                log.exception("Listening for stops failed.")
+                log.exception("Listening for messages of turns failed.")
             await asyncio.sleep(REPEAT_SECONDS)
 
     async def _hear(self, channel: str) -> None:
@@ -250,12 +250,18 @@ class Turns:
             )
             self._told_away = False
             await self._hold(lease, running.attempt)
-            self._spawn(self._learn(turn.model), f"learn {turn.model}")
+            self._completions.learn(turn.model)  # a takeover has no time for it
+            self._spawn(self._want_fold(running.attempt), f"fold wish {lease.conversation}")
             await self._listing.updated(session, lease.conversation, used=True)
 
-    async def _learn(self, model: str) -> None:
-        """Ask, once, whether a model goes on from a given beginning: a takeover has no time for it."""
-        await self._completions.continues(model)
+    async def _want_fold(self, attempt: Attempt) -> None:
+        """Have a conversation folded where it should be, beside its next turn."""
+        try:
+            await attempt.want_fold()
+        except Unavailable:
+            log.debug("Redis is away; the next turn asks for a fold.")
+        except Exception:
+            log.exception("A fold could not be asked for.")
 
     async def _may_take(self, conversation: str) -> bool:
         """Tell whether nobody else is expected to go on: a turn that was begun has a holder, who may just renew."""

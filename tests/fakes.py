@@ -264,12 +264,12 @@ class Model:
         *,
         code: str | None = None,
         message: str = "The request was refused.",
-        retry_after: float | None = None,
+        retry_after: float | str | None = None,
         to: str | None = None,
         times: int = 1,
     ) -> None:
         """Enqueue an HTTP error; a client that retries needs `times`."""
-        headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
         self._script.append(Refusal(status, body, headers, to, times))
 

@@ -102,6 +102,33 @@ class Drip:
             await asyncio.sleep(self.seconds)
 
 
+@dataclass(frozen=True)
+class Pause:
+    """The model takes its time."""
+
+    seconds: float
+
+    async def play(self, answering: Answering) -> None:
+        """Let the time pass."""
+        await asyncio.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Babble:
+    """On and on, until the client goes away, or so much was said."""
+
+    text: str
+    times: int = 10**9
+    pause_seconds: float = 0
+
+    async def play(self, answering: Answering) -> None:
+        """Say it again and again."""
+        for _ in range(self.times):
+            answering.text += self.text
+            await answering.delta({"content": self.text})
+            await asyncio.sleep(self.pause_seconds)
+
+
 class Cut:
     """The connection breaks."""
 

@@ -7,6 +7,8 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -16,9 +18,9 @@ from llmchat import completion
 from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines
 from llmchat.errors import ProviderError
 from llmchat.turn import Delta
-from tests.fakes import CUT, SILENCE, Answering, Drip, Failure, Gate, Line, Model, Reasoning
-from tests.steps import Step
-from tests.waiting import within
+from tests.fakes import CUT, SILENCE, Drip, Failure, Gate, Line, Model, Reasoning
+from tests.steps import Babble, Pause, Step
+from tests.waiting import eventually, within
 
 KEY = "sk-secret-of-the-tests"
 PROMPT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
@@ -61,16 +63,6 @@ async def ask_until_error(completions: Completions) -> tuple[list[Delta], Provid
     with pytest.raises(ProviderError) as caught:
         await read()
     return got, caught.value
-
-
-class Babble:
-    """A step that goes on and on, until the client goes away."""
-
-    async def play(self, answering: Answering) -> None:
-        """Send one delta after the other."""
-        while True:
-            await answering.delta({"content": "on and "})
-            await asyncio.sleep(0.02)
 
 
 def text_of(deltas: list[Delta]) -> str:
@@ -275,6 +267,24 @@ async def test_retry_comes_when_the_model_server_asked_for_it(
         assert text_of(await ask(completions)) == "Hello"
 
 
+async def test_retry_comes_at_once_where_the_model_server_has_no_wait(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "RETRY_SECONDS", 3600)
+    model.refuse(503, retry_after=0)
+    model.answer("Hello")
+    async with within(10, "the retry is made"):
+        assert text_of(await ask(completions)) == "Hello"
+
+
+async def test_rate_limit_tells_how_long_to_wait_until_a_date(model: Model) -> None:
+    later = datetime.now(UTC) + timedelta(seconds=3600)
+    model.refuse(429, retry_after=format_datetime(later, usegmt=True))
+    async with opened(model) as completions:
+        _, error = await ask_until_error(completions)
+    assert error.retry_after == pytest.approx(3600, abs=60)
+
+
 async def test_rate_limit_tells_how_long_to_wait(model: Model, completions: Completions) -> None:
     model.refuse(429, retry_after=SOON, times=RETRIES + 1)
     _, error = await ask_until_error(completions)
@@ -288,9 +298,12 @@ async def test_rate_limit_is_told_as_such_when_its_wait_is_longer_than_our_patie
         assert (error.code, error.retry_after) == ("provider_rate_limited", 30)
 
 
-@pytest.mark.parametrize("wait", [float("inf"), float("nan"), -1.0])
+@pytest.mark.parametrize(
+    "wait",
+    [float("inf"), float("nan"), -1.0, "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 99 Jan 1970"],
+)
 async def test_rate_limit_tells_only_a_wait_that_json_has(
-    model: Model, monkeypatch: pytest.MonkeyPatch, wait: float
+    model: Model, monkeypatch: pytest.MonkeyPatch, wait: float | str
 ) -> None:
     monkeypatch.setattr(completion, "RETRIES", 0)
     model.refuse(429, retry_after=wait)
@@ -398,7 +411,7 @@ async def test_answer_times_out_after_some_text(model: Model, constant: str, ste
 
 async def test_answer_times_out_when_it_never_ends(model: Model) -> None:
     async with opened(model, answer=0.5) as completions:
-        model.answer(Babble())
+        model.answer(Babble("on and ", pause_seconds=0.02))
         deltas, error = await ask_until_error(completions)
         assert text_of(deltas).startswith("on and on and ")
         assert error.code == "provider_timeout"
@@ -427,6 +440,12 @@ async def test_slow_reader_is_not_struck_by_the_models_deadlines(model: Model) -
                     await passed.wait()
                 got.append(delta)
         assert text_of(got) == "Hello, world"
+
+
+async def test_silence_between_two_tokens_may_be_longer_than_that_before_the_first(model: Model) -> None:
+    async with opened(model, first=1.0, between=30.0) as completions:
+        model.answer("Hello, ", Pause(1.5), "world")
+        assert text_of(await ask(completions)) == "Hello, world"
 
 
 # Leaving
@@ -527,10 +546,13 @@ async def test_model_server_that_says_nothing_of_it_does_not_go_on(
     assert model.questions == 2  # in two ways, once each
 
 
-@pytest.mark.parametrize(("status", "questions"), [(404, 2), (401, 2), (503, 4), (429, 4)])
+@pytest.mark.parametrize(
+    ("status", "questions"), [(400, 2), (422, 2), (401, 4), (404, 4), (408, 4), (429, 4), (503, 4)]
+)
 async def test_model_server_that_may_say_it_another_time_is_asked_again(
     model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, status: int, questions: int
 ) -> None:
+    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
     asked = []
 
     def refuse(_: object) -> web.Response:
@@ -543,31 +565,55 @@ async def test_model_server_that_may_say_it_another_time_is_asked_again(
     assert len(asked) == questions
 
 
-async def test_model_server_that_is_away_is_asked_again(model: Model, completions: Completions) -> None:
+async def test_model_server_that_is_away_is_asked_again_after_a_while(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model.continues = True
     await model.close_door()
     assert not await completions.continues("gpt-4o-mini")
     await model.open_door()
+    assert not await completions.continues("gpt-4o-mini")
+    assert model.questions == 0
+    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
     assert await completions.continues("gpt-4o-mini")
 
 
+async def test_nobody_waits_for_long_for_a_question(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.continues = True
+    gate = asyncio.Event()
+    ask = completions._ask_how
+
+    async def late(name: str) -> str:
+        await gate.wait()
+        return await ask(name)
+
+    monkeypatch.setattr(completion, "QUESTION_SECONDS", 3600)
+    monkeypatch.setattr(completions, "_ask_how", late)
+    async with within(30, "nobody waits for the question"):
+        assert not any(await asyncio.gather(*(completions.continues("gpt-4o-mini") for _ in range(5))))
+    gate.set()
+    await eventually(lambda: completions.continues("gpt-4o-mini"), seconds=10, what="it is known")
+    assert model.questions == 1
+
+
 @pytest.mark.parametrize(
-    ("words", "goes_on"),
+    ("words", "how"),
     [
-        ("Unrecognized request arguments supplied: add_generation_prompt, continue_final_message", False),
-        ("Cannot set both `continue_final_message` and `add_generation_prompt` to True.", True),
-        ("Cannot have 2 or more assistant messages at the end of the list.", False),  # to the other question
+        ("Unrecognized arguments supplied: add_generation_prompt, continue_final_message", "never"),
+        ("Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "flag"),
+        ("Cannot have 2 or more assistant messages at the end of the list.", "last"),
     ],
 )
 async def test_refusal_tells_by_its_words(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, words: str, goes_on: bool
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, words: str, how: str
 ) -> None:
     refusal = web.json_response
     monkeypatch.setattr(
         model, "_say_how", lambda _: refusal({"error": {"message": words, "code": 400}}, status=400)
     )
-    how = await completions._how_of("gpt-4o-mini")
-    assert how == ("flag" if goes_on else "last" if "2 or more" in words else "never")
+    assert await completions._how_of("gpt-4o-mini") == how
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from llmchat.conversation import COST_IN_VAIN, MAX_COST
 from llmchat.errors import BadField, Busy, Fenced, NotFound
 from llmchat.history import QUEUED
 from llmchat.turn import MAX_ANSWER_BYTES, Answer, Delta
@@ -29,8 +30,8 @@ async def open_turn(story: Story) -> str | None:
     return found[1].answer if found else None
 
 
-async def withdraw(story: Story, message: str) -> None:
-    await story.history.withdraw(SESSION, story.id, message)
+async def withdraw(story: Story, message: str) -> bool:
+    return await story.history.withdraw(SESSION, story.id, message)
 
 
 # Waiting
@@ -216,11 +217,12 @@ async def test_withdraw_elsewhere_leaves_the_branch_that_is_shown(story: Story) 
 async def test_repeat_of_a_withdrawn_prompt_stores_it_no_more(story: Story) -> None:
     await story.send("m1")
     await story.send("m2")
-    await withdraw(story, "m2")
+    assert await withdraw(story, "m2")
     assert (await story.send("m2")).repeated
     assert await shown(story) == [("m1", None, "done")]
-    with pytest.raises(NotFound):
-        await withdraw(story, "m2")
+    placed = await story.types()
+    assert not await withdraw(story, "m2")
+    assert await story.types() == placed
 
 
 async def test_only_what_waits_can_be_withdrawn(story: Story) -> None:
@@ -397,11 +399,12 @@ async def test_answer_does_not_go_on_for_others_or_while_another_runs(story: Sto
 @pytest.mark.parametrize(
     ("says", "costs"),
     [
-        (["Half", "Half", "Half"], [1, 2, 3]),
-        (["", ""], [2, 4]),
-        (["Half", "Half and more", "Half and still more"], [1, 1, 1]),
-        (["", "Half", "Half"], [2, 2, 3]),
-        (["Half", ""], [1, 3]),
+        (["Half", "Half", "Half"], [9, 18, 27]),
+        (["", ""], [18, 36]),
+        (["Half", "Half and more", "Half and still more"], [9, 11, 13]),
+        (["", "Half", "Half"], [18, 20, 29]),
+        (["Half", ""], [9, 27]),
+        (["." * size for size in range(1, 11)], [9, 11, 13, 15, 17, 19, 21, 23, 25, MAX_COST]),
     ],
 )
 async def test_attempts_cost_what_came_of_them(story: Story, says: list[str], costs: list[int]) -> None:
@@ -427,7 +430,7 @@ async def test_attempt_that_is_handed_over_costs_nothing(story: Story) -> None:
     await story.begin(2)
     found = await story.history.turn(story.id)
     assert found
-    assert (found[1].handed, found[1].cost) == (False, 2)
+    assert (found[1].handed, found[1].cost) == (False, COST_IN_VAIN)
 
 
 async def test_only_the_holder_hands_over_and_only_what_there_is(story: Story) -> None:

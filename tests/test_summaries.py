@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import pytest
 from fakeredis import FakeAsyncRedis
 
-from llmchat.conversation import Summary
-from llmchat.errors import Conflict, Fenced, NotFound
+from llmchat import summaries
+from llmchat.conversation import Branch, Summary
+from llmchat.errors import BadField, Conflict, Fenced, NotFound
 from llmchat.lease import Leases
 from llmchat.summaries import TRIES, Summaries
 from tests.test_history import SESSION, Story
@@ -33,8 +37,35 @@ class Told(Story):
         assert lease
         return lease.fence
 
-    async def fold(self, before: Summary | None, after: Summary, *, last: bool = True) -> bool:
-        return await self.summaries.fold(self.id, await self.fence(), before, after, last=last)
+    async def fold(
+        self,
+        before: Summary | None,
+        after: Summary,
+        *,
+        fence: str | None = None,
+        answers: Sequence[str] = (),
+        continued: int = 0,
+    ) -> bool:
+        """Store a summary of `answers`; by default of the one under which it stands."""
+        return await self.summaries.fold(
+            self.id,
+            fence or await self.fence(),
+            before,
+            after,
+            answers=answers or [after.message],
+            continued=continued,
+        )
+
+    async def go_on(self, message: str) -> None:
+        """Have an answer go on that may, and not end."""
+        record = json.loads(await self.redis.hget(self.of.messages, message) or "")
+        await self.redis.hset(self.of.messages, message, json.dumps(record | {"finish_reason": "length"}))
+        await self.history.go_on(
+            session=SESSION, conversation=self.id, message=message, command="c", model="m"
+        )
+
+    async def read(self) -> Branch:
+        return await self.history.read(SESSION, self.id, limit=50, max_bytes=10_000, to_summary=True)
 
 
 @pytest.fixture
@@ -94,8 +125,16 @@ async def test_fold_of_what_was_corrected_meanwhile_is_not_stored(told: Told) ->
 async def test_fold_of_a_holder_that_was_replaced_is_not_stored(told: Told) -> None:
     fence = await told.fence()
     await told.fence()
+    await told.summaries.want(told.id, "m1.a", "m")
     with pytest.raises(Fenced):
-        await told.summaries.fold(told.id, fence, None, FIRST, last=True)
+        await told.fold(None, FIRST, fence=fence)
+    with pytest.raises(Fenced):
+        await told.summaries.wanted(told.id, fence)
+    with pytest.raises(Fenced):
+        await told.summaries.forgo(told.id, fence)
+    wanted = await told.summaries.wanted(told.id, await told.fence())
+    assert wanted
+    assert wanted.tries == 0
 
 
 async def test_lease_of_a_fold_is_not_in_the_way_of_an_answer(told: Told) -> None:
@@ -108,20 +147,36 @@ async def test_fold_is_wanted_until_it_is_made(told: Told) -> None:
     await told.summaries.want(told.id, "m1.a", "m")
     await told.summaries.close(told.id)
     assert await told.summaries.open() == [told.id], "it is listed for as long as it is wanted"
-    await told.fold(None, FIRST)
-    assert await told.summaries.wanted(told.id) is None
+    fence = await told.fence()
+    await told.fold(None, FIRST, fence=fence)
+    assert await told.summaries.wanted(told.id, fence) is None
     await told.summaries.close(told.id)
     assert await told.summaries.open() == []
 
 
 async def test_fold_is_dropped_after_its_tries(told: Told) -> None:
     await told.summaries.want(told.id, "m1.a", "m")
+    fence = await told.fence()
     for number in range(TRIES):
-        wanted = await told.summaries.wanted(told.id)
+        wanted = await told.summaries.wanted(told.id, fence)
         assert wanted
-        assert wanted.tries == number
-    assert await told.summaries.wanted(told.id) is None
+        assert (wanted.session, wanted.up_to, wanted.model, wanted.tries) == (SESSION, "m1.a", "m", number)
+    assert await told.summaries.wanted(told.id, fence) is None
     assert not await told.redis.exists(told.of.fold)
+
+
+async def test_fold_that_leaves_some_has_all_its_tries_again_for_the_rest(told: Told) -> None:
+    await told.summaries.want(told.id, "m2.a", "m")
+    fence = await told.fence()
+    await told.summaries.wanted(told.id, fence)
+    assert await told.fold(None, FIRST, fence=fence)
+    wanted = await told.summaries.wanted(told.id, fence)
+    assert wanted
+    assert (wanted.up_to, wanted.tries) == ("m2.a", 0)
+    await told.summaries.forgo(told.id, fence)
+    assert not await told.redis.exists(told.of.fold)
+    assert await told.fold(FIRST, SECOND, fence=fence)
+    assert not await told.redis.exists(told.of.fold), "nothing is left of a wish that was given up"
 
 
 async def test_correction_of_an_older_summary_is_a_conflict(told: Told) -> None:
@@ -158,9 +213,36 @@ async def test_fold_of_a_deleted_conversation_leaves_nothing(told: Told) -> None
     assert not await told.redis.exists(told.of.summaries, told.of.fold)
 
 
-async def test_summary_of_an_answer_that_went_on_is_dropped(told: Told) -> None:
-    await told.send("m4")
-    fence, answer = await told.begin()
-    await told.fold(None, Summary("m4.a", "All of it.", 8, "t"))
-    await told.finish(fence, answer)
+@pytest.mark.parametrize("answer", ["m1.a", "m2.a"])
+async def test_fold_of_an_answer_that_goes_on_meanwhile_is_not_stored(told: Told, answer: str) -> None:
+    answers = ["m1.a", "m2.a"]
+    continued = (await told.read()).conversation.continued
+    await told.go_on(answer)
+    assert not await told.fold(None, SECOND, answers=answers, continued=continued), "it is being made"
+    await told.finish(*await told.begin())
+    assert not await told.fold(None, SECOND, answers=answers, continued=continued), "it has more text now"
     assert await told.summaries.newest(SESSION, told.id) is None
+    continued = (await told.read()).conversation.continued
+    assert await told.fold(None, SECOND, answers=answers, continued=continued)
+
+
+async def test_answer_that_a_summary_tells_of_does_not_go_on(told: Told) -> None:
+    await told.fold(None, SECOND, answers=["m1.a", "m2.a"])
+    await told.summaries.correct(SESSION, told.id, "m2.a", "They like coffee.")
+    for answer in ("m1.a", "m2.a"):
+        with pytest.raises(BadField, match="a summary tells of it"):
+            await told.go_on(answer)
+    await told.go_on("m3.a")
+    found = await told.summaries.newest(SESSION, told.id)
+    assert found
+    assert found.text == "They like coffee."
+
+
+async def test_newest_summary_is_found_above_any_number_of_messages(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summaries, "WALKED", 2)
+    assert await told.summaries.newest(SESSION, told.id) is None
+    await told.fold(None, FIRST)
+    assert await told.summaries.newest(SESSION, told.id) == FIRST
+    assert await told.summaries.newest(SESSION, told.id, "m1.a") == FIRST

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from llmchat import attempt as attempt_room
+from llmchat import completion
 from llmchat import turn as turn_room
 from llmchat import turns as turns_room
 from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions
 from llmchat.conversation import Branch, Turn, digest
 from llmchat.errors import Unavailable
+from llmchat.events import CompletionDelta
 from llmchat.folds import Folds
 from llmchat.history import TIP, History, Work
 from llmchat.keys import TURNS, Keys
@@ -682,6 +685,75 @@ async def test_bug_while_an_answer_is_made_fails_the_answer_and_nothing_else(
     assert "a bug" not in json.dumps(await instance.frames())
     assert (await instance.end(await instance.send("m2")))["finish_reason"] == "stop"
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+
+
+async def test_bug_in_the_middle_of_an_answer_leaves_what_was_seen_of_it(
+    instance: Instance, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    model.answer("All of this was seen. ", gate, "More")
+    answer = await instance.send("m1")
+    await instance.text_so_far("All of this was seen. ")
+    whole, struck = Answer.delta, []
+
+    def faulty(self: Answer) -> CompletionDelta | None:
+        if not struck:
+            struck.append(True)
+            raise RuntimeError("a bug")
+        return whole(self)
+
+    monkeypatch.setattr(Answer, "delta", faulty)
+    gate.open()
+    ended = await instance.end(answer)
+    assert (ended["type"], ended["finish_reason"]) == ("completion.finished", "interrupted")
+    assert (await instance.stored(answer))["text"] == "All of this was seen. "
+
+
+@pytest.mark.parametrize("continued", [False, True])
+async def test_bug_after_an_answer_leaves_the_next_one_alone(
+    instance: Instance, model: Model, monkeypatch: pytest.MonkeyPatch, continued: bool
+) -> None:
+    gate = Gate()
+    if continued:
+        model.answer("First", Gate(), to="one")
+        await instance.send("m1", "one")
+        await instance.text_so_far("First")
+        await instance.stop()
+        await instance.end("m1.a")
+        model.answer(" goes on", gate)
+        await instance.history.go_on(
+            session=SESSION, conversation="c1", message="m1.a", command="x", model="m"
+        )
+        instance.turns.begin("c1")
+    else:
+        model.answer("First", gate, to="one")
+        await instance.send("m1", "one")
+    await instance.until(lambda frames: frames[-1]["type"] == "completion.delta")
+    model.answer("Second", to="two")
+    await instance.send("m2", "two")
+    monkeypatch.setattr(attempt_room, "fold_up_to", lambda *_: 1 / 0)
+    gate.open()
+    assert (await instance.end("m2.a"))["finish_reason"] == "stop"
+    assert (await instance.stored("m2.a"))["text"] == "Second"
+
+
+async def test_takeovers_do_not_wait_for_a_question_that_nobody_answers(
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start()
+    names = [f"c{number}" for number in range(8)]
+    model.answer("Half ", Gate(), times=len(names))
+    for name in names:
+        await one.send("m1", conversation=name)
+    for name in names:
+        await one.until(lambda frames: text_of(frames) == "Half ", name)
+    monkeypatch.setattr(completion, "QUESTION_SECONDS", 3600)
+    monkeypatch.setattr(Completions, "_ask_how", lambda *_: asyncio.Event().wait())
+    two = await start()
+    await two.until_listening()
+    await one.turns.stop()
+    for name in names:
+        await two.until(lambda frames: types(frames).count("completion.started") == 2, name)
 
 
 async def test_deleted_conversations_answer_is_stopped_and_all_goes_on(

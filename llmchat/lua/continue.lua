@@ -7,8 +7,9 @@ if redis.call('HGET', tree, 'continued:' .. answer) == command then return 'repe
 if redis.call('EXISTS', turn) == 1 then return 'busy' end
 if redis.call('HGET', messages, answer) ~= record then return 'moved' end
 if may == '0' then return 'bad_field' end
+if redis.call('HEXISTS', tree, 'covered:' .. answer) == 1 then return 'covered' end
 
-local prompt = string.match(redis.call('HGET', tree, answer), ' (.*)$')
+local prompt = parent_of(tree, answer)
 open(turn, answer, prompt, model, now, 'kept', #said)
 redis.call('SET', text, said)
 redis.call('SET', reasoning, redis.call('HGET', messages, 'reasoning:' .. answer) or '')

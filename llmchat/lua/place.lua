@@ -2,6 +2,7 @@
 -- JSON would turn [] into {} and large integers into floats, so it is never decoded here.
 
 local TRIM_EVERY, TRIMMED = 16, 64  -- events; entries that are let go at once
+local NEAR = 16  -- messages
 
 local function uint32(n)
   return string.char(math.floor(n / 16777216) % 256, math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
@@ -87,10 +88,16 @@ local function keep(retention_ms, conversation, ...)
   end
 end
 
+-- The message above one, '' for the root; nothing where there is no such message.
+local function parent_of(tree, id)
+  local node = redis.call('HGET', tree, id)
+  return node and string.match(node, ' (.*)$')
+end
+
 -- Let every ancestor's choice lead to a message, up to and including the choice of `last`.
 local function choose(tree, id, last)
   while id ~= '' do
-    local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
+    local parent = parent_of(tree, id)
     redis.call('HSET', tree, 'chosen:' .. parent, id)
     if id == last then return end
     id = parent
@@ -105,9 +112,15 @@ local function join(conversation, tree, id, role, parent)
   redis.call('HINCRBY', conversation, 'revision', 1)
 end
 
--- Make the branch that ends in a message the current one.
+-- Make the branch that ends in a message the current one: one step, where its parent is near the end of that.
 local function turn_to(conversation, tree, id, parent)
-  choose(tree, id, redis.call('HGET', conversation, 'tip') == parent and id or '')  -- one step, on the current branch
+  local end_, last = redis.call('HGET', conversation, 'tip'), ''
+  for _ = 1, NEAR do
+    if end_ == parent then last = id end
+    if not end_ or end_ == '' or last ~= '' then break end
+    end_ = parent_of(tree, end_)
+  end
+  choose(tree, id, last)
   redis.call('HSET', conversation, 'tip', id)
 end
 
@@ -128,8 +141,7 @@ local function moves(conversation, tree, queue, answer, prompt)
   while id and id ~= '' do
     if id == answer then return false end
     if id == prompt then return true end
-    local node = redis.call('HGET', tree, id)
-    id = node and string.match(node, ' (.*)$')
+    id = parent_of(tree, id)
   end
   return false
 end

@@ -12,9 +12,9 @@ local id = from
 if from == '' then
   id = redis.call('HGET', conversation, 'tip')
 else
-  local node = redis.call('HGET', tree, from)
-  if not node then return false end
-  if above == '1' then id = string.match(node, ' (.*)$') end
+  local parent = parent_of(tree, from)
+  if not parent then return false end
+  if above == '1' then id = parent end
 end
 
 local function summary_of(id)
@@ -28,7 +28,7 @@ while id ~= '' and #records < tonumber(limit) do
   summary = summary_of(id)
   if summary then break end
   local record = redis.call('HGET', messages, id)
-  local parent = string.match(redis.call('HGET', tree, id), ' (.*)$')
+  local parent = parent_of(tree, id)
   if record then
     local reasons = with_reasoning == '1' and redis.call('HGET', messages, 'reasoning:' .. id) or ''
     read = read + math.max(0, #record - tonumber(beside)) + #reasons
@@ -43,7 +43,7 @@ end
 local above, gone_up = id, 0
 while to_summary == '1' and not summary and above ~= '' and gone_up < tonumber(limit) do
   summary = summary_of(above)
-  above = string.match(redis.call('HGET', tree, above), ' (.*)$')
+  above = parent_of(tree, above)
   gone_up = gone_up + 1
 end
 return {redis.call('HGETALL', conversation), redis.call('HGETALL', turn), redis.call('GET', text) or '',

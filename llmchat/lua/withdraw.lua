@@ -1,9 +1,12 @@
 -- Take back a prompt that waits; what waits behind it moves to its parent. Places message.withdrawn, and where that
--- leaves a version of it to be shown, conversation.selected.
+-- leaves a version of it to be shown, conversation.selected. A repeat places nothing.
 local conversation, messages, tree, log, turn, queue = unpack(KEYS)
 local session, message, body, selected, channel, log_ms, log_entries, log_bytes = unpack(ARGV)
 
-if not owned(conversation, session) or redis.call('HEXISTS', messages, message) == 0 then return 'not_found' end
+if not owned(conversation, session) then return 'not_found' end
+if redis.call('HEXISTS', messages, message) == 0 then
+  return redis.call('HEXISTS', tree, 'sent:' .. message) == 1 and 'repeated' or 'not_found'
+end
 
 local waits, answer
 local behind = {}
@@ -14,7 +17,7 @@ for _, entry in ipairs(redis.call('LRANGE', queue, '0', '-1')) do
 end
 if not waits then return redis.call('HGET', turn, 'prompt') == message and 'busy' or 'bad_field' end
 
-local parent = string.match(redis.call('HGET', tree, message), ' (.*)$')
+local parent = parent_of(tree, message)
 local siblings = {}
 for id in string.gmatch(redis.call('HGET', tree, 'children:' .. parent), '%S+') do
   if id ~= message then siblings[#siblings + 1] = id end

@@ -192,7 +192,9 @@ async def test_impossible_commands_on_real_messages_get_their_errors(
     other = await client.command("completion.stop", conversation=conversation, message=answer)
     assert other["type"] == "conversation.current"
     for one in [each.id for each in running.messages.values() if each.state == "queued"]:
-        await client.command("message.withdraw", conversation=conversation, message=one)
+        for answer_type in ("message.withdrawn", "conversation.current"):
+            told = await client.command("message.withdraw", conversation=conversation, message=one)
+            assert told["type"] == answer_type
     await client.command("completion.stop", conversation=conversation, message=begun.id)
     assert (
         await client.refused("completion.continue", conversation=conversation, message=answer) == "bad_field"

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 import pytest
 
 from llmchat.turn import MAX_ANSWER_BYTES
 from tests.conftest import Connect
-from tests.fakes import CUT, SILENCE, Answering, Drip, Failure, Line, Model, echo
+from tests.fakes import CUT, SILENCE, Drip, Failure, Line, Model, echo
 from tests.instances import Client, Instance, Store
 from tests.instances.talk import begin, send
-from tests.steps import Step
+from tests.steps import Babble, Step
 
 SAID = "Half of it, "
 UNREADABLE = Line("data: {not json")
-
-
-@dataclass(frozen=True)
-class Babble:
-    """On and on, for ever, or until so much was said."""
-
-    text: str
-    times: int = 10**9
-    pause_seconds: float = 0
-
-    async def play(self, answering: Answering) -> None:
-        """Say it again and again."""
-        for _ in range(self.times):
-            answering.text += self.text
-            await answering.delta({"content": self.text})
-            await asyncio.sleep(self.pause_seconds)
 
 
 @pytest.fixture(scope="module")

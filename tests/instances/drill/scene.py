@@ -15,10 +15,10 @@ from tests.instances import Broken, Instance
 from tests.instances.drill import checks, rest
 from tests.instances.drill.ledger import Ledger
 from tests.instances.drill.report import Report
-from tests.instances.drill.service import Pause, Service, opened
+from tests.instances.drill.service import Service, opened
 from tests.instances.drill.tab import Tab
 from tests.instances.mirror import Event, Message
-from tests.steps import Step, Text
+from tests.steps import Pause, Step, Text
 from tests.waiting import eventually
 
 T = TypeVar("T")

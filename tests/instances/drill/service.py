@@ -16,22 +16,11 @@ from tests.fakes import Answering, Model, Text
 from tests.instances import Client, Instance, Proxy, Refused, Store
 from tests.instances.drill.plan import Prompt
 from tests.instances.instance import BUGS, ROOT
-from tests.steps import Step
+from tests.steps import Pause, Step
 from tests.waiting import eventually
 
 SILENT_SECONDS = "3"
 """So that a model server that hangs does not take long."""
-
-
-@dataclass(frozen=True)
-class Pause:
-    """The model takes its time: a step of an answer."""
-
-    seconds: float
-
-    async def play(self, answering: Answering) -> None:
-        """Let the time pass."""
-        await asyncio.sleep(self.seconds)
 
 
 @dataclass(frozen=True)
