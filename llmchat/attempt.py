@@ -34,7 +34,7 @@ from llmchat.lease import Lease
 from llmchat.listing import Listing
 from llmchat.settings import Settings
 from llmchat.summary import fold_up_to, with_summary
-from llmchat.turn import Answer
+from llmchat.turn import Answer, Delta
 
 COALESCE_SECONDS = 0.04
 REPEAT_SECONDS = 0.25
@@ -105,6 +105,9 @@ class Attempt:
         if self.turn.cost >= MAX_COST or (self.turn.attempt and self.turn.stop):
             await self._settle(IN_VAIN)
             return
+        if self.turn.model not in self._settings.openai_models:  # not on offer any more
+            model = branch.conversation.model_among(self._settings.openai_models)
+            self.turn = replace(self.turn, model=model)
         kept = await self._kept(branch, before)
         answer = self._answer(before, self.turn.attempt + 1, kept)
         if await self._begin(answer):
@@ -186,6 +189,9 @@ class Attempt:
         )
 
     async def _end(self, answer: Answer, error: ProviderError | None, calibration: float | None) -> None:
+        if self.turn.attempt and not answer.complete and len(answer.text.encode()) <= (self.turn.kept or 0):
+            earlier = await _persist(lambda: self._history.earlier(self._conversation, self.turn.answer))
+            answer.take(Delta(earlier.removeprefix(answer.text)))
         answer.mend()
         while (delta := answer.delta()) is not None:
             await self._place(answer, delta)

@@ -214,16 +214,14 @@ class Chat:
         """
         known = await self._history.conversation(session, command.conversation)
         message = await self._history.message(session, command.conversation, command.message)
-        prompt = message["id"]
-        if message["role"] == "assistant":
-            prompt = message["parent"]
-        elif known.turn is None and await self._answered(known.id, prompt):
-            raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
+        prompt = message["parent"] if message["role"] == "assistant" else message["id"]
         model = self._checked_model(command.model) or known.model_among(self._offered)
         attempt = command.id or str(known.at["offset"])
         answer = derived_id("answer", known.id, message["id"], attempt)
         answers = [each["id"] for each in await self._history.answers(known.id, prompt)]
         if answer not in answers and (known.turn is None or known.turn.answer != answer):
+            if message["id"] == prompt and known.turn is None and await self._answered(known.id, prompt):
+                raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
             await allowance.prompt()
         made = await self._history.regenerate(
             session=session,

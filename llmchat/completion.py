@@ -25,6 +25,10 @@ RETRIES = 2
 """Before the first delta, after what Retry-After says, as long as the first delta may still come in time."""
 RETRY_SECONDS = 0.5
 """Before the first retry, where the model server does not say; then twice as long."""
+MAX_WAIT_SECONDS = 86_400.0
+"""What is told of a Retry-After, at most."""
+MAX_TOKENS = 10**9
+"""Figures of the provider's beyond are not believed."""
 NO_KEY = "none"
 CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 CONTEXT_WORDS = re.compile(
@@ -199,8 +203,9 @@ class Completions:
                     if delta is None:
                         return
                     yield delta
-                    ended = ended or delta.finish_reason is not None
-                    deadline = loop.time() + (USAGE_SECONDS if ended else self._deadlines.between)
+                    if not ended:
+                        ended = delta.finish_reason is not None
+                        deadline = loop.time() + (USAGE_SECONDS if ended else self._deadlines.between)
             finally:
                 await stream.close()
         except (GeneratorExit, asyncio.CancelledError):
@@ -272,7 +277,8 @@ def _counts(usage: Any) -> dict[str, int] | None:
     if not isinstance(usage, dict):
         return None
     names = ("prompt_tokens", "completion_tokens")
-    return {name: usage[name] for name in names if isinstance(usage.get(name), int)} or None
+    counts = {name: usage[name] for name in names if isinstance(usage.get(name), int)}
+    return {name: count for name, count in counts.items() if 0 <= count <= MAX_TOKENS} or None
 
 
 def _sound(text: str) -> str:
@@ -330,7 +336,7 @@ def _retry_after(error: openai.APIError) -> float | None:
     except ValueError:
         date = parsedate_to_datetime(said) if parsedate(said) else None
         seconds = (date - datetime.now(date.tzinfo)).total_seconds() if date else math.nan
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), MAX_WAIT_SECONDS) if math.isfinite(seconds) else None
 
 
 def _context_exceeded(error: openai.APIStatusError) -> bool:

@@ -156,8 +156,9 @@ class Folds:
         if turn is not None and turn.answer in answers:  # one of them goes on just now
             await asyncio.sleep(REPEAT_SECONDS * 2**wanted.tries)
             return
+        offered = self._settings.openai_models
         text = await self._ask(
-            wanted.model,
+            wanted.model if wanted.model in offered else branch.conversation.model_among(offered),
             question(before.text if before else "", folded, context_tokens, calibration),
             branch.conversation.parameters,
         )

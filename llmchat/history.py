@@ -236,7 +236,7 @@ class History:
         """Tell whether a command had an answer of a conversation that is one's own go on."""
         keys = self._keys.of_conversation(conversation)
         (done,) = await self._several([keys.tree], ("HGET", keys.tree, f"continued:{message}"))
-        return bool(done is not None and done.decode() == command)
+        return done is not None and command in done.decode().split()
 
     async def go_on(self, *, session: str, conversation: str, message: str, command: str, model: str) -> bool:
         """Make a turn that goes on with an answer, once for each command; False where this one did before.
@@ -390,6 +390,12 @@ class History:
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )
         )  # fmt: skip
+
+    async def earlier(self, conversation: str, answer: str) -> str:
+        """Read the last text of an answer being made that another attempt replaced ("" if none was)."""
+        keys = self._keys.of_conversation(conversation)
+        (text,) = await self._several([keys.messages], ("HGET", keys.messages, f"earlier:{answer}"))
+        return text.decode() if text else ""
 
     async def hand_over(self, conversation: str, fence: str) -> bool:
         """Let another instance go on with a turn, without an attempt being counted. Tells whether there is one."""

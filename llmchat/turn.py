@@ -24,6 +24,8 @@ DELTA_CHARACTERS = 16_384
 BLOCKS_BYTES = 704 * 1024
 """Of blocks in one event, as JSON."""
 FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+BREAKS = {"error", "abort", "aborted", "cancelled", "canceled"}
+"""How some servers say that they broke off: no finish_reason at all."""
 Blocks = list[tuple[int, str]]
 EMPTY = ProviderError("provider_refused", "The model gave no answer.", retryable=True)
 
@@ -115,7 +117,7 @@ class Answer:
         if self._finish_reason is None:
             if len(text) < len(delta.text):
                 self._finish_reason = "length"
-            elif delta.finish_reason:
+            elif delta.finish_reason and delta.finish_reason not in BREAKS:
                 self._finish_reason = FINISH_REASONS.get(delta.finish_reason, "stop")
 
     def delta(self) -> CompletionDelta | None:

@@ -77,6 +77,7 @@ class Turns:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_away = False  # in the log, since the last lease
         self._store = ""  # the name of the store at the last look
+        self._lost = False  # whether messages were, then
         self._patient_until = 0.0  # by the loop's clock: nothing is taken over before
         self._stopping = False
         self._born = 0.0  # by the loop's clock
@@ -188,9 +189,10 @@ class Turns:
     async def _work(self) -> list[tuple[Work, bool, bool]]:
         """List what may be taken over: whether it has a turn, and whether somebody holds it."""
         works, store = await self._history.work()
-        if self._broadcaster.lost.is_set() or (self._store and store != self._store):
+        lost = self._broadcaster.lost.is_set()
+        if (lost and not self._lost) or (self._store and store != self._store):
             self._patient_until = self._now + PATIENCE_SECONDS  # leases may be lost, or renewed elsewhere
-        self._store = store
+        self._lost, self._store = lost, store
         entries = [
             entry
             for entry in works

@@ -90,16 +90,24 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Drip:
-    """Keep-alive comments and nothing else, until the client goes away."""
+class Repeated:
+    """A line of the stream again and again, until the client goes away."""
 
+    text: str
     seconds: float = 0.05
 
     async def play(self, answering: Answering) -> None:
         """Send one after the other."""
         while True:
-            await answering.write(b": keepalive\n\n")
+            await answering.write(self.text.encode() + b"\n\n")
             await asyncio.sleep(self.seconds)
+
+
+class Drip(Repeated):
+    """Keep-alive comments and nothing else, until the client goes away."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        super().__init__(": keepalive", seconds)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines
 from llmchat.errors import ProviderError
 from llmchat.turn import Delta
 from tests.fakes import CUT, SILENCE, Drip, Failure, Gate, Line, Model, Reasoning
-from tests.steps import Babble, Pause, Step
+from tests.steps import Babble, Pause, Repeated, Step
 from tests.waiting import eventually, within
 
 KEY = "sk-secret-of-the-tests"
@@ -131,6 +131,7 @@ async def test_answer_ends_with_the_models_reason(
         ({"prompt_tokens": 9}, {"prompt_tokens": 9}),
         ({"prompt_tokens": "9", "completion_tokens": 2}, {"completion_tokens": 2}),
         ({"prompt_tokens": None}, None),
+        ({"prompt_tokens": 10**400, "completion_tokens": -1}, None),
         ([9, 2], None),
     ],
 )
@@ -418,13 +419,19 @@ async def test_answer_times_out_when_it_never_ends(model: Model) -> None:
         await (await model.asked()).closed()
 
 
-async def test_figures_are_not_waited_for_long(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "after", [Drip(0.02), Repeated('data: {"choices": [], "usage": {"prompt_tokens": 9}}', 0.02)]
+)
+async def test_figures_are_not_waited_for_long(
+    model: Model, monkeypatch: pytest.MonkeyPatch, after: Step
+) -> None:
     monkeypatch.setattr(completion, "USAGE_SECONDS", 0.1)
     async with opened(model, between=300) as completions:
-        model.answer("Hello", Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}'), Drip(0.02))
+        end = Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}')
+        model.answer("Hello", end, after)
         async with within(10, "the stream is given up"):
             deltas = await ask(completions)
-        assert deltas == [Delta("Hello"), Delta(finish_reason="stop")]
+        assert deltas[:2] == [Delta("Hello"), Delta(finish_reason="stop")]
         await (await model.asked()).closed()
 
 

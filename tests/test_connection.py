@@ -240,6 +240,13 @@ async def test_prompt_whose_answer_failed_is_answered_anew_wherever_it_stands(
         if expected == "completion.started":
             assert told["parent"] == first["message"]
             await finished(socket, told["message"])
+            again = {
+                "type": "completion.regenerate",
+                "conversation": conversation,
+                "message": sent["message"],
+            }
+            assert (await socket.ask(id="r", **again))["type"] == "conversation.current"
+            assert (await socket.ask(id="other", **again))["code"] == "bad_field"
 
 
 async def test_repeat_of_a_regenerate_is_answered_with_where_the_client_stands(

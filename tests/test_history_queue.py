@@ -381,6 +381,11 @@ async def test_answer_goes_on_once_for_each_command(story: Story) -> None:
     await end(story, "length")
     assert not await go_on(story, "m1.a")
     assert await go_on(story, "m1.a", "another")
+    await end(story, "length")
+    for command in ("c", "another"):
+        assert not await go_on(story, "m1.a", command)
+        assert await story.history.has_gone_on(story.id, "m1.a", command)
+    assert not await story.history.has_gone_on(story.id, "m1.a", "anoth")
 
 
 async def test_answer_does_not_go_on_for_others_or_while_another_runs(story: Story) -> None:

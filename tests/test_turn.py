@@ -179,12 +179,13 @@ def test_answer_is_complete_when_an_error_comes_after_its_finish_reason() -> Non
     assert finished(answer, error=CUT).finish_reason == "stop"
 
 
+@pytest.mark.parametrize("reason", [None, "error", "abort"])
 @pytest.mark.parametrize("error", [None, CUT])
 def test_answer_is_interrupted_when_it_ends_without_a_reason_after_some_text(
-    error: ProviderError | None,
+    error: ProviderError | None, reason: str | None
 ) -> None:
     answer = new_answer()
-    says(answer, "Hel")
+    says(answer, "Hel", Delta(finish_reason=reason))
     ended = finished(answer, error=error)
     assert ended.finish_reason == "interrupted"
     assert ended.digest == hashlib.sha256(b"Hel").hexdigest()

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,8 +154,9 @@ async def start(store: Store, prefix: str, settings: Settings) -> AsyncIterator[
     """Start instances of one service."""
     async with AsyncExitStack() as leaving:
 
-        async def begin(url: str = store.url) -> Instance:
-            return await leaving.enter_async_context(Instance(url, prefix, settings))
+        async def begin(url: str = store.url, models: tuple[str, ...] = ("m",)) -> Instance:
+            offering = replace(settings, openai_models=models)
+            return await leaving.enter_async_context(Instance(url, prefix, offering))
 
         yield begin
 
@@ -489,10 +491,10 @@ async def test_prompt_that_nobody_began_is_taken_up(instance: Instance) -> None:
     assert (await instance.end(await instance.send("m1", begin=False)))["finish_reason"] == "stop"
 
 
-async def leave(instance: Instance, attempts: int, text: str) -> str:
-    """Leave a turn as instances do that died in their attempts."""
+async def leave(instance: Instance, attempts: int, text: str, *, first: int = 1) -> str:
+    """Leave a turn as instances do that died in their attempts, of which the `first` may be a later one."""
     answer = await instance.send("m1", begin=False)
-    for attempt in range(1, attempts + 1):
+    for attempt in range(first, first + attempts):
         lease = await instance.leases.take("c1")
         assert lease
         found = await instance.history.turn("c1")
@@ -525,6 +527,57 @@ async def test_turn_begun_too_often_ends_with_the_text_there_is(
     assert (await instance.stored(answer))["text"] == text
     assert types(await instance.frames()).count("completion.started") == attempts
     assert model.requests == []
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_takeover_that_brings_nothing_leaves_the_text_that_was_seen(
+    instance: Instance, model: Model, attempts: int
+) -> None:
+    model.refuse(400)
+    answer = await leave(instance, attempts, "Seen")
+    instance.turns.begin("c1")
+    ended = await instance.end(answer)
+    assert (ended["finish_reason"], ended["digest"]) == ("interrupted", digest("Seen"))
+    assert (await instance.stored(answer))["text"] == "Seen"
+    assert text_of(await instance.frames()) == "Seen"
+    assert await instance.history.earlier("c1", answer) == ""
+
+
+async def test_text_that_was_seen_outlives_an_attempt_that_died_without_a_word(instance: Instance) -> None:
+    answer = await leave(instance, 1, "Seen")
+    await leave(instance, 1, "", first=2)
+    instance.turns.begin("c1")
+    ended = await instance.end(answer)
+    assert (ended["finish_reason"], ended["digest"]) == ("interrupted", digest("Seen"))
+    assert (await instance.stored(answer))["text"] == "Seen"
+
+
+async def test_stop_of_a_takeover_before_its_first_word_leaves_the_text_that_was_seen(
+    instance: Instance, model: Model
+) -> None:
+    model.answer(Gate())
+    answer = await leave(instance, 1, "Seen")
+    instance.turns.begin("c1")
+    await model.asked()
+    await instance.stop()
+    ended = await instance.end(answer)
+    assert (ended["finish_reason"], ended["digest"]) == ("stopped", digest("Seen"))
+
+
+async def test_answer_by_a_model_that_is_not_on_offer_any_more_is_made_by_one_that_is(
+    start: Start, model: Model
+) -> None:
+    instance = await start(models=("new", "newer"))
+    answer = await instance.send("m1")
+    assert (await instance.end(answer))["finish_reason"] == "stop"
+    assert (await model.asked()).body["model"] == "new"
+    assert (await instance.stored(answer))["model"] == "new"
+
+
+async def test_turn_of_the_dead_is_taken_over_though_messages_are_lost_for_long(instance: Instance) -> None:
+    instance.broadcaster.lost.set()
+    answer = await leave(instance, 1, "Seen")
+    assert (await instance.end(answer))["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(("attempts", "text"), [(2, "Seen"), (1, "")])

@@ -12,6 +12,9 @@ if stop == '1' and before ~= '0' then return {'ok', stop} end  -- the text of th
 
 begin(conversation, messages, tree, queue, answer, prompt)
 redis.call('HSET', messages, answer, record)
+if #(redis.call('GET', text) or '') > #kept then
+  redis.call('HSET', messages, 'earlier:' .. answer, redis.call('GET', text))  -- should nothing come of this attempt
+end
 redis.call('SET', text, kept)
 if kept == '' then redis.call('DEL', reasoning) end
 redis.call('HDEL', turn, 'handed', 'queued', 'instead')

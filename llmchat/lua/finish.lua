@@ -15,6 +15,7 @@ if redis.call('HEXISTS', turn, 'kept') == 1 then redis.call('HINCRBY', conversat
 if reasons ~= '' then redis.call('HSET', messages, 'reasoning:' .. answer, reasons) end
 redis.call('HSET', conversation, 'updated', now)
 if calibration ~= '' then redis.call('HSET', conversation, 'calibration', calibration) end
+redis.call('HDEL', messages, 'earlier:' .. answer)
 redis.call('DEL', turn, text, reasoning)
 local next = redis.call('LPOP', queue)
 if next then
