@@ -372,6 +372,18 @@ async def test_bug_beside_the_commands_closes_the_connection_as_ours(
     assert await socket.ended() == 1011
 
 
+async def test_conversation_whose_answer_is_being_made_opens_while_the_store_is_full(
+    fresh_store: Store, settings: Settings
+) -> None:
+    async with House(fresh_store.url, settings) as house:
+        socket = await house.connect()
+        await house.leave_turn("c1")
+        await house.redis.config_set("maxmemory", 1)
+        snapshot = await socket.ask(type="conversation.open", conversation="c1")
+        await house.redis.config_set("maxmemory", 0)
+        assert snapshot["type"] == "conversation.snapshot"
+
+
 async def test_command_while_the_store_is_away_is_unavailable_and_works_when_it_is_back(
     fresh_store: Store, settings: Settings
 ) -> None:

@@ -575,6 +575,7 @@ async def test_answer_by_a_model_that_is_not_on_offer_any_more_is_made_by_one_th
 
 
 async def test_turn_of_the_dead_is_taken_over_though_messages_are_lost_for_long(instance: Instance) -> None:
+    await instance.until_listening()
     instance.broadcaster.lost.set()
     answer = await leave(instance, 1, "Seen")
     assert (await instance.end(answer))["finish_reason"] == "stop"
