@@ -73,12 +73,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     completions = Completions(
         api_key=settings.openai_api_key,
         base_url=settings.openai_base_url,
-        deadlines=Deadlines(
-            connect=settings.model_connect_seconds,
-            first=settings.model_first_seconds,
-            between=settings.model_between_seconds,
-            answer=settings.model_answer_seconds,
-        ),
+        deadlines=Deadlines.of(settings),
         continuation=settings.continuation,
     )
     summaries = Summaries(redis, keys, history_days=settings.history_days)

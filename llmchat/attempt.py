@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from llmchat.completion import Completions
 from llmchat.conversation import (
+    CALIBRATION_STEP,
     MAX_CALIBRATION,
     MAX_COST,
     Branch,
@@ -71,7 +72,7 @@ class Attempt:
         self._listing = listing
         self._folds = folds
         self._lease = lease
-        self._conversation = lease.conversation
+        self.conversation = lease.conversation
         self._session = session
         self.turn = turn
         self._stopped = False
@@ -115,7 +116,7 @@ class Attempt:
                 await self._settle(IN_VAIN)  # stopped in this moment: the text of the attempt before stays
                 return
             self.stop()
-        await self._listing.updated(self._session, self._conversation)
+        await self._listing.updated(self._session, self.conversation)
         calibration, error = await self._ask_what_fits(answer, branch)
         await self._end(answer, error, calibration)
         self._told = branch, answer
@@ -130,7 +131,7 @@ class Attempt:
         said = {"id": self.turn.answer, "role": "assistant", "text": answer.text}
         up_to = fold_up_to([*branch.messages, said], budget - estimated_tokens(system))
         if up_to is not None:
-            await self._folds.want(self._conversation, up_to, self.turn.model)
+            await self._folds.want(self.conversation, up_to, self.turn.model)
 
     async def _kept(self, branch: Branch, before: dict[str, Any] | None) -> str:
         """Choose what is kept of the text there is: all where the model goes on from it, else what a person has kept."""
@@ -144,7 +145,7 @@ class Attempt:
 
     async def _settle(self, error: ProviderError) -> None:
         """End the turn with the text there is, or with `error` where there is none."""
-        turn = await self._history.turn(self._conversation)
+        turn = await self._history.turn(self.conversation)
         if turn is None or turn[1].answer != self.turn.answer:
             return  # ended meanwhile
         self.turn = turn[1]
@@ -163,7 +164,7 @@ class Attempt:
         """Make the answer anew, from what is kept of the one `before`."""
         told = before or {}
         return Answer(
-            conversation=self._conversation,
+            conversation=self.conversation,
             message=self.turn.answer,
             prompt=self.turn.prompt,
             model=self.turn.model,
@@ -178,7 +179,7 @@ class Attempt:
         """Place completion.started. Tells whether a stop is wanted already."""
         return await _persist(
             lambda: self._history.begin(
-                self._conversation,
+                self.conversation,
                 self._lease.fence,
                 answer.attempt,
                 answer.record(),
@@ -190,7 +191,7 @@ class Attempt:
 
     async def _end(self, answer: Answer, error: ProviderError | None, calibration: float | None) -> None:
         if self.turn.attempt and not answer.complete and len(answer.text.encode()) <= (self.turn.kept or 0):
-            earlier = await _persist(lambda: self._history.earlier(self._conversation, self.turn.answer))
+            earlier = await _persist(lambda: self._history.earlier(self.conversation, self.turn.answer))
             answer.take(Delta(earlier.removeprefix(answer.text)))
         answer.mend()
         while (delta := answer.delta()) is not None:
@@ -202,7 +203,7 @@ class Attempt:
         )
         await _persist(
             lambda: self._history.finish(
-                self._conversation,
+                self.conversation,
                 self._lease.fence,
                 answer.attempt,
                 self._count,
@@ -220,7 +221,7 @@ class Attempt:
         while error is not None and error.code == "context_too_long" and not self._stopped:
             before = sent
             while sent.messages == before.messages and calibration < MAX_CALIBRATION:
-                calibration = min(MAX_CALIBRATION, calibration * 1.5)
+                calibration = min(MAX_CALIBRATION, calibration * CALIBRATION_STEP)
                 sent = self._context(branch, answer, calibration)
             if sent.messages == before.messages:
                 break
@@ -292,7 +293,7 @@ class Attempt:
         text, reasoning = answer.before(delta)
         await _persist(
             lambda: self._history.recover(
-                self._conversation,
+                self.conversation,
                 self._lease.fence,
                 answer.attempt,
                 self._count - 1,
@@ -305,7 +306,7 @@ class Attempt:
     async def _append(self, attempt: int, delta: CompletionDelta) -> bool:
         return await _persist(
             lambda: self._history.append(
-                self._conversation,
+                self.conversation,
                 self._lease.fence,
                 self.turn.answer,
                 attempt,
@@ -322,7 +323,7 @@ class Attempt:
         try:
             branch = await self._history.read(
                 self._session,
-                self._conversation,
+                self.conversation,
                 start=self.turn.answer if begun else self.turn.prompt,
                 limit=CONTEXT_MESSAGES,
                 max_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,

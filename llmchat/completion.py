@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate, parsedate_to_datetime
-from typing import Any
+from typing import Any, Self
 
 import openai
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from llmchat.errors import ProviderError
+from llmchat.settings import Settings
 from llmchat.turn import Delta
 
 USAGE_SECONDS = 2.0
@@ -69,10 +70,20 @@ log = logging.getLogger(__name__)
 class Deadlines:
     """How long the model server may take, in seconds: to connect, to its first delta, between two, in all."""
 
-    connect: float = 5.0
-    first: float = 60.0
-    between: float = 30.0
-    answer: float = 300.0
+    connect: float
+    first: float
+    between: float
+    answer: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take those that are set."""
+        return cls(
+            connect=settings.model_connect_seconds,
+            first=settings.model_first_seconds,
+            between=settings.model_between_seconds,
+            answer=settings.model_answer_seconds,
+        )
 
 
 class Completions:
@@ -87,10 +98,10 @@ class Completions:
         *,
         api_key: str | None,
         base_url: str | None,
-        deadlines: Deadlines | None = None,
+        deadlines: Deadlines,
         continuation: str = "auto",
     ) -> None:
-        self._deadlines = deadlines = deadlines or Deadlines()
+        self._deadlines = deadlines
         self._questions: dict[
             str, asyncio.Task[str | None]
         ] = {}  # model -> how it goes on; None: nothing was said

@@ -26,6 +26,8 @@ MESSAGE_TOKENS = 6
 """What a model's chat template adds around a message, estimated."""
 MIN_CALIBRATION, MAX_CALIBRATION = 0.5, 8.0
 """Tokens counted by the provider per token estimated here: figures beyond are not believed."""
+CALIBRATION_STEP = 1.5
+"""What the calibration grows by where less has to be sent."""
 COST, COST_IN_VAIN, COST_FURTHER, MAX_COST = 9, 18, 2, 27
 """Of attempts at an answer: of one, of one that brought nothing, of one that came further than those before it; and of
 all, where no other is made. So three are made that come no further, and ten at most whatever they bring."""

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from llmchat.completion import Completions
-from llmchat.conversation import Branch, Summary, timestamp
+from llmchat.conversation import CALIBRATION_STEP, Branch, Summary, timestamp
 from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
 from llmchat.history import History
-from llmchat.lease import RENEW_SECONDS, Lease, Leases
+from llmchat.lease import Lease, Leases
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries, Wanted
 from llmchat.summary import first_to_fold, most_characters, question
@@ -100,7 +100,8 @@ class Folds:
         try:
             lease = await self._leases.take(conversation)
             if lease is not None:
-                await self._hold(lease)
+                async with self._leases.holding(lease):
+                    await self._fold_all(lease)
         except* (Fenced, Unavailable):
             log.debug("A fold is left to others.")
         except* Exception:
@@ -116,19 +117,6 @@ class Folds:
             with suppress(Unavailable, TimeoutError):  # it runs out by itself
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await self._leases.release(lease)
-
-    async def _hold(self, lease: Lease) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(self._renew(lease))
-            await self._fold_all(lease)
-            renewing.cancel()
-
-    async def _renew(self, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            with suppress(Unavailable):  # a lease that ran out is still ours until another takes it
-                if not await self._leases.renew(lease):
-                    raise Fenced
 
     async def _fold_all(self, lease: Lease) -> None:
         """Fold the oldest again and again, until all is covered that should be."""
@@ -148,7 +136,9 @@ class Folds:
             await self._summaries.forgo(lease.conversation, lease.fence)
             return
         before = branch.summary
-        calibration = branch.conversation.calibration * 1.5**wanted.tries  # it may have been too much
+        calibration = (
+            branch.conversation.calibration * CALIBRATION_STEP**wanted.tries
+        )  # it may have been too much
         context_tokens = self._settings.context_tokens
         folded = first_to_fold(branch.messages, context_tokens, calibration)
         answers = [each["id"] for each in folded if each["role"] == "assistant"]

@@ -26,7 +26,7 @@ LOG_SECONDS = 600
 bridges reconnects."""
 RESUME_ENTRIES = 500
 RESUME_BYTES = 512 * 1024
-QUEUED = 20
+MAX_QUEUED = 20
 """Prompts of a conversation that may wait."""
 LOG_LIMITS = (LOG_SECONDS * 1000, RESUME_ENTRIES, 2 * RESUME_BYTES)
 """What the log keeps: milliseconds, entries and bytes, each somewhat more at times."""
@@ -79,7 +79,7 @@ TIP = "\0tip"
 """As a parent: the tip of the current branch, whatever it is."""
 NO_MESSAGE = "There is no such message in this conversation."
 BUSY = "An answer is still being written here. Wait for it or stop it."
-FULL = f"{QUEUED} messages wait for their answers already. Wait for one."
+FULL = f"{MAX_QUEUED} messages wait for their answers already. Wait for one."
 BEGUN = "The answer to this message is being written already. Stop it instead."
 COVERED = (
     "The field message is wrong: this answer is so old that a summary tells of it. Ask in a new message."
@@ -158,7 +158,7 @@ class History:
                 await self._send(
                     [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue],
                     *(session, int(new), _new_epoch(), created, title, message, digest(text)[:32]),
-                    *(_json(record), spot.revision, spot.parent, answer, model, int(spot.queued), QUEUED),
+                    *(_json(record), spot.revision, spot.parent, answer, model, int(spot.queued), MAX_QUEUED),
                     *self._placing(added, keys.channel),
                 )
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from llmchat.errors import Fenced, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script
@@ -46,6 +49,29 @@ class Leases:
     async def renew(self, lease: Lease) -> bool:
         """Hold on, also after the time ran out if nobody took it meanwhile. Raises Unavailable."""
         return await self._run("renew", lease.conversation, lease.holder, lease.fence) is not None
+
+    @asynccontextmanager
+    async def holding(
+        self, lease: Lease, look: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncIterator[None]:
+        """Renew a lease for as long as the context is entered, and `look` after each time.
+
+        Raises an exception group of Fenced, within the context, where another has taken it. While Redis is away it goes
+        on: a lease that ran out is still ours until another takes it.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(self._renew_always(lease, look))
+            yield
+            renewing.cancel()
+
+    async def _renew_always(self, lease: Lease, look: Callable[[], Awaitable[None]] | None) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            with suppress(Unavailable):
+                if not await self.renew(lease):
+                    raise Fenced
+                if look is not None:
+                    await look()
 
     async def release(self, lease: Lease) -> None:
         """Give it back at once. Raises Unavailable."""

@@ -31,8 +31,6 @@ WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
-
-
 SECONDS = "a number of seconds from 0.1 to 3600"
 CONTINUATIONS = ("auto", "never", "flag", "last", "prefix")
 

@@ -14,7 +14,7 @@ LEFT = 0.25
 SUMMARY_SHARE = 8
 """One part in so many of the context is the most that a summary takes."""
 MAX_CHARACTERS = 4000
-INPUT_SHARE = 0.6
+FOLDED = 0.6
 """Of the context: what is folded at once."""
 CHARACTERS_PER_WORD = 7
 SENT_SHARE = 4
@@ -64,7 +64,7 @@ def first_to_fold(
     uncovered: Sequence[dict[str, Any]], context_tokens: int, calibration: float
 ) -> Sequence[dict[str, Any]]:
     """Choose the oldest messages that are folded at once, up to an answer; one at least."""
-    most = context_tokens * INPUT_SHARE / calibration
+    most = context_tokens * FOLDED / calibration
     used, end = 0, 0
     for index, message in enumerate(uncovered):
         used += cost(message)
@@ -80,7 +80,7 @@ def question(
 ) -> list[dict[str, str]]:
     """Word what a model is asked, so that it fits."""
     words = max(20, most_characters(context_tokens) // CHARACTERS_PER_WORD)
-    most = int(context_tokens * INPUT_SHARE / calibration)
+    most = int(context_tokens * FOLDED / calibration)
     texts = [message["text"] for message in folded]
     if sum(map(cost, folded)) > most:
         texts = [shortened(text, max(SHORTEST, most // len(texts))) for text in texts]

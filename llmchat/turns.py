@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from llmchat.errors import Fenced, Unavailable
 from llmchat.folds import Folds
 from llmchat.history import History, Work
 from llmchat.keys import TURNS
-from llmchat.lease import RENEW_SECONDS, Lease, Leases
+from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
 from llmchat.settings import Settings
 
@@ -240,7 +241,7 @@ class Turns:
         while (found := await self._history.turn(lease.conversation)) and found[1].answer != made:
             session, turn = found
             made = turn.answer
-            running.attempt = Attempt(
+            running.attempt = attempt = Attempt(
                 self._settings,
                 self._history,
                 self._completions,
@@ -251,10 +252,15 @@ class Turns:
                 turn,
             )
             self._told_away = False
-            await self._hold(lease, running.attempt)
+            async with self._leases.holding(lease, partial(self._look_for_stop, attempt)):
+                await attempt.make()
             self._completions.learn(turn.model)  # a takeover has no time for it
-            self._spawn(self._want_fold(running.attempt), f"fold wish {lease.conversation}")
+            self._spawn(self._want_fold(attempt), f"fold wish {lease.conversation}")
             await self._listing.updated(session, lease.conversation, used=True)
+
+    async def _look_for_stop(self, attempt: Attempt) -> None:
+        if await self._history.stop_wanted(attempt.conversation):
+            attempt.stop()
 
     async def _want_fold(self, attempt: Attempt) -> None:
         """Have a conversation folded where it should be, beside its next turn."""
@@ -292,19 +298,3 @@ class Turns:
                     await self._broadcaster.group_send(
                         TURNS, {"type": "turn.open", "conversation": lease.conversation}
                     )
-
-    async def _hold(self, lease: Lease, attempt: Attempt) -> None:
-        """Make the turn for as long as the lease is ours."""
-        async with asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(self._renew(lease, attempt))
-            await attempt.make()
-            renewing.cancel()
-
-    async def _renew(self, lease: Lease, attempt: Attempt) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            with suppress(Unavailable):  # a lease that ran out is still ours until another takes it
-                if not await self._leases.renew(lease):
-                    raise Fenced
-                if await self._history.stop_wanted(lease.conversation):
-                    attempt.stop()

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
 from llmchat.chat import Chat
-from llmchat.completion import Completions
+from llmchat.completion import Completions, Deadlines
 from llmchat.connection import Backlog, Connection, Welcome
 from llmchat.events import CompletionDelta, SessionReady
 from llmchat.folds import Folds
@@ -147,7 +147,11 @@ class House:
         self.keys = Keys(prefix)
         self.history = History(self.redis, self.keys, history_days=1)
         self.broadcaster = Holed([url], prefix=prefix, capacity=2000)
-        self.completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
+        self.completions = Completions(
+            api_key=settings.openai_api_key,
+            base_url=settings.openai_base_url,
+            deadlines=Deadlines.of(settings),
+        )
         self.listing = Listing(self.history, self.broadcaster, settings.openai_models)
         self.leases = Leases(self.redis, self.keys)
         self.summaries = Summaries(self.redis, self.keys, history_days=1)

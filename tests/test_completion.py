@@ -38,8 +38,9 @@ async def completions(model: Model) -> AsyncIterator[Completions]:
 async def opened(
     model: Model, key: str | None = KEY, *, continuation: str = "auto", **deadlines: float
 ) -> AsyncIterator[Completions]:
+    patient = {"connect": 5.0, "first": 60.0, "between": 30.0, "answer": 300.0}
     completions = Completions(
-        api_key=key, base_url=model.url, deadlines=Deadlines(**deadlines), continuation=continuation
+        api_key=key, base_url=model.url, deadlines=Deadlines(**patient | deadlines), continuation=continuation
     )
     try:
         yield completions

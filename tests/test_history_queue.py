@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmchat.conversation import COST_IN_VAIN, MAX_COST
 from llmchat.errors import BadField, Busy, Fenced, NotFound
-from llmchat.history import QUEUED
+from llmchat.history import MAX_QUEUED
 from llmchat.turn import MAX_ANSWER_BYTES, Answer, Delta
 from tests.test_history import SESSION, Story, redis, story
 
@@ -94,7 +94,7 @@ async def test_next_turn_is_there_in_the_step_that_ends_the_one_before(story: St
 
 async def test_only_so_many_wait(story: Story) -> None:
     await story.send("m0")
-    for number in range(QUEUED):
+    for number in range(MAX_QUEUED):
         await story.send(f"q{number}")
     with pytest.raises(Busy):
         await story.send("more")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from llmchat.conversation import Summary, estimated_tokens
 from llmchat.summary import (
+    FOLDED,
     HEADING,
-    INPUT_SHARE,
     LEFT,
     SENT_SHARE,
     cost,
@@ -58,7 +58,7 @@ def test_what_is_folded_at_once_is_the_oldest_and_fits(
     assert folded == messages[: len(folded)]
     exchanges = [message for message in folded if message["role"] == "assistant"]
     if len(exchanges) > 1:
-        assert sum(map(cost, folded)) <= context_tokens * INPUT_SHARE / calibration
+        assert sum(map(cost, folded)) <= context_tokens * FOLDED / calibration
 
 
 @given(st.sampled_from("xä漢"), st.integers(1000, 16000))

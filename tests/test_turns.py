@@ -18,7 +18,7 @@ from llmchat import completion
 from llmchat import turn as turn_room
 from llmchat import turns as turns_room
 from llmchat.broadcaster import Broadcaster
-from llmchat.completion import Completions
+from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import Branch, Turn, digest
 from llmchat.errors import Unavailable
 from llmchat.events import CompletionDelta
@@ -49,7 +49,11 @@ class Instance:
         self.history = History(self.redis, self.keys, history_days=1)
         self.leases = Leases(self.redis, self.keys)
         self.broadcaster = Broadcaster([url], prefix=prefix, capacity=1000)
-        self.completions = Completions(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
+        self.completions = Completions(
+            api_key=settings.openai_api_key,
+            base_url=settings.openai_base_url,
+            deadlines=Deadlines.of(settings),
+        )
         listing = Listing(self.history, self.broadcaster, settings.openai_models)
         summaries = Summaries(self.redis, self.keys, history_days=1)
         fold_leases = Leases(self.redis, self.keys, of="fold")

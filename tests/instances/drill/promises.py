@@ -12,7 +12,7 @@ from tests.fakes import CUT, SILENCE, Failure, Line
 from tests.instances import Instance, handshake
 from tests.instances.drill.branches import branches
 from tests.instances.drill.report import Failed, Report, told
-from tests.instances.drill.rest import MAX_ATTEMPTS
+from tests.instances.drill.rest import MAX_ASKED
 from tests.instances.drill.run import run
 from tests.instances.drill.scene import ENDS, Scene, scene
 from tests.instances.drill.service import Service, opened
@@ -61,7 +61,7 @@ async def sent_again(seed: int, service: Service, report: Report) -> None:
         assert ended.text == "".join(pieces)
         added = [fact for fact in playing.ledger.facts.values() if fact["type"] == "message.added"]
         assert len(added) == 1, added
-        assert len(playing.asked(text)) <= MAX_ATTEMPTS, f"asked {len(playing.asked(text))} times"
+        assert len(playing.asked(text)) <= MAX_ASKED, f"asked {len(playing.asked(text))} times"
 
 
 async def mixed(seed: int, service: Service, report: Report) -> None:

@@ -14,8 +14,8 @@ from tests.instances.drill.service import Service
 from tests.instances.mirror import Mirror
 from tests.waiting import eventually
 
-MAX_ATTEMPTS = 3
-GOING = ("turn", "queue", "text", "reasoning", "lease")
+MAX_ASKED = 3
+GOING = ("turn", "queue", "text", "reasoning", "lease", "fold", "fold_lease")
 """Keys of a conversation that last as long as its answers are made."""
 STALE_SECONDS = 15
 

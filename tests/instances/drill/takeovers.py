@@ -6,7 +6,7 @@ import asyncio
 
 from tests.instances import Instance
 from tests.instances.drill.report import Report
-from tests.instances.drill.rest import MAX_ATTEMPTS
+from tests.instances.drill.rest import MAX_ASKED
 from tests.instances.drill.scene import Scene, scene
 from tests.instances.drill.service import Service
 from tests.instances.mirror import Event
@@ -40,7 +40,7 @@ async def killed(seed: int, service: Service, report: Report) -> None:
         if later and how != "all":
             report.figures["takeover"].append(playing.ledger.time(later[0]) - at)
             assert report.figures["takeover"][-1] < TAKEOVER_SECONDS, f"taken over after {report.figures}"
-        assert len(playing.asked(text)) <= MAX_ATTEMPTS, f"asked {len(playing.asked(text))} times"
+        assert len(playing.asked(text)) <= MAX_ASKED, f"asked {len(playing.asked(text))} times"
         report.counts["text kept"] += sum(bool(started["text"]) for started in later)
 
 
@@ -77,7 +77,7 @@ async def zombie(seed: int, service: Service, report: Report) -> None:
         assert written == "".join(new), f"{written!r} was placed after {started}"
         for request in playing.asked(text):
             await request.over(seconds=10)
-        assert len(playing.asked(text)) <= MAX_ATTEMPTS, f"asked {len(playing.asked(text))} times"
+        assert len(playing.asked(text)) <= MAX_ASKED, f"asked {len(playing.asked(text))} times"
         report.counts["zombies"] += 1
 
 
