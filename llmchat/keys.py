@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TURNS = "turns"
-"""The group that every instance's turns listen to: wake-ups of stops."""
+"""The group that every instance's turns listen to: wake-ups of stops, and turns that are given away."""
 
 
 def group_of_conversation(conversation: str) -> str:
@@ -118,7 +118,7 @@ class Keys:
 
     @property
     def folds(self) -> str:
-        """The sorted set of conversations that a summary is wanted of: id → since when, in seconds. May hold stale ones."""
+        """The sorted set of conversations that a summary is wanted of: id → when that was last noted, in seconds. May hold stale ones."""
         return f"{self.prefix}:folds"
 
     @property

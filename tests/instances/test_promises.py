@@ -1,4 +1,4 @@
-"""A short cut of the drills (`make drill`): one or two seeds of each promise, over four instances."""
+"""A short cut of the drills (`make drill`): a few seeds of each promise, over four instances."""
 
 from __future__ import annotations
 

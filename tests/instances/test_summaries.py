@@ -213,7 +213,7 @@ async def fill(house: House, conversation: str, messages: int, *, folded: bool =
 async def test_turn_and_opening_cost_the_same_however_long_the_conversation_is(
     fresh_store: Store, model: Model, settings: Settings
 ) -> None:
-    turns, openings = [], []
+    costs: dict[str, list[int]] = {"opening": [], "prompt": [], "edit": [], "regenerate": []}
     async with House(fresh_store.url, replace(settings, redis_url=fresh_store.url)) as house:
         socket = await house.connect()
         for messages in (10, 1000, 10_000):
@@ -221,20 +221,29 @@ async def test_turn_and_opening_cost_the_same_however_long_the_conversation_is(
             await fill(house, conversation, messages)
             before = await calls(fresh_store)
             opened = await socket.ask(type="conversation.open", conversation=conversation)
-            openings.append(await calls(fresh_store) - before)
+            costs["opening"].append(await calls(fresh_store) - before)
             assert len(opened["messages"]) == min(messages, 50)
-            model.answer("Yes.")
-            before, since = await calls(fresh_store), len(socket.sent)
-            await socket.ask(type="message.send", conversation=conversation, text="Well?")
-            await socket.a("completion.finished", since=since)
-            turns.append(await calls(fresh_store) - before)
-            sent = model.requests[-1].messages
-            assert ("They like tea." in sent[0]["content"]) == (messages > 10)
-            assert len([each for each in sent if each["role"] != "system"]) == 11
-    print("calls of a turn and of an opening:", turns, openings)
-    assert max(turns) - min(turns) <= 4 * WAY
+            tip, answer = opened["messages"][-1]["id"], ""
+            for turn, command in {
+                "prompt": {"type": "message.send", "text": "Well?"},
+                "edit": {"type": "message.send", "text": "Well then?", "parent": tip},
+                "regenerate": {"type": "completion.regenerate"},
+            }.items():
+                model.answer("Yes.")
+                before, since = await calls(fresh_store), len(socket.sent)
+                of = {"message": answer} if turn == "regenerate" else {}
+                socket.say(id=turn, conversation=conversation, **command, **of)
+                answer = (await socket.a("completion.finished", since=since))["message"]
+                costs[turn].append(await calls(fresh_store) - before)
+                sent = model.requests[-1].messages
+                assert ("They like tea." in sent[0]["content"]) == (messages > 10)
+                assert len([each for each in sent if each["role"] != "system"]) == 11
+    print("calls at 10, 1,000 and 10,000 messages:", costs)
+    openings = costs.pop("opening")
     assert abs(openings[2] - openings[1]) <= WAY
     assert openings[0] <= openings[1]
+    for turn, found in costs.items():
+        assert max(found) - min(found) <= 4 * WAY, turn
 
 
 async def test_long_conversation_from_before_is_folded_step_by_step_oldest_first(
