@@ -279,21 +279,25 @@ async def test_all_instances_dead_and_one_started_again_finds_what_is_open(
     await clients[0].until(lambda: clients[0].text(waits) == echo("Wait"), seconds=20)
 
 
-async def test_prompt_whose_instance_dies_before_its_answer_begins_is_answered(
+async def test_prompt_whose_instance_dies_as_soon_as_it_is_stored_is_answered(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
     dying, other = await start_instance(store), await start_instance(store)
     one = await connect(dying)
     conversation = await begin(one)
-    sent = await one.send("message.send", id="mine", conversation=conversation, text="Are you there")
-    dying.freeze()  # somewhere on the way
+    two = await connect(other, one)
+    await two.command("conversation.open", conversation=conversation)
+    await one.send("message.send", id="mine", conversation=conversation, text="Are you there")
+    await two.until(lambda: two.mirror(conversation).branch()[-1].text != echo("Hi"))
+    dying.freeze()
     await dying.kill()
-    await one.closed()
-    await one.reconnect(other)
-    accepted = await one.command(
-        "message.send", **{name: sent[name] for name in ("id", "conversation", "text")}
+    await two.until(
+        lambda: (
+            [each.text for each in two.mirror(conversation).branch()][-2:]
+            == ["Are you there", echo("Are you there")]
+        ),
+        seconds=20,
     )
-    await one.until(lambda: one.text(accepted["answer"]) == echo("Are you there"), seconds=20)
     assert [asked.prompt for asked in model.requests].count("Are you there") in {1, 2}
 
 
