@@ -483,7 +483,7 @@ export class Chat {
 
   #started(event) {
     this.#follow(this.#parts.transcript.start(event));
-    this.#say("Answer started");
+    this.#say(event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started");
   }
 
   #finished(event) {

@@ -63,6 +63,7 @@ class ChatMessage extends HTMLElement {
     const growing = [this.dataset.state, message.state].some((state) => ["running", "waiting"].includes(state));
     this.rename(message.id);
     this.dataset.parent = message.parent ?? "";
+    if (message.state === "running") this.#goesOnFrom(text);
     this.#setText(text);
     if (changed || growing) this.#showWords(text, html);
     this.setSiblings(message.siblings ?? [message.id]);
@@ -85,6 +86,7 @@ class ChatMessage extends HTMLElement {
   setState(state, finish = "") {
     this.dataset.state = state;
     this.dataset.finish = finish;
+    if (state !== "running" && this.hasAttribute("data-anew")) this.#settle();
     const note = this.querySelector(".note .why");
     if (note) note.textContent = NOTES[finish] ?? "";
     this.#count();
@@ -107,7 +109,8 @@ class ChatMessage extends HTMLElement {
 
   /** The answer begins, perhaps anew, with the text that is kept of an earlier attempt. */
   start({ text, model }) {
-    if (text !== this.text) this.#live.showPlain(text);
+    this.#goesOnFrom(text);
+    if (text !== this.text) this.#showWords(text);
     this.#setText(text);
     this.setModel(model);
     this.setState("running");
@@ -128,8 +131,21 @@ class ChatMessage extends HTMLElement {
     this.setState("failed");
   }
 
+  // An attempt that kept nothing begins anew; what stands here keeps its place until there are other words.
+  #goesOnFrom(text) {
+    if (!this.text || text.startsWith(this.text)) return;
+    this.#live.fade();
+    this.toggleAttribute("data-anew", true);
+  }
+
+  #settle() {
+    this.#live.settle();
+    this.toggleAttribute("data-anew", false);
+  }
+
   #showWords(text, html) {
     if (this.dataset.role === "user") this.querySelector(".words").textContent = text;
+    else if (!text && this.hasAttribute("data-anew")) return;
     else if (html) this.#live.show(html, text);
     else this.#live.showPlain(text);
   }

@@ -264,7 +264,7 @@ class ChatTranscript extends HTMLElement {
       return true;
     }
     if (!this.message(answer)) this.#wait(answer, element);
-    if (!here) this.#beginTurn(false);
+    if (!here) this.#beginLater(this.message(answer));
     return true;
   }
 
@@ -308,7 +308,8 @@ class ChatTranscript extends HTMLElement {
     const versions = this.#versions(parent);
     if (versions.length > 0) this.#cutAfter(parent);
     prompt.after(messageElement({ id: message, role: "assistant", parent, text: "", state: "waiting", siblings: [...versions, message] }));
-    this.#beginTurn(false);
+    if (versions.length > 0) this.#beginTurn(false);
+    else this.#beginLater(this.message(message));
   }
 
   /** False where the answer is not known here; one that grows on another branch is. */
@@ -357,6 +358,16 @@ class ChatTranscript extends HTMLElement {
   #beginTurn(own) {
     this.#makeRoom(true);
     if (own || this.#follower.pinned) this.#follower.snap();
+  }
+
+  // Nobody pressed Enter here just now: what is read stays where it is, also where room below it was free.
+  #beginLater(answer) {
+    const before = this.#log.scrollHeight;
+    this.#follower.stay();
+    this.#follower.keep(this.#inView() ?? answer, () => {
+      for (const element of this.#messages) element.style.minHeight = "";
+      answer.style.minHeight = `${answer.offsetHeight + before - this.#log.scrollHeight}px`;
+    });
   }
 
   #makeRoom(begin = false) {
