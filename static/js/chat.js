@@ -194,6 +194,8 @@ export class Chat {
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
     transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
     transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent));
+    transcript.addEventListener("displaced", ({ detail }) => this.#displaced(detail));
+    transcript.addEventListener("unfocused", () => composer.focus());
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
     list.addEventListener("emptied", () => composer.focus());
     transcript.addEventListener("older", ({ detail }) => this.#older(detail));
@@ -238,6 +240,7 @@ export class Chat {
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
     if (parent === undefined) composer.lift(text);
+    composer.focus(); // the button or the editor may go
     await outbox.add({ ...prompt });
     pending.stored = true;
     if (parent === undefined) composer.taken(text, conversation);
@@ -250,8 +253,15 @@ export class Chat {
     if (!this.#id && !transcript.last) this.#setPlace("empty");
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
-    composer.rejected(prompt.text, reason);
     if (reason) this.#alarm(reason);
+    if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
+    composer.rejected(prompt.text, reason);
+    composer.focus();
+  }
+
+  #displaced(words) {
+    const { composer } = this.#parts;
+    composer.rejected(words, "The message that you were editing has another version now. Your words are here.");
     composer.focus();
   }
 
