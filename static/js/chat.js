@@ -87,6 +87,7 @@ export class Chat {
   #forget(id) {
     this.#pending.delete(id);
     this.#parts.transcript.unsend(id);
+    if (!this.#id && !this.#parts.transcript.last) this.#setPlace("empty");
   }
 
   async #giveBack({ refused, ...prompt }) {
@@ -234,6 +235,7 @@ export class Chat {
   async #send(text, parent) {
     const { composer, model, outbox } = this.#parts;
     this.#blank();
+    this.#say("");
     const conversation = this.#id ?? undefined;
     const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model?.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
@@ -250,7 +252,6 @@ export class Chat {
   #notSent(prompt, reason) {
     const { composer, transcript } = this.#parts;
     this.#forget(prompt.id);
-    if (!this.#id && !transcript.last) this.#setPlace("empty");
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
     if (reason) this.#alarm(reason);
@@ -362,8 +363,10 @@ export class Chat {
   }
 
   async #remember(id) {
+    const view = this.#view;
     try {
       const { summary } = await this.#wire.summary(id);
+      if (view !== this.#view) return; // the person is elsewhere by now
       this.#remembering = id;
       this.#parts.memory.open(summary);
     } catch (error) {
@@ -505,6 +508,7 @@ export class Chat {
   #failed(event) {
     this.#parts.transcript.fail(event);
     this.#showAnswering();
+    this.#say("");
     this.#alarm(event.detail);
   }
 
