@@ -17,6 +17,20 @@ AT_END = """() => {
   const log = document.querySelector("[role=log]");
   return log.scrollTop > 0 && log.scrollHeight - log.scrollTop - log.clientHeight < 2;
 }"""
+WATCH_LAST_PROMPT = """() => {
+  const log = document.querySelector("[role=log]"), seen = (window.seen = new Map());
+  const before = document.querySelectorAll("[data-role=user]").length;
+  const look = () => {
+    if (window.seen !== seen) return;
+    const prompt = document.querySelectorAll("[data-role=user]")[before];
+    if (prompt) {
+      const top = prompt.querySelector(".words").getBoundingClientRect().top - log.getBoundingClientRect().top;
+      seen.set(prompt.dataset.state, top).set(`${prompt.dataset.state}, lowest`, Math.max(top, seen.get(`${prompt.dataset.state}, lowest`) ?? top));
+    }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
 STILL = 8  # pixels that nobody minds
 
 
@@ -94,3 +108,50 @@ async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_pla
     assert await page.evaluate(position) == before
     await expect(answers(page).get_by_text("Starting again after an interruption")).to_be_hidden()
     await expect(answers(page).get_by_text("Paragraph 39")).to_have_count(1)
+
+
+async def test_prompt_does_not_jump_when_it_is_accepted_and_stands_clear_of_the_header(
+    page: Page, model: Model
+) -> None:
+    for prompt in ("First", "Second"):
+        gate = Gate()
+        model.answer(gate, "Done", to=prompt)
+        await page.evaluate(WATCH_LAST_PROMPT)
+        await say(page, prompt)
+        await gate.wait()
+        await expect(button(page, "Stop")).to_be_visible()
+        await page.wait_for_function("() => seen.has('done')")
+        gate.open()
+        await expect(button(page, "Send")).to_be_visible()
+        places = await page.evaluate("[...seen.values()]")
+        assert max(places) - min(places) < STILL
+        assert min(places) > 16
+
+
+async def test_failure_counts_down_over_snapshots_and_offers_no_retry_where_it_cannot_help(
+    page: Page, model: Model
+) -> None:
+    await page.clock.install()
+    await page.reload()
+    model.refuse(429, retry_after=90, to="alpha", times=9)
+    await say(page, "alpha")
+    retry = page.get_by_role("button", name="Retry")
+    await expect(retry).to_be_disabled()
+    await say(page, "beta")
+    await expect(answers(page).last).to_contain_text("You said: beta")
+    await button(page, "Regenerate").last.click()
+    await expect(page.get_by_text("2/2")).to_be_visible()
+    await expect(button(page, "Send")).to_be_visible()
+    await button(page, "Previous version").last.click()
+    await expect(page.get_by_text("1/2")).to_be_visible()
+    await page.clock.fast_forward(92_000)
+    await expect(retry).to_be_enabled()
+    await expect(retry).to_have_text("Retry")
+    model.refuse_length(to="gamma", times=9)
+    await say(page, "gamma")
+    await expect(page.get_by_text("Make your message shorter").last).to_be_visible()
+    await expect(page.get_by_role("status")).to_have_text("")
+    await expect(retry).to_have_count(1)
+    await page.reload()
+    await expect(page.get_by_text("Make your message shorter").last).to_be_visible()
+    await expect(retry).to_have_count(1)

@@ -84,6 +84,10 @@ class ChatMessage extends HTMLElement {
     this.setSiblings(siblings);
     this.querySelector("h2").id = `by-${id}`;
     this.setAttribute("aria-labelledby", `by-${id}`);
+    if (this.dataset.role === "user") {
+      this.querySelector(".words").id = `words-${id}`;
+      this.querySelector(".withdraw").setAttribute("aria-describedby", `words-${id}`);
+    }
     const quote = this.querySelector(".quote");
     if (quote) quote.textContent = id;
   }
@@ -166,6 +170,7 @@ class ChatMessage extends HTMLElement {
   #showError({ code, detail, retry_after }) {
     this.querySelector(".failure .detail").textContent = detail;
     this.querySelector(".failure .code").textContent = code;
+    this.dataset.error = code;
     if (retry_after > 0) this.#until = Date.now() + retry_after * 1000; // a snapshot does not say it again
     this.#countDown();
   }
