@@ -99,19 +99,23 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
   show({ messages, more, running }, fresh) {
-    this.#bringBack();
-    const unsent = fresh ? [] : this.#in(...PENDING);
-    const elements = messages.map((message, index) => this.#shown(message, messages[index + 1]));
-    const older = fresh ? [] : this.#olderThan(messages[0]);
-    const change = () => this.#arrange([...older, ...elements, ...unsent], fresh || this.#turned);
     const held = fresh || this.#follower.pinned ? null : this.#inView();
+    const change = () => this.#showAll(messages, more, fresh);
     if (held) this.#follower.keep(held, change);
     else change();
-    if (older.length === 0) this.toggleAttribute("data-more", more);
     this.#setRunning(running);
     this.expect(running);
     if (fresh || this.#follower.pinned) this.#follower.snap();
     if (fresh) this.#turned = null;
+  }
+
+  #showAll(messages, more, fresh) {
+    this.#bringBack();
+    const unsent = fresh ? [] : this.#in(...PENDING);
+    const elements = messages.map((message, index) => this.#shown(message, messages[index + 1]));
+    const older = fresh ? [] : this.#olderThan(messages[0]);
+    this.#arrange([...older, ...elements, ...unsent], fresh || this.#turned);
+    if (older.length === 0) this.toggleAttribute("data-more", more);
   }
 
   // What was loaded before the messages of a snapshot stays, where it leads to them.
