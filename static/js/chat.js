@@ -87,6 +87,7 @@ export class Chat {
   #forget(id) {
     this.#pending.delete(id);
     this.#parts.transcript.unsend(id);
+    if (!this.#id && !this.#parts.transcript.last) this.#setPlace("empty");
   }
 
   async #giveBack({ refused, ...prompt }) {
@@ -194,6 +195,8 @@ export class Chat {
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
     transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
     transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent));
+    transcript.addEventListener("displaced", ({ detail }) => this.#displaced(detail));
+    transcript.addEventListener("unfocused", () => composer.focus());
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
     list.addEventListener("emptied", () => composer.focus());
     transcript.addEventListener("older", ({ detail }) => this.#older(detail));
@@ -232,12 +235,14 @@ export class Chat {
   async #send(text, parent) {
     const { composer, model, outbox } = this.#parts;
     this.#blank();
+    this.#say("");
     const conversation = this.#id ?? undefined;
     const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model?.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
     if (parent === undefined) composer.lift(text);
+    composer.focus(); // the button or the editor may go
     await outbox.add({ ...prompt });
     pending.stored = true;
     if (parent === undefined) composer.taken(text, conversation);
@@ -247,11 +252,17 @@ export class Chat {
   #notSent(prompt, reason) {
     const { composer, transcript } = this.#parts;
     this.#forget(prompt.id);
-    if (!this.#id && !transcript.last) this.#setPlace("empty");
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
-    composer.rejected(prompt.text, reason);
     if (reason) this.#alarm(reason);
+    if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
+    composer.rejected(prompt.text, reason);
+    composer.focus();
+  }
+
+  #displaced(words) {
+    const { composer } = this.#parts;
+    composer.rejected(words, "The message that you were editing has another version now. Your words are here.");
     composer.focus();
   }
 
@@ -352,8 +363,10 @@ export class Chat {
   }
 
   async #remember(id) {
+    const view = this.#view;
     try {
       const { summary } = await this.#wire.summary(id);
+      if (view !== this.#view) return; // the person is elsewhere by now
       this.#remembering = id;
       this.#parts.memory.open(summary);
     } catch (error) {
@@ -483,7 +496,7 @@ export class Chat {
 
   #started(event) {
     this.#follow(this.#parts.transcript.start(event));
-    this.#say("Answer started");
+    this.#say(event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started");
   }
 
   #finished(event) {
@@ -495,6 +508,7 @@ export class Chat {
   #failed(event) {
     this.#parts.transcript.fail(event);
     this.#showAnswering();
+    this.#say("");
     this.#alarm(event.detail);
   }
 

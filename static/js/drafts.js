@@ -26,6 +26,26 @@ export function writeDraft(conversation, text) {
   }
 }
 
+const editKeyOf = (message) => `llmchat.edit.${message}`;
+
+/** What a message is being changed to in this tab; null where it is not. */
+export function readEdit(message) {
+  try {
+    return sessionStorage.getItem(editKeyOf(message));
+  } catch {
+    return null;
+  }
+}
+
+export function writeEdit(message, text) {
+  try {
+    if (text === null) sessionStorage.removeItem(editKeyOf(message));
+    else sessionStorage.setItem(editKeyOf(message), text);
+  } catch {
+    // a draft is a courtesy
+  }
+}
+
 const CHAT_KEY = "llmchat.chat";
 
 export function readChatKey() {

@@ -43,10 +43,12 @@ export class Refused extends Error {
 
 const ASK_AGAIN_MILLISECONDS = 1500;
 const DOUBLINGS = 3; // of the time until it is asked again
+const ASK_MILLISECONDS = 15_000; // so long an answer to a question is waited for
 const WISH_MILLISECONDS = 60_000; // so long a wish that nobody answered is repeated over reconnects
 const FRAME_BYTES = 64 * 1024;
 const TOO_LONG = { code: "too_long", detail: "This is too long to be sent. Make it shorter." };
 const KEPT = { code: "unavailable", detail: "The store is away. Your message is kept here and sent when it is back." };
+const LATE = { code: "late", detail: "The server did not answer in time. Try again." };
 const LOST = { code: "lost", detail: "There is no connection right now." };
 
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
@@ -161,8 +163,10 @@ export class Wire extends EventTarget {
 
   #ask(command) {
     const id = newId();
+    if (byteLength({ ...command, id }) > FRAME_BYTES) return Promise.reject(new Refused(TOO_LONG));
     if (!this.#socket.send({ ...command, id })) return Promise.reject(new Refused(LOST));
-    return this.#answerTo(id);
+    const late = setTimeout(() => this.#settle({ type: "error", id, ...LATE }), ASK_MILLISECONDS);
+    return this.#answerTo(id).finally(() => clearTimeout(late));
   }
 
   /**

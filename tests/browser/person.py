@@ -7,7 +7,7 @@ from playwright.async_api import Locator, Page, expect
 
 def box(page: Page) -> Locator:
     """The text box."""
-    return page.get_by_role("textbox", name="Message")
+    return page.get_by_role("textbox", name="Message", exact=True)
 
 
 async def say(page: Page, text: str) -> None:

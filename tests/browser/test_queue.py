@@ -67,8 +67,10 @@ async def test_waiting_prompt_is_taken_back_in_all_tabs_and_its_words_are_in_the
     await expect(button(page, "Take back")).to_have_count(2)
     other = await open_page(instances[1], page.url.removeprefix(instances[0].url), like=page)
     await expect(button(other, "Take back")).to_have_count(2)
+    await expect(button(page, "Take back").first).to_have_accessible_description("Second")
     await button(page, "Take back").first.click()
     await expect(box(page)).to_have_value("Second")
+    await expect(page.get_by_role("status")).to_have_text("Message taken back")
     for tab in (page, other):
         await expect(button(tab, "Take back")).to_have_count(1)
     gate.open()

@@ -1,6 +1,7 @@
 // What a chat remembers of its oldest messages, to be read and put right. Event: `save` (detail: {message, text}).
 // It does not know where the summary comes from, nor what becomes of the words.
 
+const LIMIT = 8000; // characters; the server takes no longer ones (CORRECTED_CHARACTERS)
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 function covers({ messages, created, corrected }) {
@@ -8,11 +9,20 @@ function covers({ messages, created, corrected }) {
   return `${count} sent to the model in these words, since ${DATE.format(new Date(created))}${corrected ? ", corrected by you" : ""}.`;
 }
 
+function problem(text) {
+  const over = [...text].length - LIMIT;
+  return over > 0 ? `A summary has at most ${LIMIT} characters: this is ${over} too many.` : "";
+}
+
 class ChatMemory extends HTMLElement {
   #message = null; // the last one that the summary covers: its name
+  #text = ""; // of the summary, as it was read
+  #changed = new Map(); // name -> words that are not saved yet
 
   connectedCallback() {
-    this.querySelector(".cancel").addEventListener("click", () => this.close());
+    this.querySelector(".cancel").addEventListener("click", () => this.#leave());
+    this.querySelector(".discard").addEventListener("click", () => this.#discard());
+    this.querySelector("textarea").addEventListener("input", () => this.#typed());
     this.querySelector("form").addEventListener("submit", (event) => this.#save(event));
     this.querySelector("dialog").addEventListener("keydown", (event) => this.#pressed(event));
   }
@@ -24,21 +34,48 @@ class ChatMemory extends HTMLElement {
     this.querySelector(".covers").textContent = summary
       ? covers(summary)
       : "Nothing is summarised yet: all that was said in this chat is still sent to the model whole.";
-    this.querySelector("textarea").value = summary?.text ?? "";
+    this.#text = summary?.text ?? "";
+    this.querySelector("textarea").value = this.#changed.get(this.#message) ?? this.#text;
+    this.#typed();
     this.refuse("");
     this.querySelector("dialog").showModal();
     this.querySelector("textarea").setSelectionRange(0, 0);
     this.querySelector("textarea").scrollTop = 0; // it is read from its beginning
   }
 
+  /** The words are kept: the dialog is done. */
   close() {
+    this.#changed.delete(this.#message);
+    this.#leave();
+  }
+
+  #leave() {
     this.querySelector("dialog").close();
+  }
+
+  // What is written stays until it is saved or discarded, however the dialog is closed.
+  #typed() {
+    const text = this.querySelector("textarea").value;
+    if (text === this.#text) this.#changed.delete(this.#message);
+    else this.#changed.set(this.#message, text);
+    this.toggleAttribute("data-changed", text !== this.#text);
+    this.#complain("");
+  }
+
+  #discard() {
+    this.querySelector("textarea").value = this.#text;
+    this.#typed();
+    this.querySelector("textarea").focus();
   }
 
   /** Say why the words were not kept; they stay where they are. */
   refuse(words) {
-    this.querySelector("[role=alert]").textContent = words;
+    this.#complain(words);
     this.querySelector("[type=submit]").disabled = false;
+  }
+
+  #complain(words) {
+    this.querySelector("[role=alert]").textContent = words;
   }
 
   // Escape is for the dialog alone, not for the answer that runs behind it.
@@ -49,9 +86,11 @@ class ChatMemory extends HTMLElement {
 
   #save(event) {
     event.preventDefault();
-    if (!this.#message) return;
+    const text = this.querySelector("textarea").value;
+    if (!this.#message || this.querySelector("[type=submit]").disabled) return;
+    if (problem(text)) return this.#complain(problem(text));
     this.querySelector("[type=submit]").disabled = true;
-    const detail = { message: this.#message, text: this.querySelector("textarea").value };
+    const detail = { message: this.#message, text };
     this.dispatchEvent(new CustomEvent("save", { bubbles: true, detail }));
   }
 }

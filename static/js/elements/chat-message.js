@@ -1,9 +1,10 @@
 // One message: its words or blocks, its state, its actions. Everything that can be seen follows from attributes.
 // Events: `regenerate`, `retry`, `continue`, `withdraw` (detail: message id), `version` (detail: sibling's id), `edit`
-// (detail: {text, parent}). It does not know its neighbours.
+// (detail: {text, parent}), `unfocused` where what had the focus is hidden. It does not know its neighbours.
 
 import { labelOf } from "../labels.js";
 import { copyFrom } from "../clipboard.js";
+import { readEdit, writeEdit } from "../drafts.js";
 import { LiveBlocks } from "./live-blocks.js";
 
 const NOTES = {
@@ -26,17 +27,22 @@ class ChatMessage extends HTMLElement {
   #text = null;
   #blocks = null;
   #waiting = null; // the timer that counts the seconds of waiting
+  #until = 0; // when a retry is possible, in milliseconds
   #countdown = null;
   #listening = false;
 
   connectedCallback() {
     this.#count();
+    this.#countDown();
     if (this.#listening) return;
     this.#listening = true;
     if (this.dataset.role === "assistant") void this.#live; // furnishes the blocks that came with the page
     this.addEventListener("keydown", (event) => this.#pressed(event));
+    this.addEventListener("input", ({ target }) => writeEdit(this.dataset.id, target.value));
     this.addEventListener("submit", (event) => this.#submitted(event));
     this.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
+    const draft = this.dataset.role === "user" ? readEdit(this.dataset.id) : null;
+    if (draft !== null) this.#openEditor(draft);
   }
 
   disconnectedCallback() {
@@ -63,6 +69,7 @@ class ChatMessage extends HTMLElement {
     const growing = [this.dataset.state, message.state].some((state) => ["running", "waiting"].includes(state));
     this.rename(message.id);
     this.dataset.parent = message.parent ?? "";
+    if (message.state === "running") this.#goesOnFrom(text);
     this.#setText(text);
     if (changed || growing) this.#showWords(text, html);
     this.setSiblings(message.siblings ?? [message.id]);
@@ -77,6 +84,10 @@ class ChatMessage extends HTMLElement {
     this.setSiblings(siblings);
     this.querySelector("h2").id = `by-${id}`;
     this.setAttribute("aria-labelledby", `by-${id}`);
+    if (this.dataset.role === "user") {
+      this.querySelector(".words").id = `words-${id}`;
+      this.querySelector(".withdraw").setAttribute("aria-describedby", `words-${id}`);
+    }
     const quote = this.querySelector(".quote");
     if (quote) quote.textContent = id;
   }
@@ -85,9 +96,11 @@ class ChatMessage extends HTMLElement {
   setState(state, finish = "") {
     this.dataset.state = state;
     this.dataset.finish = finish;
+    if (state !== "running" && this.hasAttribute("data-anew")) this.#settle();
     const note = this.querySelector(".note .why");
     if (note) note.textContent = NOTES[finish] ?? "";
     this.#count();
+    if (this.contains(document.activeElement) && !document.activeElement.checkVisibility()) this.#say("unfocused");
   }
 
   setSiblings(siblings) {
@@ -107,7 +120,8 @@ class ChatMessage extends HTMLElement {
 
   /** The answer begins, perhaps anew, with the text that is kept of an earlier attempt. */
   start({ text, model }) {
-    if (text !== this.text) this.#live.showPlain(text);
+    this.#goesOnFrom(text);
+    if (text !== this.text) this.#showWords(text);
     this.#setText(text);
     this.setModel(model);
     this.setState("running");
@@ -128,8 +142,21 @@ class ChatMessage extends HTMLElement {
     this.setState("failed");
   }
 
+  // An attempt that kept nothing begins anew; what stands here keeps its place until there are other words.
+  #goesOnFrom(text) {
+    if (!this.text || text.startsWith(this.text)) return;
+    this.#live.fade();
+    this.toggleAttribute("data-anew", true);
+  }
+
+  #settle() {
+    this.#live.settle();
+    this.toggleAttribute("data-anew", false);
+  }
+
   #showWords(text, html) {
     if (this.dataset.role === "user") this.querySelector(".words").textContent = text;
+    else if (!text && this.hasAttribute("data-anew")) return;
     else if (html) this.#live.show(html, text);
     else this.#live.showPlain(text);
   }
@@ -143,14 +170,17 @@ class ChatMessage extends HTMLElement {
   #showError({ code, detail, retry_after }) {
     this.querySelector(".failure .detail").textContent = detail;
     this.querySelector(".failure .code").textContent = code;
-    clearInterval(this.#countdown);
-    if (retry_after > 0) this.#countDown(Date.now() + retry_after * 1000);
+    this.dataset.error = code;
+    if (retry_after > 0) this.#until = Date.now() + retry_after * 1000; // a snapshot does not say it again
+    this.#countDown();
   }
 
-  #countDown(until) {
+  #countDown() {
+    clearInterval(this.#countdown);
+    if (!this.#until) return;
     const retry = this.querySelector(".retry");
     const show = () => {
-      const seconds = Math.ceil((until - Date.now()) / 1000);
+      const seconds = Math.ceil((this.#until - Date.now()) / 1000);
       retry.disabled = seconds > 0;
       retry.textContent = seconds > 0 ? `Retry in ${seconds} s` : "Retry";
       if (seconds <= 0) clearInterval(this.#countdown);
@@ -181,25 +211,39 @@ class ChatMessage extends HTMLElement {
     else if (button.matches(".retry")) this.#say("retry", id);
     else if (button.matches(".continue")) this.#say("continue", id);
     else if (button.matches(".withdraw")) this.#say("withdraw", id);
-    else if (button.matches(".edit")) this.#edit();
+    else if (button.matches(".edit")) this.edit(this.text);
     else if (button.matches(".cancel")) this.#leave();
     else if (button.matches(".previous, .next")) this.#say("version", this.siblings[beside]);
   }
 
-  // Editing takes the place of the words until it is sent or left.
+  // Editing takes the place of the words until it is sent or left; over reloads and other chats, too.
 
-  #edit() {
-    if (this.querySelector(".editor")) return;
-    const editor = document.importNode(document.getElementById("editor").content, true).firstElementChild;
-    const box = editor.querySelector("textarea");
-    box.value = this.text;
-    this.querySelector(".words").after(editor);
-    this.toggleAttribute("data-editing", true);
+  /** Open the editor, with these words in it. */
+  edit(text) {
+    if (!this.querySelector(".editor")) this.#openEditor(text);
+    const box = this.querySelector(".editor textarea");
+    box.value = text;
+    writeEdit(this.dataset.id, text);
     box.focus();
     box.setSelectionRange(box.value.length, box.value.length);
   }
 
+  /** Give up the words in the editor that are not those of the message; "" where there are none. */
+  yieldEdit() {
+    const text = this.querySelector(".editor textarea")?.value ?? "";
+    writeEdit(this.dataset.id, null);
+    return text === this.text ? "" : text;
+  }
+
+  #openEditor(text) {
+    const editor = document.importNode(document.getElementById("editor").content, true).firstElementChild;
+    editor.querySelector("textarea").value = text;
+    this.querySelector(".words").after(editor);
+    this.toggleAttribute("data-editing", true);
+  }
+
   #leave() {
+    writeEdit(this.dataset.id, null);
     this.querySelector(".editor").remove();
     this.toggleAttribute("data-editing", false);
     this.querySelector(".edit").focus();

@@ -1,5 +1,6 @@
 // The messages of one conversation, in order, and where the reader is among them.
-// Event: `older` (detail: id of the oldest message here). It does not know the wire.
+// Events: `older` (detail: id of the oldest message here), `displaced` (detail: the words in the editor of a message that
+// is not here any more), `unfocused` where what had the focus is gone. It does not know the wire.
 
 import { messageElement } from "./chat-message.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
@@ -13,6 +14,7 @@ const WAITING = ["queued", ...PENDING]; // of those whose answer is not due yet:
 class ChatTranscript extends HTMLElement {
   #log;
   #column;
+  #aside = document.createElement("div"); // what edits on their way take the place of: it is back if they do not go
   #jump;
   #follower;
   #turned = null; // {id, top, names, pinned}: the version turned to, where it was, the buttons to be found there
@@ -21,6 +23,10 @@ class ChatTranscript extends HTMLElement {
     this.#log = this.querySelector("[role=log]");
     this.#column = this.querySelector(".column");
     this.#jump = this.querySelector(".jump");
+    this.#aside.className = "column aside";
+    this.#aside.inert = true;
+    this.#aside.ariaHidden = "true";
+    this.#column.after(this.#aside);
     this.#follower = new ScrollFollower(this.#log, this.#column, (place) => this.#scrolled(place));
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
@@ -79,6 +85,7 @@ class ChatTranscript extends HTMLElement {
 
   clear() {
     this.#column.replaceChildren();
+    this.#aside.replaceChildren();
     this.toggleAttribute("data-more", false);
     this.#setRunning(null);
     this.#follower.snap();
@@ -92,18 +99,23 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
   show({ messages, more, running }, fresh) {
-    const unsent = fresh ? [] : this.#in(...PENDING);
-    const elements = messages.map((message, index) => this.#shown(message, messages[index + 1]));
-    const older = fresh ? [] : this.#olderThan(messages[0]);
-    const change = () => this.#arrange([...older, ...elements, ...unsent]);
     const held = fresh || this.#follower.pinned ? null : this.#inView();
+    const change = () => this.#showAll(messages, more, fresh);
     if (held) this.#follower.keep(held, change);
     else change();
-    if (older.length === 0) this.toggleAttribute("data-more", more);
     this.#setRunning(running);
     this.expect(running);
     if (fresh || this.#follower.pinned) this.#follower.snap();
     if (fresh) this.#turned = null;
+  }
+
+  #showAll(messages, more, fresh) {
+    this.#bringBack();
+    const unsent = fresh ? [] : this.#in(...PENDING);
+    const elements = messages.map((message, index) => this.#shown(message, messages[index + 1]));
+    const older = fresh ? [] : this.#olderThan(messages[0]);
+    this.#arrange([...older, ...elements, ...unsent], fresh || this.#turned);
+    if (older.length === 0) this.toggleAttribute("data-more", more);
   }
 
   // What was loaded before the messages of a snapshot stays, where it leads to them.
@@ -161,10 +173,25 @@ class ChatTranscript extends HTMLElement {
     if (prompt?.dataset.role === "user") this.#wait(running, prompt);
   }
 
-  #arrange(elements) {
-    const here = this.#messages;
-    if (here.length === elements.length && here.every((element, index) => element === elements[index])) return;
-    this.#column.replaceChildren(...elements);
+  // An editor is not lost with a branch or chat that the person left: it is there again with its message.
+  #arrange(elements, left) {
+    for (const element of this.#messages.filter((element) => !elements.includes(element))) {
+      if (left) element.remove();
+      else this.#remove(element);
+    }
+    elements.forEach((element, index) => {
+      const here = this.#column.children[index];
+      if (here !== element) this.#column.insertBefore(element, here ?? null);
+    });
+    this.#putAside();
+  }
+
+  #remove(element) {
+    const held = element.contains(document.activeElement);
+    const words = element.yieldEdit();
+    element.remove();
+    if (words) this.dispatchEvent(new CustomEvent("displaced", { detail: words }));
+    else if (held) this.dispatchEvent(new CustomEvent("unfocused"));
   }
 
   #shown(message, next) {
@@ -188,17 +215,44 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`. */
   send({ id, text, parent }, connected) {
-    if (parent !== undefined) this.#cutAfter(parent);
+    if (parent !== undefined) this.#putBehindAside(parent, text);
     const last = this.last;
     const due = !last || last.dataset.role === "assistant" ? !this.dataset.running : false;
     const element = messageElement({ id, role: "user", parent: last?.dataset.id ?? null, text, state: connected ? "sending" : "unsent" });
     this.#column.append(element);
+    if (parent !== undefined) element.dataset.edits = parent ?? "";
     if (due && connected) this.#wait(`answer-${id}`, element);
-    this.#beginTurn(true);
+    if (parent === undefined || connected) this.#beginTurn(true);
+    else this.#edited(element);
+  }
+
+  #putAside() {
+    for (const { dataset, text } of this.#in(...PENDING)) if (dataset.edits !== undefined) this.#putBehindAside(dataset.edits, text);
+  }
+
+  // What is like the edit may be the edit itself, stored already.
+  #putBehindAside(parent, text) {
+    const tail = this.#behind(parent) ?? [];
+    if (!tail.some((element) => element.dataset.role === "user" && element.text === text)) this.#aside.prepend(...tail);
+  }
+
+  #bringBack() {
+    const back = [...this.#aside.children];
+    const anchor = back.length > 0 && this.#anchor(back[0].dataset.parent);
+    if (anchor) anchor.after(...back);
+    else this.#column.prepend(...back);
+  }
+
+  /** Open the editor of the message that an edit was to take the place of, with its words. False if it is not here. */
+  reopen({ parent, text }) {
+    const message = this.#messages.find(({ dataset }) => dataset.role === "user" && dataset.parent === (parent ?? ""));
+    message?.edit(text);
+    return Boolean(message);
   }
 
   setConnected(connected) {
     this.toggleAttribute("data-lost", !connected);
+    if (this.#aside.hasChildNodes()) this.#follower.stay();
     for (const element of this.#in(...PENDING)) {
       element.setState(connected ? "sending" : "unsent");
       if (!connected) this.#drop(`answer-${element.dataset.id}`); // nobody is at work on it
@@ -214,6 +268,8 @@ class ChatTranscript extends HTMLElement {
   unsend(id) {
     this.#drop(`answer-${id}`);
     this.message(id)?.remove();
+    this.#bringBack();
+    this.#putAside();
     this.#makeRoom();
   }
 
@@ -222,6 +278,7 @@ class ChatTranscript extends HTMLElement {
     const element = this.message(id);
     if (!element) return;
     if (this.message(message)) return this.#acceptShown(id, message, this.message(answer));
+    if (element.dataset.edits !== undefined) this.#replace(element);
     const due = this.message(`answer-${id}`) || !(this.dataset.running || this.waits);
     element.rename(message);
     element.setSiblings([message]);
@@ -233,6 +290,13 @@ class ChatTranscript extends HTMLElement {
     else this.#wait(answer, element);
     this.message(answer).dataset.parent = message;
     this.#setRunning(answer);
+  }
+
+  // An edit is stored: what it takes the place of goes.
+  #replace(edit) {
+    const { edits } = edit.dataset;
+    delete edit.dataset.edits;
+    for (const element of [...(this.#behind(edits) ?? []), ...this.#aside.children]) this.#remove(element);
   }
 
   // What is stored stands before what is not.
@@ -264,7 +328,7 @@ class ChatTranscript extends HTMLElement {
       return true;
     }
     if (!this.message(answer)) this.#wait(answer, element);
-    if (!here) this.#beginTurn(false);
+    if (!here) this.#beginLater(this.message(answer));
     return true;
   }
 
@@ -285,7 +349,7 @@ class ChatTranscript extends HTMLElement {
     const gone = this.message(message);
     if (!gone) return;
     for (const element of this.#messages) if (element.dataset.parent === gone.dataset.answer) element.dataset.parent = gone.dataset.parent;
-    gone.remove();
+    this.#remove(gone);
     this.#makeRoom();
   }
 
@@ -308,7 +372,8 @@ class ChatTranscript extends HTMLElement {
     const versions = this.#versions(parent);
     if (versions.length > 0) this.#cutAfter(parent);
     prompt.after(messageElement({ id: message, role: "assistant", parent, text: "", state: "waiting", siblings: [...versions, message] }));
-    this.#beginTurn(false);
+    if (versions.length > 0) this.#beginTurn(false);
+    else this.#beginLater(this.message(message));
   }
 
   /** False where the answer is not known here; one that grows on another branch is. */
@@ -340,12 +405,18 @@ class ChatTranscript extends HTMLElement {
   }
 
   #cutAfter(parent) {
+    const tail = this.#behind(parent);
+    for (const element of tail ?? []) this.#remove(element);
+    return Boolean(tail);
+  }
+
+  // All that is stored and follows a message; null if that is not here.
+  #behind(parent) {
     const anchor = parent ? this.#anchor(parent) : null;
-    if (parent && !anchor) return false;
+    if (parent && !anchor) return null;
     const here = this.#messages;
     const kept = anchor ? here.indexOf(anchor) + 1 : 0;
-    for (const element of here.slice(kept)) if (!PENDING.includes(element.dataset.state)) element.remove();
-    return true;
+    return here.slice(kept).filter((element) => !PENDING.includes(element.dataset.state));
   }
 
   #setRunning(answer) {
@@ -357,6 +428,16 @@ class ChatTranscript extends HTMLElement {
   #beginTurn(own) {
     this.#makeRoom(true);
     if (own || this.#follower.pinned) this.#follower.snap();
+  }
+
+  // Nobody pressed Enter here just now: what is read stays where it is, also where room below it was free.
+  #beginLater(answer) {
+    const before = this.#log.scrollHeight;
+    this.#follower.stay();
+    this.#follower.keep(this.#inView() ?? answer, () => {
+      for (const element of this.#messages) element.style.minHeight = "";
+      answer.style.minHeight = `${answer.offsetHeight + before - this.#log.scrollHeight}px`;
+    });
   }
 
   #makeRoom(begin = false) {

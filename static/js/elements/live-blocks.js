@@ -25,8 +25,27 @@ export class LiveBlocks {
     this.#furnish();
   }
 
+  /** What is here belongs to an earlier attempt: it stays, faded, until the first words of the next take its place. */
+  fade() {
+    this.#element.style.minHeight = `${this.#element.offsetHeight}px`;
+    this.#element.toggleAttribute("data-faded", true);
+  }
+
+  /** No more words come: their room is no larger than they are. */
+  settle() {
+    this.#element.style.minHeight = "";
+    this.#clearFaded();
+  }
+
+  #clearFaded() {
+    if (!this.#element.hasAttribute("data-faded")) return;
+    this.#element.toggleAttribute("data-faded", false);
+    this.showPlain("");
+  }
+
   /** Show HTML, rendered from `text`, in place of everything. */
   show(html, text) {
+    this.#element.toggleAttribute("data-faded", false);
     this.#gap = gapAfter(text);
     this.#tail = this.#inline = this.#plain = null;
     this.#element.replaceChildren(this.#place(html));
@@ -35,6 +54,7 @@ export class LiveBlocks {
 
   /** Show text that has no rendering yet in place of everything. */
   showPlain(text) {
+    this.#element.toggleAttribute("data-faded", false);
     this.#tail = this.#inline = this.#plain = null;
     this.#element.replaceChildren();
     if (text) this.#append(text);
@@ -42,6 +62,7 @@ export class LiveBlocks {
 
   /** One delta: blocks that changed and how many there are, or only more text. */
   grow({ text = "", blocks, count }) {
+    if (text || blocks.length > 0) this.#clearFaded();
     if (blocks.length === 0) return text && this.#append(text);
     const open = this.#openCode();
     if (text) this.#gap = gapAfter(text);

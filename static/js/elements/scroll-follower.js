@@ -49,6 +49,13 @@ export class ScrollFollower {
     this.#tell();
   }
 
+  /** Stay here, whatever grows below. */
+  stay() {
+    this.#pinned = false;
+    cancelAnimationFrame(this.#frame);
+    this.#tell();
+  }
+
   /** Keep what is being read where it is, while `change` alters what stands above it. */
   hold(change) {
     const before = this.#box.scrollHeight - this.#box.scrollTop;
@@ -108,10 +115,7 @@ export class ScrollFollower {
   }
 
   #unpin() {
-    if (this.#end < 1) return;
-    this.#pinned = false;
-    cancelAnimationFrame(this.#frame);
-    this.#tell();
+    if (this.#end >= 1) this.stay();
   }
 
   #tell() {

@@ -1,0 +1,157 @@
+"""What the eye reads stays where it is: when a waiting prompt's turn comes, and when an answer begins anew."""
+
+from __future__ import annotations
+
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.person import answers, box, button, say
+from tests.browser.watch import Watch
+from tests.conftest import StartInstance
+from tests.fakes import Gate, Model
+from tests.instances import Instance, Store
+
+Instances = tuple[Instance, Instance]
+LONG = "".join(f"Paragraph {number} of a long answer.\n\n" for number in range(40))
+AT_END = """() => {
+  const log = document.querySelector("[role=log]");
+  return log.scrollTop > 0 && log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+}"""
+WATCH_LAST_PROMPT = """() => {
+  const log = document.querySelector("[role=log]"), seen = (window.seen = new Map());
+  const before = document.querySelectorAll("[data-role=user]").length;
+  const look = () => {
+    if (window.seen !== seen) return;
+    const prompt = document.querySelectorAll("[data-role=user]")[before];
+    if (prompt) {
+      const top = prompt.querySelector(".words").getBoundingClientRect().top - log.getBoundingClientRect().top;
+      seen.set(prompt.dataset.state, top).set(`${prompt.dataset.state}, lowest`, Math.max(top, seen.get(`${prompt.dataset.state}, lowest`) ?? top));
+    }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+STILL = 8  # pixels that nobody minds
+
+
+async def height_of(page: Page, text: str) -> float:
+    """Tell how far below the window's top a text stands."""
+    rectangle = await page.get_by_text(text, exact=True).bounding_box()
+    assert rectangle
+    return rectangle["y"]
+
+
+async def test_finished_answer_stays_in_sight_when_the_turn_of_a_waiting_prompt_comes(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    end, next_one = Gate(), Gate()
+    model.answer(LONG, "The last line.", end, to="First")
+    model.answer(next_one, LONG, to="Second")
+    await say(page, "First")
+    await expect(answers(page)).to_contain_text("The last line.")
+    watcher = await open_page(instances[1], page.url.removeprefix(instances[0].url), like=page)
+    await expect(answers(watcher)).to_contain_text("The last line.")
+    await box(page).fill("Second")
+    await box(page).press("Enter")
+    await expect(button(watcher, "Take back")).to_be_attached()
+    before = {}
+    for tab in (page, watcher):
+        await tab.wait_for_function(AT_END)
+        before[tab] = await height_of(tab, "The last line.")
+    end.open()
+    await next_one.wait()
+    for tab in (page, watcher):
+        await expect(answers(tab)).to_have_count(2)
+        await expect(button(tab, "Take back")).to_have_count(0)
+        assert abs(await height_of(tab, "The last line.") - before[tab]) < STILL
+    next_one.open()
+    for tab in (page, watcher):
+        await expect(answers(tab).last).to_contain_text("Paragraph 39")
+        assert abs(await height_of(tab, "The last line.") - before[tab]) < STILL
+        await button(tab, "Jump to latest").click()
+        await tab.wait_for_function(AT_END)
+
+
+async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_place_and_says_why(
+    store: Store,
+    start_instance: StartInstance,
+    open_page: OpenPage,
+    instances: Instances,
+    model: Model,
+    watch: Watch,
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    doomed = await start_instance(store)
+    writer = await open_page(doomed)
+    again = Gate()
+    model.answer(LONG, Gate(), to="First")
+    model.answer(again, LONG, "The end.", to="First")
+    await say(writer, "First")
+    await expect(answers(writer)).to_contain_text("Paragraph 39")
+    page = await open_page(instances[1], writer.url.removeprefix(doomed.url), like=writer)
+    await page.wait_for_function(AT_END)
+    await page.get_by_role("log").hover()
+    await page.mouse.wheel(0, -300)
+    await expect(page.locator("chat-transcript")).not_to_have_attribute("data-pinned", "")
+    position = "document.querySelector('[role=log]').scrollTop"
+    before = await page.evaluate(position)
+    await doomed.kill()
+    await again.wait(seconds=30)
+    await expect(answers(page).get_by_text("Starting again after an interruption")).to_be_in_viewport()
+    await expect(page.get_by_role("status")).to_have_text("The answer begins again")
+    await expect(answers(page)).to_contain_text("Paragraph 39")
+    assert await page.evaluate(position) == before
+    again.open()
+    await expect(answers(page)).to_contain_text("The end.")
+    assert await page.evaluate(position) == before
+    await expect(answers(page).get_by_text("Starting again after an interruption")).to_be_hidden()
+    await expect(answers(page).get_by_text("Paragraph 39")).to_have_count(1)
+
+
+async def test_prompt_does_not_jump_when_it_is_accepted_and_stands_clear_of_the_header(
+    page: Page, model: Model
+) -> None:
+    for prompt in ("First", "Second"):
+        gate = Gate()
+        model.answer(gate, "Done", to=prompt)
+        await page.evaluate(WATCH_LAST_PROMPT)
+        await say(page, prompt)
+        await gate.wait()
+        await expect(button(page, "Stop")).to_be_visible()
+        await page.wait_for_function("() => seen.has('done')")
+        gate.open()
+        await expect(button(page, "Send")).to_be_visible()
+        places = await page.evaluate("[...seen.values()]")
+        assert max(places) - min(places) < STILL
+        assert min(places) > 16
+
+
+async def test_failure_counts_down_over_snapshots_and_offers_no_retry_where_it_cannot_help(
+    page: Page, model: Model
+) -> None:
+    await page.clock.install()
+    await page.reload()
+    model.refuse(429, retry_after=90, to="alpha", times=9)
+    await say(page, "alpha")
+    retry = page.get_by_role("button", name="Retry")
+    await expect(retry).to_be_disabled()
+    await say(page, "beta")
+    await expect(answers(page).last).to_contain_text("You said: beta")
+    await button(page, "Regenerate").last.click()
+    await expect(page.get_by_text("2/2")).to_be_visible()
+    await expect(button(page, "Send")).to_be_visible()
+    await button(page, "Previous version").last.click()
+    await expect(page.get_by_text("1/2")).to_be_visible()
+    await page.clock.fast_forward(92_000)
+    await expect(retry).to_be_enabled()
+    await expect(retry).to_have_text("Retry")
+    model.refuse_length(to="gamma", times=9)
+    await say(page, "gamma")
+    await expect(page.get_by_text("Make your message shorter").last).to_be_visible()
+    await expect(page.get_by_role("status")).to_have_text("")
+    await expect(retry).to_have_count(1)
+    await page.reload()
+    await expect(page.get_by_text("Make your message shorter").last).to_be_visible()
+    await expect(retry).to_have_count(1)
