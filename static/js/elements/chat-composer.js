@@ -1,7 +1,7 @@
 // The box one writes in and its one button. It keeps drafts and lets go of a text only when told that it was accepted.
 // Events: `send` (detail: text), `stop`, `problem` (detail: its words). It does not know what becomes of either.
 
-import { behind, readDraft, writeDraft } from "../drafts.js";
+import { before, behind, readDraft, writeDraft } from "../drafts.js";
 
 const DRAFT_MILLISECONDS = 300;
 const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
@@ -66,11 +66,12 @@ class ChatComposer extends HTMLElement {
   }
 
   #putBefore(text) {
-    if (!this.#box.value.includes(text)) this.#box.value = this.#box.value ? `${text}\n\n${this.#box.value}` : text;
+    this.#box.value = before(this.#box.value, text);
   }
 
   /** The text is on its way, and out of the box at once, so that it goes only once; its draft stays until it is kept. */
   lift(text) {
+    clearTimeout(this.#timer);
     this.#box.value = behind(this.#box.value, text);
     this.#update();
   }
