@@ -136,6 +136,7 @@ export class Chat {
     const { composer } = this.#parts;
     const words = composer.text.trim();
     composer.lift(words);
+    composer.taken(words, this.#id);
     history.replaceState({}, "", "/");
     this.show(null, { push: false });
     if (words) this.#putBack(words, GONE);

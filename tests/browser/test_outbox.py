@@ -29,6 +29,10 @@ NO_STORAGE = """Object.defineProperty(window, "localStorage", {
   get() { throw new DOMException("no", "SecurityError"); } });"""
 FULL = """() => { IDBObjectStore.prototype.add = () => {
   throw new DOMException("full", "QuotaExceededError"); }; }"""
+EMPTY_ON_THE_WIRE = """() => {
+  const send = WebSocket.prototype.send;
+  WebSocket.prototype.send = function (frame) { send.call(this, frame.replace("Refuse me", " ")); };
+}"""
 UNDELETABLE = """() => { IDBObjectStore.prototype.delete = function () { this.transaction.abort(); }; }"""
 
 
@@ -102,6 +106,26 @@ async def test_unsent_prompt_outlives_a_reload_where_the_database(
     await shown(tab, "First", "You said: First", "Second", "You said: Second")
     await expect(box(tab)).to_have_value("")
     assert asked(model) == ["First", "Second"]
+
+
+async def test_words_are_in_the_box_after_a_reload_that_came_before_they_were_kept(
+    page: Page, watch: Watch, model: Model
+) -> None:
+    watch.allow("WebSocket connection to")
+    tab = await open_fragile(page.context, page.url, SILENT)
+    await box(tab).fill("First")
+    await box(tab).evaluate(
+        """box => { box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+                    location.reload(); }"""
+    )
+    await expect(tab.locator("chat-transcript:not([data-lost])")).to_be_attached()
+    await expect(box(tab)).to_have_value("First")
+    await expect(messages(tab)).to_have_count(0)
+    await box(tab).press("Enter")
+    await shown(tab, "First", "You said: First")
+    await tab.reload()
+    await expect(box(tab)).to_have_value("")
+    assert asked(model) == ["First"]
 
 
 async def test_page_asks_before_an_unsent_prompt_goes_with_it_where_the_browser_keeps_nothing(
@@ -186,15 +210,20 @@ async def test_waiting_prompts_are_in_all_tabs_whatever_their_words_and_each_is_
     await page.close()
     for each in (tab, other):
         await cut(each)
-    await add(tab, "First")
+    await add(tab, "Never")
     await expect(tab.get_by_role("status")).to_have_text(
         "Your message will be sent when the connection is back"
     )
+    await add(tab, "First")
     await add(tab, "I know it")
     await add(tab, "know")
     for each in (tab, other):
-        await shown(each, "First", "You said: First", "First", "I know it", "know")
-        await expect(button(each, "Take back")).to_have_count(3)
+        await shown(each, "First", "You said: First", "Never", "First", "I know it", "know")
+        await expect(button(each, "Take back")).to_have_count(4)
+    await button(other, "Take back").first.click()
+    await expect(button(tab, "Take back")).to_have_count(3)
+    await expect(box(other)).to_have_value("Never")
+    await box(other).fill("")
     await button(other, "Take back").nth(1).click()
     await expect(button(tab, "Take back")).to_have_count(2)
     await expect(box(other)).to_have_value("I know it")
@@ -236,6 +265,15 @@ async def test_words_refused_in_a_chat_that_is_not_shown_are_told_and_found(
     await chats(tab).filter(has_text="First").click()
     await shown(tab, "First", "You said: First")
     await cut(tab)
+    await add(tab, "Refuse me")
+    await chats(tab).filter(has_text="Another").click()
+    await tab.evaluate(EMPTY_ON_THE_WIRE)
+    await mend(tab)
+    await button(tab, "Show").click()
+    await expect(box(tab)).to_have_value("Refuse me")
+    await shown(tab, "First", "You said: First")
+    await box(tab).fill("")
+    await cut(tab)
     await add(tab, "Second")
     await chats(tab).filter(has_text="Another").click()
     await delete(other, "First")
@@ -243,6 +281,12 @@ async def test_words_refused_in_a_chat_that_is_not_shown_are_told_and_found(
     await button(tab, "Show").click()
     await expect(box(tab)).to_have_value("Second")
     await expect(tab.get_by_role("heading", name="New chat")).to_be_visible()
+    await chats(tab).filter(has_text="Another").click()
+    await cut(tab)
+    await box(tab).fill("Half a word")
+    await delete(other, "Another")
+    await mend(tab)
+    await expect(box(tab)).to_have_value("Half a word\n\nSecond")
 
 
 async def delete(page: Page, title: str) -> None:

@@ -19,6 +19,7 @@ class ChatComposer extends HTMLElement {
   #conversation = null; // until it belongs to one
   #answering = false;
   #timer = 0;
+  #lifted = []; // texts that are out of the box, and not kept elsewhere yet
 
   connectedCallback() {
     this.#box = this.querySelector("textarea");
@@ -38,6 +39,7 @@ class ChatComposer extends HTMLElement {
   /** Belong to another conversation: the old draft is kept, the new one is shown. */
   attach(conversation) {
     this.#keepDraft();
+    this.#lifted = [];
     const early = this.#conversation === null ? this.#box.value : ""; // typed before this script ran
     this.#conversation = conversation ?? "";
     const draft = readDraft(this.#conversation);
@@ -71,13 +73,14 @@ class ChatComposer extends HTMLElement {
 
   /** The text is on its way, and out of the box at once, so that it goes only once; its draft stays until it is kept. */
   lift(text) {
-    clearTimeout(this.#timer);
+    this.#lifted.push(text);
     this.#box.value = behind(this.#box.value, text);
     this.#update();
   }
 
   /** The text that was lifted is kept elsewhere: its draft, which may not be shown any more, is forgotten. */
   taken(text, conversation) {
+    this.#lifted = this.#lifted.filter((lifted) => lifted !== text);
     if ((conversation ?? "") === this.#conversation) this.#keepDraft();
     else writeDraft(conversation, behind(readDraft(conversation), text));
   }
@@ -172,7 +175,7 @@ class ChatComposer extends HTMLElement {
 
   #keepDraft() {
     clearTimeout(this.#timer);
-    if (this.#conversation !== null) writeDraft(this.#conversation, this.#box.value);
+    if (this.#conversation !== null) writeDraft(this.#conversation, [...this.#lifted, this.#box.value].filter(Boolean).join("\n\n"));
   }
 
   #say(type, detail) {
