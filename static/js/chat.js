@@ -1,12 +1,13 @@
 // The story of the page: what the person does becomes a command, what the wire tells is shown.
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
-import { readChatKey, writeChatKey } from "./drafts.js";
+import { before, readChatKey, readDraft, writeChatKey, writeDraft } from "./drafts.js";
 import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
 const RESTORABLE_MILLISECONDS = 28_000; // the server keeps a deleted chat for 30 s
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
+const GONE = "That chat was deleted. Your message for it is here.";
 const CORRECTIONS = {
   conflict: "More of the chat was summarised meanwhile. Copy your words, close this and open it again.",
   too_long: "This is too long to be kept. Make it shorter.",
@@ -25,7 +26,8 @@ export class Chat {
   #id; // the conversation that is shown; null is a new chat
   #remembering = null; // the chat whose memory is shown
   #view = {}; // another one each time that another chat is shown: two new chats have no ids to tell them apart
-  #pending = new Map(); // id -> {prompt, view, stop}: prompts on their way that were typed here, in order
+  #pending = new Map(); // id -> {prompt, view, stop, stored, told}: prompts on their way that are of here, in order
+  #settled = new Set(); // ids of prompts that wait no more, whatever a list read a moment ago says
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
@@ -64,19 +66,32 @@ export class Chat {
   // The outbox is one for all tabs, and older than this page: what lies there for this chat is shown, what the server
   // refused is given back, and what another tab has sent waits here no more.
   async #sync() {
-    const view = this.#view;
-    const prompts = await this.#parts.outbox.all();
-    for (const { order, ...prompt } of prompts) {
-      if (view !== this.#view) return;
-      const known = this.#pending.get(prompt.id);
-      if (known && !known.prompt.conversation) known.prompt.conversation = prompt.conversation;
-      if (!this.#isHere(known ?? { prompt, view: prompt.chat === view.key ? view : null })) continue;
-      if (prompt.refused) await this.#giveBack(prompt);
-      else if (!known) this.#resume(prompt);
-    }
+    const prompts = (await this.#parts.outbox.all()).filter(({ id }) => !this.#settled.has(id));
+    for (const prompt of prompts) this.#takeUp(prompt);
     const kept = new Set(prompts.map(({ id }) => id));
-    for (const [id, { stored }] of this.#pending) if (stored && !kept.has(id) && !this.#wire.isUnderWay(id)) this.#forget(id);
+    for (const [id, { stored }] of this.#pending) {
+      if (stored && !kept.has(id) && (this.#wire.cancelMessage(id) || !this.#wire.isUnderWay(id))) this.#forget(id);
+    }
     this.#showAnswering();
+    const refused = prompts.filter((prompt) => prompt.refused);
+    for (const prompt of refused.reverse()) await this.#giveBack(prompt); // each goes before what is in the box
+  }
+
+  #takeUp(prompt) {
+    const known = this.#pending.get(prompt.id);
+    if (known && !known.prompt.conversation) known.prompt.conversation = prompt.conversation;
+    if (!prompt.refused && !known && this.#isHere(this.#found(prompt))) this.#resume(prompt);
+    if (known && prompt.notBefore) this.#delay(known.prompt, prompt.notBefore);
+  }
+
+  #delay(prompt, notBefore) {
+    prompt.notBefore = notBefore;
+    if (!this.#parts.transcript.delay(prompt.id, notBefore)) return;
+    this.#say(`That is a lot at once. Your message will be sent in ${Math.ceil((notBefore - Date.now()) / 1000)} s.`);
+  }
+
+  #found(prompt) {
+    return this.#pending.get(prompt.id) ?? { prompt, view: prompt.chat === this.#view.key ? this.#view : null };
   }
 
   #resume(prompt) {
@@ -85,14 +100,53 @@ export class Chat {
   }
 
   #forget(id) {
+    this.#settled.add(id);
     this.#pending.delete(id);
     this.#parts.transcript.unsend(id);
     if (!this.#id && !this.#parts.transcript.last) this.#setPlace("empty");
   }
 
-  async #giveBack({ refused, ...prompt }) {
-    if (await this.#parts.outbox.remove(prompt.id)) this.#notSent(prompt, refused);
-    else this.#forget(prompt.id);
+  async #giveBack(prompt) {
+    const here = this.#isHere(this.#found(prompt));
+    const gone = prompt.refused === "gone" || (here && this.#missing);
+    if (!here && !gone) return this.#tellOf(prompt);
+    const removed = await this.#parts.outbox.remove(prompt.id);
+    if (removed && !gone) return this.#notSent(prompt, prompt.detail);
+    this.#forget(prompt.id);
+    if (removed) this.#moveToNew(prompt);
+  }
+
+  // What was refused in a chat that is not shown is given back when it is.
+  #tellOf({ id, conversation = null }) {
+    const pending = this.#pending.get(id);
+    if (!pending || pending.told) return;
+    pending.told = true;
+    this.#tell("A message in another chat was not sent", () => this.show(conversation), "Show");
+  }
+
+  // The chat of these words is gone: they are in the box of a new one.
+  #moveToNew({ text, conversation }) {
+    if (this.#id === conversation) this.#abandon();
+    if (!this.#id) return this.#putBack(text, GONE);
+    writeDraft("", before(readDraft(""), text));
+    this.#tell("A chat was deleted. Your message for it is in the box of a new one.", () => this.show(null), "Show");
+  }
+
+  // The chat that is shown is gone; what was being written in it comes along.
+  #abandon() {
+    const { composer } = this.#parts;
+    const words = composer.text.trim();
+    composer.lift(words);
+    composer.taken(words, this.#id);
+    history.replaceState({}, "", "/");
+    this.show(null, { push: false });
+    if (words) this.#putBack(words, GONE);
+  }
+
+  #putBack(text, reason) {
+    this.#parts.composer.rejected(text, reason);
+    if (reason) this.#alarm(reason);
+    this.#parts.composer.focus();
   }
 
   #showPending(prompt) {
@@ -233,7 +287,7 @@ export class Chat {
 
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
   async #send(text, parent) {
-    const { composer, model, outbox } = this.#parts;
+    const { composer, model, outbox, socket } = this.#parts;
     this.#blank();
     this.#say("");
     const conversation = this.#id ?? undefined;
@@ -243,6 +297,7 @@ export class Chat {
     this.#showPending(prompt);
     if (parent === undefined) composer.lift(text);
     composer.focus(); // the button or the editor may go
+    if (socket.state !== "connected") this.#say("Your message will be sent when the connection is back");
     await outbox.add({ ...prompt });
     pending.stored = true;
     if (parent === undefined) composer.taken(text, conversation);
@@ -250,36 +305,38 @@ export class Chat {
 
   /** A prompt of the chat that is shown did not go: its words are in the box again. Without a reason it was taken back. */
   #notSent(prompt, reason) {
-    const { composer, transcript } = this.#parts;
+    const { transcript } = this.#parts;
     this.#forget(prompt.id);
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
-    if (reason) this.#alarm(reason);
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
-    composer.rejected(prompt.text, reason);
-    composer.focus();
+    this.#putBack(prompt.text, reason);
   }
 
   #displaced(words) {
-    const { composer } = this.#parts;
-    composer.rejected(words, "The message that you were editing has another version now. Your words are here.");
-    composer.focus();
-  }
-
-  #delayed({ prompt, seconds }) {
-    if (this.#pending.has(prompt.id)) this.#tell(`That is a lot at once. Your message is sent in ${seconds} s.`);
+    this.#putBack(words, "The message that you were editing has another version now. Your words are here.");
   }
 
   #accepted({ id, conversation, message, answer }) {
     const { transcript } = this.#parts;
     const pending = this.#pending.get(id);
     const here = pending && this.#isHere(pending);
+    this.#settled.add(id);
     this.#pending.delete(id);
     if (here && !pending.prompt.conversation) this.#begun(conversation, pending);
     if (here) transcript.accept(id, message, answer);
-    else if (this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
+    if (here && transcript.message(message)?.dataset.state === "queued") this.#say("Your message waits for the answer before it");
+    if (!here && this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
     this.#showAnswering();
     if (pending?.stop) this.#wire.stop(conversation, answer);
+  }
+
+  // Another tab has sent it, while this one perhaps has no connection.
+  #acceptedElsewhere(event) {
+    const known = this.#id;
+    this.#wire.cancelMessage(event.id);
+    this.#accepted(event);
+    if (this.#id !== known) this.#wire.open(this.#id);
   }
 
   #begun(conversation, { prompt: { text }, view }) {
@@ -296,16 +353,27 @@ export class Chat {
   #stop() {
     const { transcript, composer } = this.#parts;
     const last = this.#pendingHere.at(-1);
-    if (transcript.running && !transcript.awaitsAccept) this.#wire.stop(this.#id, transcript.running);
+    if (transcript.running && !transcript.awaitsAccept) this.#stopAnswer(transcript.running);
     else if (last) this.#takeBack(last);
     composer.focus(); // the button that was pressed may go
+  }
+
+  #stopAnswer(answer) {
+    this.#wire.stop(this.#id, answer);
+    if (this.#parts.socket.state !== "connected") this.#tell("The answer will be stopped when the connection is back");
   }
 
   async #takeBack(pending) {
     const { prompt } = pending;
     if (this.#wire.cancelMessage(prompt.id)) return;
-    if (this.#wire.isUnderWay(prompt.id)) return void (pending.stop = true);
+    if (this.#wire.isUnderWay(prompt.id)) return this.#stopWhenSent(pending);
     if (await this.#parts.outbox.remove(prompt.id)) this.#notSent(prompt, "");
+    else this.#tell("This message was sent already.");
+  }
+
+  #stopWhenSent(pending) {
+    pending.stop = true;
+    if (this.#parts.socket.state !== "connected") this.#tell("This message may have been sent already. Its answer will be stopped.");
   }
 
   #regenerate(message) {
@@ -321,9 +389,11 @@ export class Chat {
   }
 
   #withdraw(message) {
+    const pending = this.#pending.get(message);
+    this.#parts.composer.focus();
+    if (pending) return this.#takeBack(pending);
     this.#wire.withdraw(this.#id, message);
     this.#withdrawn.add(message);
-    this.#parts.composer.focus();
   }
 
   // Whoever takes a message back may want to write it in other words.
@@ -447,8 +517,8 @@ export class Chat {
     anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
     this.#parts.outbox.addEventListener("changed", () => this.#sync());
+    this.#parts.outbox.addEventListener("accepted", ({ detail }) => this.#acceptedElsewhere(detail));
     this.#parts.outbox.addEventListener("cancelled", ({ detail }) => this.#pending.has(detail.id) && this.#notSent(detail, ""));
-    this.#parts.outbox.addEventListener("delayed", ({ detail }) => this.#delayed(detail));
     anywhere("refused", (error) => this.#refused(error));
     this.#parts.socket.addEventListener("state", ({ detail }) => this.#connected(detail.state === "connected"));
   }
@@ -514,11 +584,16 @@ export class Chat {
 
   #unopened(error) {
     this.#blank();
-    if (error.code === "not_found") {
-      this.#setPlace("missing");
-      this.#setTitle("Chat not found");
-      this.#parts.transcript.clear();
-    } else if (!this.#storeAway) this.#tell(error.detail);
+    if (error.code === "not_found") this.#lose();
+    else if (!this.#storeAway) this.#tell(error.detail);
+  }
+
+  #lose() {
+    if (this.#parts.composer.text.trim()) return this.#abandon();
+    this.#setPlace("missing");
+    this.#setTitle("Chat not found");
+    this.#parts.transcript.clear();
+    this.#sync();
   }
 
   // A new connection is told right after this where the store is away.
@@ -543,9 +618,12 @@ export class Chat {
   #deleted(conversation) {
     this.#parts.list.remove(conversation);
     if (conversation !== this.#id) return;
+    if (!this.#removing.has(conversation)) {
+      this.#tell("This chat was deleted");
+      return this.#abandon();
+    }
     history.replaceState({}, "", "/");
     this.show(null, { push: false });
-    if (!this.#removing.has(conversation)) this.#tell("This chat was deleted");
   }
 
   async #ready() {
@@ -572,8 +650,8 @@ export class Chat {
     document.querySelector("[role=alert]").textContent = words;
   }
 
-  #tell(words) {
-    this.#parts.toast.show(words);
+  #tell(words, act, name) {
+    this.#parts.toast.show(words, act, name);
     this.#say(words);
   }
 }

@@ -17,6 +17,12 @@ export function behind(draft, text) {
   return typed.startsWith(text) ? typed.slice(text.length).trimStart() : draft;
 }
 
+/** A draft with a text put before it, unless it stands there already. */
+export function before(draft, text) {
+  if (`${draft.trim()}\n`.startsWith(`${text}\n`)) return draft;
+  return draft ? `${text}\n\n${draft}` : text;
+}
+
 export function writeDraft(conversation, text) {
   try {
     if (text) localStorage.setItem(keyOf(conversation), text);

@@ -5,8 +5,10 @@
 const DATABASE = "llmchat";
 const STORE = "outbox";
 const CHANNEL = "llmchat.outbox";
+const SPARE = "llmchat.outbox.";
 const OTHERS_MILLISECONDS = 3000; // a prompt of another tab that is still here then is sent from here
 const ASK_AGAIN_MILLISECONDS = 5000;
+const OPEN_MILLISECONDS = 2000; // some browsers never answer
 
 function requested(request) {
   return new Promise((resolve, reject) => {
@@ -15,88 +17,167 @@ function requested(request) {
   });
 }
 
-async function opened() {
-  const request = indexedDB.open(DATABASE, 1);
-  request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "order", autoIncrement: true });
-  const database = await requested(request);
-  database.onversionchange = () => database.close();
-  return database;
+function completed(transaction) {
+  const done = new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error);
+  });
+  done.catch(() => {}); // a request of it may have told already
+  return done;
 }
 
-// Where the browser keeps nothing for us, prompts live as long as the page.
-class Memory {
-  #prompts = [];
-  #order = 0;
+function opened() {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "order", autoIncrement: true });
+    request.onerror = () => reject(request.error);
+    request.onsuccess = () => {
+      request.result.onversionchange = () => request.result.close();
+      resolve(request.result);
+    };
+    setTimeout(() => reject(new Error("The database does not open")), OPEN_MILLISECONDS);
+  });
+}
+
+// In IndexedDB, whose connection the browser may end at any time: then with another one, once.
+class Kept {
+  #database = opened();
+  #last = []; // what there was: it stays true when there is no reading any more
+
+  constructor() {
+    this.#database.catch(() => {}); // whoever uses it is told
+  }
+
+  async #use(act) {
+    const database = this.#database;
+    try {
+      return await act(await database);
+    } catch {
+      if (database === this.#database) this.#database = database.then((dead) => (dead.close(), opened()));
+      return act(await this.#database);
+    }
+  }
 
   async add(prompt) {
-    this.#prompts.push({ ...prompt, order: ++this.#order });
+    await this.#use(async (database) => {
+      const transaction = database.transaction(STORE, "readwrite", { durability: "strict" });
+      const done = completed(transaction);
+      const request = transaction.objectStore(STORE).add(prompt);
+      await done;
+      this.#last = [...this.#last, { ...prompt, order: request.result }];
+    });
   }
 
   async all() {
-    return this.#prompts.map((prompt) => ({ ...prompt }));
+    try {
+      this.#last = await this.#use((database) => requested(database.transaction(STORE).objectStore(STORE).getAll()));
+    } catch {
+      // what cannot be read is not gone
+    }
+    return this.#last;
   }
 
   async change(change) {
-    this.#prompts = this.#prompts.map(change).filter(Boolean);
+    await this.#use(async (database) => {
+      const transaction = database.transaction(STORE, "readwrite");
+      const done = completed(transaction);
+      const store = transaction.objectStore(STORE);
+      for (const prompt of await requested(store.getAll())) {
+        const changed = change(prompt);
+        if (!changed) store.delete(prompt.order);
+        else if (changed !== prompt) store.put(changed);
+      }
+      await done;
+    });
   }
 }
 
-class Kept {
-  #database;
+// What IndexedDB does not take is kept in localStorage, under a key for each, and where that takes nothing either, as
+// long as the page lives.
+class Spare {
+  #unkept = new Map();
 
-  constructor(database) {
-    this.#database = database;
+  #read() {
+    const found = new Map(this.#unkept);
+    try {
+      for (const key of Object.keys(localStorage)) if (key.startsWith(SPARE)) found.set(key, JSON.parse(localStorage[key]));
+    } catch {
+      // forbidden
+    }
+    return [...found].sort(([one], [other]) => (one < other ? -1 : 1));
   }
 
-  async add(prompt) {
-    const transaction = this.#database.transaction(STORE, "readwrite", { durability: "strict" });
-    const done = new Promise((resolve, reject) => {
-      transaction.oncomplete = resolve;
-      transaction.onabort = () => reject(transaction.error);
-    });
-    transaction.objectStore(STORE).add(prompt);
-    await done;
+  #write(key, prompt) {
+    try {
+      localStorage.setItem(key, JSON.stringify(prompt));
+      this.#unkept.delete(key);
+    } catch {
+      this.#unkept.set(key, prompt);
+    }
+  }
+
+  #delete(key) {
+    this.#unkept.delete(key);
+    try {
+      localStorage.removeItem(key);
+    } catch {
+      // forbidden
+    }
+  }
+
+  /** Something lives only as long as the page. */
+  get fleeting() {
+    return this.#unkept.size > 0;
+  }
+
+  get empty() {
+    return this.#read().length === 0;
   }
 
   all() {
-    return requested(this.#database.transaction(STORE).objectStore(STORE).getAll());
+    return this.#read().map(([, prompt]) => prompt);
   }
 
-  /** `change` gives each prompt as it is to be, or null where it is to go. */
-  async change(change) {
-    const store = this.#database.transaction(STORE, "readwrite").objectStore(STORE);
-    for (const prompt of await requested(store.getAll())) {
+  add(prompt) {
+    this.#write(`${SPARE}${Date.now()}.${prompt.id}`, prompt);
+  }
+
+  change(change) {
+    for (const [key, prompt] of this.#read()) {
       const changed = change(prompt);
-      if (!changed) store.delete(prompt.order);
-      else if (changed !== prompt) store.put(changed);
+      if (!changed) this.#delete(key);
+      else if (changed !== prompt) this.#write(key, changed);
     }
   }
 }
 
 /**
  * A prompt: {id, chat, conversation?, text, parent?, model?}. `chat` is what a new chat is known by in this browser
- * until the server has named its conversation. One that the server refused stays here, with `refused` saying why, until
- * a tab takes it out and gives the person its words back.
- * Events: `changed` (from any tab), `cancelled` (detail: the prompt), `delayed` (detail: {prompt, seconds}).
+ * until the server has named its conversation. One that came too fast has `notBefore`, a time. One that the server
+ * refused stays here until a tab takes it out and gives the person its words back, with `detail` and with `refused`: the
+ * code, or "gone" where the conversation is.
+ * Events: `changed` (from any tab), `accepted` (from another tab; detail: what the server answered), `cancelled` (detail:
+ * the prompt).
  */
 export class Outbox extends EventTarget {
   #post; // sends one; resolves with what the server answers
-  #kept;
+  #kept = new Kept();
+  #spare = new Spare();
+  #assumed = new Map(); // id -> the prompt, or null: changes that could not be written
   #channel = null;
   #flying = new Set(); // chats that a prompt is on its way to, from this tab
   #pumping = false;
   #again = false;
+  #later = 0; // the timer for those that came too fast
 
   constructor(post) {
     super();
     this.#post = post;
-    this.#kept = opened().then(
-      (database) => new Kept(database),
-      () => new Memory(),
-    );
+    addEventListener("beforeunload", (event) => this.#spare.fleeting && event.preventDefault());
     if (!globalThis.BroadcastChannel) return;
     this.#channel = new BroadcastChannel(CHANNEL);
-    this.#channel.onmessage = () => {
+    this.#channel.onmessage = ({ data }) => {
+      if (data.accepted) this.#tell("accepted", data.accepted);
       this.#tell("changed");
       setTimeout(() => this.pump(), OTHERS_MILLISECONDS);
     };
@@ -110,28 +191,18 @@ export class Outbox extends EventTarget {
   /** Resolves once the prompt is kept. */
   async add(prompt) {
     try {
-      await (await this.#kept).add(prompt);
+      if (!this.#spare.empty) throw new Error("The ones before it are there");
+      await this.#kept.add(prompt);
     } catch {
-      await this.#forgo(prompt); // no space left, or the storage is gone
+      this.#spare.add(prompt);
     }
     this.#channel?.postMessage("changed");
     this.pump();
   }
 
-  async #forgo(prompt) {
-    const memory = new Memory();
-    const before = await (await this.#kept).all().catch(() => []);
-    for (const { order, ...each } of before) await memory.add(each);
-    await memory.add(prompt);
-    this.#kept = Promise.resolve(memory);
-  }
-
   async all() {
-    try {
-      return await (await this.#kept).all();
-    } catch {
-      return [];
-    }
+    const prompts = [...(await this.#kept.all()), ...this.#spare.all()];
+    return prompts.map((prompt) => (this.#assumed.has(prompt.id) ? this.#assumed.get(prompt.id) : prompt)).filter(Boolean);
   }
 
   /** Send what is here: of each chat the prompt typed first. For when there is a connection. */
@@ -139,13 +210,17 @@ export class Outbox extends EventTarget {
     if (this.#pumping) return void (this.#again = true);
     this.#pumping = true;
     const seen = new Set();
+    let soonest = Infinity;
     for (const prompt of await this.all()) {
       const chat = prompt.conversation ?? prompt.chat;
       if (prompt.refused) continue;
-      if (!seen.has(chat) && !this.#flying.has(chat)) this.#fly(prompt, chat);
+      if (!seen.has(chat) && prompt.notBefore > Date.now()) soonest = Math.min(soonest, prompt.notBefore);
+      else if (!seen.has(chat) && !this.#flying.has(chat)) this.#fly(prompt, chat);
       seen.add(chat);
     }
     this.#pumping = false;
+    clearTimeout(this.#later);
+    if (soonest < Infinity) this.#later = setTimeout(() => this.pump(), soonest - Date.now());
     if (!this.#again) return;
     this.#again = false;
     this.pump();
@@ -153,26 +228,30 @@ export class Outbox extends EventTarget {
 
   async #fly(prompt, chat) {
     this.#flying.add(chat);
-    let pause = 0;
     try {
-      const { conversation } = await this.#post(prompt);
-      await this.#change((each) => this.#after(each, prompt, conversation));
+      const accepted = await this.#post(prompt);
+      this.#channel?.postMessage({ accepted });
+      await this.#change((each) => this.#after(each, prompt, accepted.conversation));
       this.#announce();
     } catch (error) {
-      if (error.code === "rate_limited") {
-        pause = error.retryAfter * 1000 || ASK_AGAIN_MILLISECONDS;
-        this.#tell("delayed", { prompt, seconds: Math.ceil(pause / 1000) });
-      } else if (error.code === "cancelled") {
-        await this.remove(prompt.id);
-        this.#tell("cancelled", prompt);
-      } else {
-        await this.#change((each) => (each.id === prompt.id ? { ...each, refused: error.message } : each));
-        this.#announce();
-      }
+      if (error.code === "cancelled") await this.#cancel(prompt);
+      else await this.#refuse(prompt, error);
     }
-    if (pause) await new Promise((resolve) => setTimeout(resolve, pause));
     this.#flying.delete(chat);
     this.pump();
+  }
+
+  async #cancel(prompt) {
+    if (await this.remove(prompt.id)) this.#tell("cancelled", prompt);
+  }
+
+  async #refuse(prompt, { code, message, retryAfter }) {
+    const notBefore = Date.now() + (retryAfter * 1000 || ASK_AGAIN_MILLISECONDS);
+    const gone = code === "not_found" && prompt.conversation && prompt.parent === undefined; // then also for those behind it
+    const news = code === "rate_limited" ? { notBefore } : { refused: gone ? "gone" : code, detail: message };
+    const meant = ({ id, conversation }) => id === prompt.id || (gone && conversation === prompt.conversation);
+    await this.#change((each) => (meant(each) ? { ...each, ...news } : each));
+    this.#announce();
   }
 
   #after(each, prompt, conversation) {
@@ -181,18 +260,30 @@ export class Outbox extends EventTarget {
     return same ? { ...each, conversation } : each;
   }
 
+  // What cannot be written is so for this page; another one sends a prompt once more, which changes nothing.
   async #change(change) {
-    await (await this.#kept).change(change).catch(() => {}); // then it is sent once more, which changes nothing
+    this.#spare.change(change);
+    try {
+      await this.#kept.change(change);
+    } catch {
+      for (const prompt of await this.all()) {
+        const changed = change(prompt);
+        if (changed !== prompt) this.#assumed.set(prompt.id, changed);
+      }
+    }
   }
 
-  /** Take a prompt out; it may be on its way from another tab. Tells whether it was here: another tab may be quicker. */
+  /** Take a prompt out. Tells whether that succeeded: another tab may be quicker, and send it. */
   async remove(id) {
     let found = false;
-    await this.#change((each) => {
+    const without = (each) => {
       if (each.id !== id) return each;
       found = true;
       return null;
-    });
+    };
+    await this.#kept.change(without).catch(() => (found = false));
+    this.#spare.change(without);
+    if (found) this.#channel?.postMessage("changed");
     return found;
   }
 

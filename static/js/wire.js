@@ -48,7 +48,7 @@ const WISH_MILLISECONDS = 60_000; // so long a wish that nobody answered is repe
 const FRAME_BYTES = 64 * 1024;
 const TOO_LONG = { code: "too_long", detail: "This is too long to be sent. Make it shorter." };
 const KEPT = { code: "unavailable", detail: "The store is away. Your message is kept here and sent when it is back." };
-const LATE = { code: "late", detail: "The server did not answer in time. Try again." };
+const LATE = { code: "lost", detail: "There was no connection for too long: what you asked for was not done." };
 const LOST = { code: "lost", detail: "There is no connection right now." };
 
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
@@ -182,10 +182,15 @@ export class Wire extends EventTarget {
 
   #repeatWishes() {
     for (const [id, wish] of this.#wishes) {
-      if (Date.now() - wish.since > WISH_MILLISECONDS) this.#wishes.delete(id);
+      if (Date.now() - wish.since > WISH_MILLISECONDS) this.#giveUp(id);
       else this.#socket.send(wish.command);
       wish.repeated = true;
     }
+  }
+
+  #giveUp(id) {
+    this.#wishes.delete(id);
+    this.#emit("refused", new Refused(LATE));
   }
 
   #fulfil(event) {

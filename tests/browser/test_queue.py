@@ -92,7 +92,7 @@ async def test_prompts_typed_while_the_instance_is_dead_go_once_in_order_after_a
     await expect(page.locator("connection-pill")).to_be_visible()
     await add(page, "Second")
     await add(page, "Third")
-    await expect(page.get_by_text("Will be sent when the connection is back").last).to_be_visible()
+    await expect(messages(page).get_by_text("Will be sent when the connection is back").last).to_be_visible()
     await instance.start()
     await page.reload()
     other = await page.context.new_page()

@@ -1,7 +1,7 @@
 // The box one writes in and its one button. It keeps drafts and lets go of a text only when told that it was accepted.
 // Events: `send` (detail: text), `stop`, `problem` (detail: its words). It does not know what becomes of either.
 
-import { behind, readDraft, writeDraft } from "../drafts.js";
+import { before, behind, readDraft, writeDraft } from "../drafts.js";
 
 const DRAFT_MILLISECONDS = 300;
 const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
@@ -19,6 +19,7 @@ class ChatComposer extends HTMLElement {
   #conversation = null; // until it belongs to one
   #answering = false;
   #timer = 0;
+  #lifted = []; // texts that are out of the box, and not kept elsewhere yet
 
   connectedCallback() {
     this.#box = this.querySelector("textarea");
@@ -38,6 +39,7 @@ class ChatComposer extends HTMLElement {
   /** Belong to another conversation: the old draft is kept, the new one is shown. */
   attach(conversation) {
     this.#keepDraft();
+    this.#lifted = [];
     const early = this.#conversation === null ? this.#box.value : ""; // typed before this script ran
     this.#conversation = conversation ?? "";
     const draft = readDraft(this.#conversation);
@@ -66,17 +68,19 @@ class ChatComposer extends HTMLElement {
   }
 
   #putBefore(text) {
-    if (!this.#box.value.includes(text)) this.#box.value = this.#box.value ? `${text}\n\n${this.#box.value}` : text;
+    this.#box.value = before(this.#box.value, text);
   }
 
   /** The text is on its way, and out of the box at once, so that it goes only once; its draft stays until it is kept. */
   lift(text) {
+    this.#lifted.push(text);
     this.#box.value = behind(this.#box.value, text);
     this.#update();
   }
 
   /** The text that was lifted is kept elsewhere: its draft, which may not be shown any more, is forgotten. */
   taken(text, conversation) {
+    this.#lifted = this.#lifted.filter((lifted) => lifted !== text);
     if ((conversation ?? "") === this.#conversation) this.#keepDraft();
     else writeDraft(conversation, behind(readDraft(conversation), text));
   }
@@ -171,7 +175,7 @@ class ChatComposer extends HTMLElement {
 
   #keepDraft() {
     clearTimeout(this.#timer);
-    if (this.#conversation !== null) writeDraft(this.#conversation, this.#box.value);
+    if (this.#conversation !== null) writeDraft(this.#conversation, [...this.#lifted, this.#box.value].filter(Boolean).join("\n\n"));
   }
 
   #say(type, detail) {

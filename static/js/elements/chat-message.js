@@ -24,6 +24,7 @@ export function messageElement(message) {
 }
 
 class ChatMessage extends HTMLElement {
+  notBefore = 0; // the time at which a prompt that came too fast is sent
   #text = null;
   #blocks = null;
   #waiting = null; // the timer that counts the seconds of waiting
@@ -92,7 +93,11 @@ class ChatMessage extends HTMLElement {
     if (quote) quote.textContent = id;
   }
 
-  /** `state` is the protocol's, or `waiting` (no sign of the answer yet), `sending`, `unsent`. */
+  get early() {
+    return this.notBefore > Date.now();
+  }
+
+  /** `state` is the protocol's, or `waiting` (no sign of the answer yet), `sending`, `unsent`, `delayed`. */
   setState(state, finish = "") {
     this.dataset.state = state;
     this.dataset.finish = finish;
@@ -191,6 +196,7 @@ class ChatMessage extends HTMLElement {
 
   #count() {
     clearInterval(this.#waiting);
+    if (this.dataset.state === "delayed") return this.#countDelay();
     const elapsed = this.querySelector(".elapsed");
     if (!elapsed || !["waiting", "running"].includes(this.dataset.state) || this.text) return;
     const since = Date.now();
@@ -200,6 +206,15 @@ class ChatMessage extends HTMLElement {
       if (this.text) clearInterval(this.#waiting);
       else if (seconds >= PATIENCE_SECONDS) elapsed.textContent = `${seconds} s`;
     }, 1000);
+  }
+
+  #countDelay() {
+    const show = () => {
+      this.querySelector(".early").textContent = `Will be sent in ${Math.ceil((this.notBefore - Date.now()) / 1000)} s`;
+      if (!this.early) this.setState("sending");
+    };
+    this.#waiting = setInterval(show, 1000);
+    show();
   }
 
   #click(button) {

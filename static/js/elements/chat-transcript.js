@@ -8,7 +8,7 @@ import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 const ABOVE_TURN = 40; // px left free above a new prompt
 const LEAST_ANSWER = 120; // px kept free for an answer whatever the prompt's height
 const EARLY = 400; // px before the top at which older messages are asked for
-const PENDING = ["sending", "unsent"]; // states of prompts that nobody accepted yet
+const PENDING = ["sending", "unsent", "delayed"]; // states of prompts that nobody accepted yet
 const WAITING = ["queued", ...PENDING]; // of those whose answer is not due yet: they stand last
 
 class ChatTranscript extends HTMLElement {
@@ -69,9 +69,12 @@ class ChatTranscript extends HTMLElement {
     return this.#in("queued").length > 0;
   }
 
-  /** Whether a prompt of these words may be here already. */
+  /** Whether a prompt of these words that has no whole answer yet is here, and is stored. */
   says(text) {
-    return this.#messages.some((element) => element.dataset.role === "user" && element.text === text);
+    const here = this.#messages;
+    const answered = here.findLastIndex(({ dataset }) => dataset.role === "assistant" && ["done", "failed"].includes(dataset.state));
+    const open = here.slice(answered + 1).filter(({ dataset }) => dataset.role === "user" && !PENDING.includes(dataset.state));
+    return open.some((element) => element.text === text);
   }
 
   #in(...states) {
@@ -214,7 +217,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`. */
-  send({ id, text, parent }, connected) {
+  send({ id, text, parent, notBefore = 0 }, connected) {
     if (parent !== undefined) this.#putBehindAside(parent, text);
     const last = this.last;
     const due = !last || last.dataset.role === "assistant" ? !this.dataset.running : false;
@@ -222,6 +225,7 @@ class ChatTranscript extends HTMLElement {
     this.#column.append(element);
     if (parent !== undefined) element.dataset.edits = parent ?? "";
     if (due && connected) this.#wait(`answer-${id}`, element);
+    this.delay(id, notBefore);
     if (parent === undefined || connected) this.#beginTurn(true);
     else this.#edited(element);
   }
@@ -250,11 +254,22 @@ class ChatTranscript extends HTMLElement {
     return Boolean(message);
   }
 
+  /** A prompt came too fast: nobody is at work on it before this time. Tells whether it is shown from now on. */
+  delay(id, notBefore) {
+    const element = this.message(id);
+    if (!element || element.notBefore === notBefore) return false;
+    element.notBefore = notBefore;
+    if (element.dataset.state !== "sending" || !element.early) return false;
+    this.#drop(`answer-${id}`);
+    element.setState("delayed");
+    return true;
+  }
+
   setConnected(connected) {
     this.toggleAttribute("data-lost", !connected);
     if (this.#aside.hasChildNodes()) this.#follower.stay();
     for (const element of this.#in(...PENDING)) {
-      element.setState(connected ? "sending" : "unsent");
+      element.setState(!connected ? "unsent" : element.early ? "delayed" : "sending");
       if (!connected) this.#drop(`answer-${element.dataset.id}`); // nobody is at work on it
     }
   }

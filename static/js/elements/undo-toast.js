@@ -20,9 +20,10 @@ class UndoToast extends HTMLElement {
     return Boolean(this.#undo);
   }
 
-  show(words, undo = null) {
+  show(words, undo = null, name = "Undo") {
     this.#undo = undo;
     this.querySelector(".words").textContent = words;
+    this.querySelector("button").textContent = name;
     this.querySelector("button").hidden = !undo;
     this.hidden = false;
     this.#hideLater();
