@@ -164,7 +164,13 @@ export class Chat {
 
   // An answer is under way from the moment of sending until its last event.
   #showAnswering() {
-    this.#parts.composer.setAnswering(this.#pendingHere.length > 0 || Boolean(this.#parts.transcript.running));
+    const { composer, transcript } = this.#parts;
+    composer.setAnswering(this.#pendingHere.length > 0 || Boolean(transcript.running), this.#stopping);
+  }
+
+  get #stopping() {
+    const named = this.#wire.isStopping(this.#id, this.#parts.transcript.running);
+    return named || this.#pendingHere.some(({ stop }) => stop);
   }
 
   get #pendingHere() {
@@ -267,8 +273,8 @@ export class Chat {
     if (here && !pending.prompt.conversation) this.#begun(conversation, pending);
     if (here) transcript.accept(id, message, answer);
     else if (this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
-    this.#showAnswering();
     if (pending?.stop) this.#wire.stop(conversation, answer);
+    this.#showAnswering();
   }
 
   #begun(conversation, { prompt: { text }, view }) {
@@ -287,6 +293,8 @@ export class Chat {
     const last = this.#pendingHere.at(-1);
     if (transcript.running && !transcript.awaitsAccept) this.#wire.stop(this.#id, transcript.running);
     else if (last) this.#takeBack(last);
+    this.#showAnswering();
+    if (this.#stopping) this.#say("Stopping…");
     composer.focus(); // the button that was pressed may go
   }
 
@@ -442,6 +450,7 @@ export class Chat {
 
   #refused(error) {
     this.#parts.transcript.forgetTurn();
+    this.#showAnswering();
     this.#tell(error.detail ?? error.message);
   }
 

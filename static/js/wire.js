@@ -28,7 +28,7 @@ const FULFILMENTS = {
   "message.select": (_, { type }) => type === "conversation.selected",
   "message.withdraw": ({ message }, event) => event.type === "message.withdrawn" && event.message === message,
   "completion.stop": ({ message }, event) =>
-    ["completion.finished", "completion.failed"].includes(event.type) && (!message || event.message === message),
+    ["completion.finished", "completion.failed"].includes(event.type) && event.message === message,
   "completion.regenerate": (_, { type }) => type === "completion.started",
   "completion.continue": ({ message }, event) => event.type === "completion.started" && event.message === message,
 };
@@ -56,7 +56,7 @@ export class Wire extends EventTarget {
   #places = new Map(); // conversation id -> {at, asked, again, tries}: what is open here, whether and when a new start is asked for
   #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
   #unsent = new Map(); // command id -> {command, attempts, again}: a prompt that nobody accepted yet, and when it is repeated
-  #wishes = new Map(); // command id -> {command, since, repeated}: what nobody answered yet, by an event or an error
+  #wishes = new Map(); // command id -> {command, until, repeated}: what nobody answered yet, by an event or an error
   #early = new Map(); // conversation id -> events that came before we knew that the conversation is ours
 
   constructor(socket) {
@@ -123,9 +123,15 @@ export class Wire extends EventTarget {
     return this.#wish({ type: "message.withdraw", conversation, message });
   }
 
-  /** Stop an answer; without its id whichever runs. Also while there is no connection: as soon as there is one. */
+  /** Stop an answer. Also while there is no connection: as soon as there is one, however late that is. */
   stop(conversation, message) {
     return this.#wish({ type: "completion.stop", conversation, message }, { patient: true });
+  }
+
+  /** Whether an answer is to be stopped from here, and nothing tells yet that it has ended. */
+  isStopping(conversation, message) {
+    const commands = [...this.#wishes.values()].map(({ command }) => command);
+    return commands.some((command) => command.type === "completion.stop" && command.conversation === conversation && command.message === message);
   }
 
   regenerate(conversation, message, model) {
@@ -168,17 +174,19 @@ export class Wire extends EventTarget {
   /**
    * For commands whose only direct answer may be an error: what they bring about comes as an event for all. Until then
    * they are repeated with each new connection, for the one before may have been dead; a repeat changes nothing.
+   * A patient one waits as long as it takes.
    */
   #wish(command, { patient = false } = {}) {
     const wish = { ...command, id: newId() };
     const sent = this.#socket.send(wish);
-    if (sent || patient) this.#wishes.set(wish.id, { command: wish, since: Date.now(), repeated: false });
+    const until = patient ? Infinity : Date.now() + WISH_MILLISECONDS;
+    if (sent || patient) this.#wishes.set(wish.id, { command: wish, until, repeated: false });
     else this.#emit("refused", new Refused(LOST));
   }
 
   #repeatWishes() {
     for (const [id, wish] of this.#wishes) {
-      if (Date.now() - wish.since > WISH_MILLISECONDS) this.#wishes.delete(id);
+      if (Date.now() > wish.until) this.#wishes.delete(id);
       else this.#socket.send(wish.command);
       wish.repeated = true;
     }
@@ -188,6 +196,12 @@ export class Wire extends EventTarget {
     for (const [id, { command }] of this.#wishes) {
       if (command.conversation === event.conversation && FULFILMENTS[command.type](command, event)) this.#wishes.delete(id);
     }
+  }
+
+  // An answer may have ended while its conversation was not followed.
+  #fulfilEnded({ conversation, messages }) {
+    const ended = messages.filter(({ state }) => ["done", "failed"].includes(state));
+    for (const { id } of ended) this.#fulfil({ type: "completion.finished", conversation, message: id });
   }
 
   #answerTo(id) {
@@ -235,6 +249,7 @@ export class Wire extends EventTarget {
   #askWaiting() {
     for (const [conversation, { tries }] of this.#places) if (tries > 0) this.#askPlace(conversation);
     for (const id of this.#unsent.keys()) this.#sendUnsent(id);
+    this.#repeatWishes();
   }
 
   #lost() {
@@ -270,6 +285,7 @@ export class Wire extends EventTarget {
     this.#places.set(frame.conversation, { at: frame.at, asked: false, tries: 0 });
     const running = frame.messages.find((message) => message.id === frame.running);
     if (running) this.#answers.start(running.id, running.text);
+    this.#fulfilEnded(frame);
     this.#emit(frame.type, frame);
   }
 
@@ -300,7 +316,7 @@ export class Wire extends EventTarget {
   #error(frame) {
     if (frame.code === "unavailable" && this.#unsent.has(frame.id)) return this.#sendAgain(frame);
     const wish = this.#wishes.get(frame.id);
-    this.#wishes.delete(frame.id);
+    if (frame.code !== "unavailable" || wish?.until !== Infinity) this.#wishes.delete(frame.id);
     if (wish?.repeated && frame.code !== "unavailable") return; // carried out the first time
     const conversation = [...this.#places.keys()].find((id) => frame.id === openId(id));
     if (conversation) {

@@ -53,8 +53,10 @@ class ChatComposer extends HTMLElement {
     this.#keepDraft();
   }
 
-  setAnswering(answering) {
+  /** `stopping`: the answer is to be stopped, and has not ended yet. */
+  setAnswering(answering, stopping) {
     this.#answering = answering;
+    this.toggleAttribute("data-stopping", answering && stopping);
     this.#update();
   }
 
@@ -145,7 +147,8 @@ class ChatComposer extends HTMLElement {
     const ready = this.#box.value.trim() !== "" && !this.#tooLong;
     this.dataset.state = ready ? "ready" : this.#answering ? "answering" : "empty";
     const stops = this.dataset.state === "answering";
-    const label = stops ? "Stop" : "Send";
+    const stop = this.hasAttribute("data-stopping") ? "Stopping…" : "Stop";
+    const label = stops ? stop : "Send";
     this.#button.setAttribute("aria-label", label);
     this.#button.title = this.#answering && !stops ? "Send: it waits for the answer before it (Esc stops that)" : label;
     this.#button.disabled = !stops && !ready;
