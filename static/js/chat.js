@@ -2,6 +2,7 @@
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
 import { readChatKey, writeChatKey } from "./drafts.js";
+import { setLabels } from "./labels.js";
 import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
@@ -211,7 +212,7 @@ export class Chat {
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
     pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
     pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
-    model?.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
+    model.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("keydown", (event) => this.#shortcut(event, sidebar));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
@@ -239,7 +240,7 @@ export class Chat {
     const { composer, model, outbox } = this.#parts;
     this.#blank();
     const conversation = this.#id ?? undefined;
-    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model?.value || undefined };
+    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -307,7 +308,7 @@ export class Chat {
 
   #regenerate(message) {
     if (this.#parts.transcript.running) return;
-    this.#wire.regenerate(this.#id, message, this.#parts.model?.value || undefined);
+    this.#wire.regenerate(this.#id, message, this.#parts.model.value || undefined);
     this.#parts.composer.focus();
   }
 
@@ -438,7 +439,7 @@ export class Chat {
     anywhere("message.accepted", (event) => this.#accepted(event));
     anywhere("conversation.updated", (event) => this.#updated(event.conversation));
     anywhere("conversation.deleted", (event) => this.#deleted(event.conversation));
-    anywhere("session.ready", () => this.#greeted());
+    anywhere("session.ready", (event) => this.#greeted(event));
     anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
     this.#parts.outbox.addEventListener("changed", () => this.#sync());
@@ -467,7 +468,7 @@ export class Chat {
     this.#showAllPending();
     this.#turn();
     this.#setTitle(event.title);
-    this.#showModel(event.model);
+    this.#parts.model.choose(event.model);
     this.#showAnswering();
   }
 
@@ -477,11 +478,6 @@ export class Chat {
     for (let page = 0; page < PAGES_BACK && view === this.#view && transcript.missing; page++) await this.#older(transcript.oldest);
     const words = view === this.#view && transcript.turn();
     if (words) this.#say(words);
-  }
-
-  #showModel(id) {
-    const { model } = this.#parts;
-    if (model && [...model.options].some(({ value }) => value === id)) model.value = id;
   }
 
   // What cannot be placed here belongs to a branch that is not shown: a snapshot shows it.
@@ -517,9 +513,13 @@ export class Chat {
   }
 
   // A new connection is told right after this where the store is away.
-  #greeted() {
+  #greeted({ models }) {
+    const { model, pill, transcript } = this.#parts;
     this.#storeAway = false;
-    this.#parts.pill.showStore({ available: true });
+    pill.showStore({ available: true });
+    setLabels(models);
+    model.offer(models);
+    transcript.label();
   }
 
   #showStore(event) {
@@ -532,7 +532,7 @@ export class Chat {
     this.#parts.list.update(conversation);
     if (conversation.id !== this.#id) return;
     this.#setTitle(conversation.title);
-    this.#showModel(conversation.model);
+    this.#parts.model.choose(conversation.model);
   }
 
   #deleted(conversation) {

@@ -52,6 +52,7 @@ const LOST = { code: "lost", detail: "There is no connection right now." };
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
 export class Wire extends EventTarget {
   #socket;
+  #offered = null; // ids of the models on offer, by the greeting of each connection; until it comes nothing is repeated
   #answers = new Answers();
   #places = new Map(); // conversation id -> {at, asked, again, tries}: what is open here, whether and when a new start is asked for
   #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
@@ -62,7 +63,6 @@ export class Wire extends EventTarget {
   constructor(socket) {
     super();
     this.#socket = socket;
-    socket.addEventListener("open", () => this.#resume());
     socket.addEventListener("frame", ({ detail }) => this.#receive(detail));
     socket.addEventListener("state", ({ detail }) => detail.state !== "connected" && this.#lost());
   }
@@ -178,7 +178,7 @@ export class Wire extends EventTarget {
    */
   #wish(command, { patient = false } = {}) {
     const wish = { ...command, id: newId() };
-    const sent = this.#socket.send(wish);
+    const sent = this.#send(wish);
     const until = patient ? Infinity : Date.now() + WISH_MILLISECONDS;
     if (sent || patient) this.#wishes.set(wish.id, { command: wish, until, repeated: false });
     else this.#emit("refused", new Refused(LOST));
@@ -187,7 +187,7 @@ export class Wire extends EventTarget {
   #repeatWishes() {
     for (const [id, wish] of this.#wishes) {
       if (Date.now() > wish.until) this.#wishes.delete(id);
-      else this.#socket.send(wish.command);
+      else this.#send(wish.command);
       wish.repeated = true;
     }
   }
@@ -221,7 +221,12 @@ export class Wire extends EventTarget {
   #sendUnsent(id) {
     const unsent = this.#unsent.get(id);
     clearTimeout(unsent.again);
-    if (this.#socket.send(unsent.command)) unsent.attempts += 1;
+    if (this.#offered && this.#send(unsent.command)) unsent.attempts += 1;
+  }
+
+  // A model that is not on offer any more is not asked for: the server takes the chat's.
+  #send({ model, ...command }) {
+    return this.#socket.send(this.#offered?.includes(model) ? { ...command, model } : command);
   }
 
   #askPlace(conversation) {
@@ -238,7 +243,8 @@ export class Wire extends EventTarget {
     place.again = setTimeout(ask, againMilliseconds(place.tries++));
   }
 
-  #resume() {
+  #resume({ models }) {
+    this.#offered = models.map(({ id }) => id);
     for (const conversation of this.#places.keys()) this.#askPlace(conversation);
     for (const id of this.#unsent.keys()) this.#sendUnsent(id);
     this.#repeatWishes();
@@ -253,6 +259,7 @@ export class Wire extends EventTarget {
   }
 
   #lost() {
+    this.#offered = null;
     this.#early.clear();
     for (const [id, { reject }] of this.#asked) {
       if (this.#unsent.has(id)) continue;
@@ -277,6 +284,7 @@ export class Wire extends EventTarget {
     if (frame.type === "session.store" && frame.available) this.#askWaiting();
     this.#settle(frame);
     this.#emit(frame.type, frame);
+    if (frame.type === "session.ready") this.#resume(frame);
   }
 
   #snapshot(frame) {

@@ -197,6 +197,11 @@ class ChatTranscript extends HTMLElement {
     this.#beginTurn(true);
   }
 
+  /** Call the models by their names of now. */
+  label() {
+    for (const element of this.#messages) element.setModel(element.dataset.model);
+  }
+
   setConnected(connected) {
     this.toggleAttribute("data-lost", !connected);
     for (const element of this.#in(...PENDING)) {
