@@ -30,7 +30,7 @@ export class Chat {
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
-  #withdrawn = new Set(); // ids of messages that are taken back from here
+  #withdrawn = new Map(); // message id -> {conversation, text}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
 
   constructor(wire, parts, { conversation, at, running }) {
@@ -319,19 +319,31 @@ export class Chat {
   }
 
   #withdraw(message) {
-    this.#wire.withdraw(this.#id, message);
-    this.#withdrawn.add(message);
-    this.#parts.composer.focus();
+    const { composer, transcript } = this.#parts;
+    const words = { conversation: this.#id, text: transcript.message(message).text };
+    if (this.#wire.withdraw(this.#id, message)) this.#withdrawn.set(message, words);
+    composer.focus();
   }
 
   // Whoever takes a message back may want to write it in other words.
   #takenBack({ message }) {
     const { transcript, composer } = this.#parts;
-    const text = transcript.message(message)?.text;
+    const words = this.#withdrawn.get(message);
+    this.#withdrawn.delete(message);
     transcript.withdraw(message);
-    if (this.#withdrawn.delete(message) && text) composer.rejected(text, "");
+    if (words) composer.rejected(words.text, "");
     this.#showAnswering();
     this.#say("Message taken back");
+  }
+
+  // Where the event was missed, the snapshot in its place tells what became of it.
+  #takenBackMeanwhile({ conversation, messages }) {
+    for (const [message, words] of this.#withdrawn) {
+      if (words.conversation !== conversation) continue;
+      const found = messages.find(({ id }) => id === message);
+      if (!found) this.#takenBack({ message });
+      else if (found.state !== "queued") this.#withdrawn.delete(message);
+    }
   }
 
   async #older(before) {
@@ -466,6 +478,7 @@ export class Chat {
     transcript.toggleAttribute("data-turning", false);
     transcript.show(event, fresh);
     this.#showAllPending();
+    this.#takenBackMeanwhile(event);
     this.#turn();
     this.#setTitle(event.title);
     this.#parts.model.choose(event.model);
@@ -487,6 +500,7 @@ export class Chat {
   }
 
   #started(event) {
+    this.#withdrawn.delete(event.parent); // its turn came first
     this.#follow(this.#parts.transcript.start(event));
     this.#say("Answer started");
   }

@@ -119,6 +119,7 @@ export class Wire extends EventTarget {
     return this.#wish({ type: "message.select", conversation, message });
   }
 
+  /** Tells whether it could be asked for. */
   withdraw(conversation, message) {
     return this.#wish({ type: "message.withdraw", conversation, message });
   }
@@ -182,6 +183,7 @@ export class Wire extends EventTarget {
     const until = patient ? Infinity : Date.now() + WISH_MILLISECONDS;
     if (sent || patient) this.#wishes.set(wish.id, { command: wish, until, repeated: false });
     else this.#emit("refused", new Refused(LOST));
+    return sent || patient;
   }
 
   #repeatWishes() {
