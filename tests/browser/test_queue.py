@@ -114,6 +114,27 @@ async def test_words_taken_back_are_in_the_box_once_also_where_only_a_snapshot_t
     assert [asked.prompt for asked in model.requests] == ["First"]
 
 
+async def test_answer_is_stopped_with_a_finger_while_the_next_prompt_is_written(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], viewport={"width": 390, "height": 844}, has_touch=True)
+    model.answer("As far as ", Gate(), "this")
+    await box(page).fill("First")
+    await button(page, "Send").tap()
+    await expect(answers(page)).to_contain_text("As far as")
+    await box(page).fill("Half a thought")
+    await page.keyboard.press("Tab")
+    await expect(button(page, "Stop")).to_be_focused()
+    await page.keyboard.press("Tab")
+    await expect(button(page, "Send")).to_be_focused()
+    await button(page, "Stop").tap()
+    await expect(answers(page)).to_contain_text("Stopped")
+    await expect(button(page, "Stop")).to_be_hidden()
+    await expect(button(page, "Send")).to_be_visible()
+    await expect(box(page)).to_have_value("Half a thought")
+    assert [asked.prompt for asked in model.requests] == ["First"]
+
+
 async def test_prompts_typed_while_the_instance_is_dead_go_once_in_order_after_a_reload(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
 ) -> None:
