@@ -2,6 +2,7 @@
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
 import { before, readChatKey, readDraft, writeChatKey, writeDraft } from "./drafts.js";
+import { setLabels } from "./labels.js";
 import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
@@ -31,7 +32,7 @@ export class Chat {
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
-  #withdrawn = new Set(); // ids of messages that are taken back from here
+  #withdrawn = new Map(); // message id -> {conversation, text}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
 
   constructor(wire, parts, { conversation, at, running }) {
@@ -219,7 +220,13 @@ export class Chat {
 
   // An answer is under way from the moment of sending until its last event.
   #showAnswering() {
-    this.#parts.composer.setAnswering(this.#pendingHere.length > 0 || Boolean(this.#parts.transcript.running));
+    const { composer, transcript } = this.#parts;
+    composer.setAnswering(this.#pendingHere.length > 0 || Boolean(transcript.running), this.#stopping);
+  }
+
+  get #stopping() {
+    const named = this.#wire.isStopping(this.#id, this.#parts.transcript.running);
+    return named || this.#pendingHere.some(({ stop }) => stop);
   }
 
   get #pendingHere() {
@@ -262,7 +269,7 @@ export class Chat {
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
     pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
     pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
-    model?.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
+    model.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("keydown", (event) => this.#shortcut(event, sidebar));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
@@ -291,7 +298,7 @@ export class Chat {
     this.#blank();
     this.#say("");
     const conversation = this.#id ?? undefined;
-    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model?.value || undefined };
+    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -327,8 +334,8 @@ export class Chat {
     if (here) transcript.accept(id, message, answer);
     if (here && transcript.message(message)?.dataset.state === "queued") this.#say("Your message waits for the answer before it");
     if (!here && this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
-    this.#showAnswering();
     if (pending?.stop) this.#wire.stop(conversation, answer);
+    this.#showAnswering();
   }
 
   // Another tab has sent it, while this one perhaps has no connection.
@@ -355,6 +362,8 @@ export class Chat {
     const last = this.#pendingHere.at(-1);
     if (transcript.running && !transcript.awaitsAccept) this.#stopAnswer(transcript.running);
     else if (last) this.#takeBack(last);
+    this.#showAnswering();
+    if (this.#stopping) this.#say("Stopping…");
     composer.focus(); // the button that was pressed may go
   }
 
@@ -378,7 +387,7 @@ export class Chat {
 
   #regenerate(message) {
     if (this.#parts.transcript.running) return;
-    this.#wire.regenerate(this.#id, message, this.#parts.model?.value || undefined);
+    this.#wire.regenerate(this.#id, message, this.#parts.model.value || undefined);
     this.#parts.composer.focus();
   }
 
@@ -389,21 +398,33 @@ export class Chat {
   }
 
   #withdraw(message) {
+    const { composer, transcript } = this.#parts;
     const pending = this.#pending.get(message);
-    this.#parts.composer.focus();
+    composer.focus();
     if (pending) return this.#takeBack(pending);
-    this.#wire.withdraw(this.#id, message);
-    this.#withdrawn.add(message);
+    const words = { conversation: this.#id, text: transcript.message(message).text };
+    if (this.#wire.withdraw(this.#id, message)) this.#withdrawn.set(message, words);
   }
 
   // Whoever takes a message back may want to write it in other words.
   #takenBack({ message }) {
     const { transcript, composer } = this.#parts;
-    const text = transcript.message(message)?.text;
+    const words = this.#withdrawn.get(message);
+    this.#withdrawn.delete(message);
     transcript.withdraw(message);
-    if (this.#withdrawn.delete(message) && text) composer.rejected(text, "");
+    if (words) composer.rejected(words.text, "");
     this.#showAnswering();
     this.#say("Message taken back");
+  }
+
+  // Where the event was missed, the snapshot in its place tells what became of it.
+  #takenBackMeanwhile({ conversation, messages }) {
+    for (const [message, words] of this.#withdrawn) {
+      if (words.conversation !== conversation) continue;
+      const found = messages.find(({ id }) => id === message);
+      if (!found) this.#takenBack({ message });
+      else if (found.state !== "queued") this.#withdrawn.delete(message);
+    }
   }
 
   async #older(before) {
@@ -513,7 +534,7 @@ export class Chat {
     anywhere("message.accepted", (event) => this.#accepted(event));
     anywhere("conversation.updated", (event) => this.#updated(event.conversation));
     anywhere("conversation.deleted", (event) => this.#deleted(event.conversation));
-    anywhere("session.ready", () => this.#greeted());
+    anywhere("session.ready", (event) => this.#greeted(event));
     anywhere("session.store", (event) => this.#showStore(event));
     anywhere("ready", () => this.#ready());
     this.#parts.outbox.addEventListener("changed", () => this.#sync());
@@ -525,6 +546,7 @@ export class Chat {
 
   #refused(error) {
     this.#parts.transcript.forgetTurn();
+    this.#showAnswering();
     this.#tell(error.detail ?? error.message);
   }
 
@@ -539,9 +561,10 @@ export class Chat {
     transcript.toggleAttribute("data-turning", false);
     transcript.show(event, fresh);
     this.#showAllPending();
+    this.#takenBackMeanwhile(event);
     this.#turn();
     this.#setTitle(event.title);
-    this.#showModel(event.model);
+    this.#parts.model.choose(event.model);
     this.#showAnswering();
   }
 
@@ -553,11 +576,6 @@ export class Chat {
     if (words) this.#say(words);
   }
 
-  #showModel(id) {
-    const { model } = this.#parts;
-    if (model && [...model.options].some(({ value }) => value === id)) model.value = id;
-  }
-
   // What cannot be placed here belongs to a branch that is not shown: a snapshot shows it.
   #follow(placed) {
     if (!placed) this.#wire.open(this.#id);
@@ -565,6 +583,7 @@ export class Chat {
   }
 
   #started(event) {
+    this.#withdrawn.delete(event.parent); // its turn came first
     this.#follow(this.#parts.transcript.start(event));
     this.#say(event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started");
   }
@@ -597,9 +616,13 @@ export class Chat {
   }
 
   // A new connection is told right after this where the store is away.
-  #greeted() {
+  #greeted({ models }) {
+    const { model, pill, transcript } = this.#parts;
     this.#storeAway = false;
-    this.#parts.pill.showStore({ available: true });
+    pill.showStore({ available: true });
+    setLabels(models);
+    model.offer(models);
+    transcript.label();
   }
 
   #showStore(event) {
@@ -612,7 +635,7 @@ export class Chat {
     this.#parts.list.update(conversation);
     if (conversation.id !== this.#id) return;
     this.#setTitle(conversation.title);
-    this.#showModel(conversation.model);
+    this.#parts.model.choose(conversation.model);
   }
 
   #deleted(conversation) {

@@ -7,12 +7,12 @@ import "./elements/chat-composer.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";
 import "./elements/chat-memory.js";
+import "./elements/model-picker.js";
 import "./elements/side-bar.js";
 import "./elements/connection-pill.js";
 import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
 import { Chat } from "./chat.js";
-import { setLabels } from "./labels.js";
 import { Outbox } from "./outbox.js";
 import { Socket } from "./socket.js";
 import { Wire } from "./wire.js";
@@ -34,10 +34,9 @@ const parts = {
   pill: part("connection-pill"),
   toast: part("undo-toast.told"),
   offer: part("undo-toast.offer"),
-  model: part("select.model"),
+  model: part("model-picker"),
 };
 
-setLabels(JSON.parse(dataset.models));
 parts.composer.limit = JSON.parse(dataset.limits).text;
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
 new Chat(wire, parts, {

@@ -35,7 +35,7 @@ async function askSession() {
 }
 
 /**
- * Events: `open`, `frame` (detail: the object received), and `state` (detail: {state, failures, retryAt, cause}).
+ * Events: `frame` (detail: the object received), and `state` (detail: {state, failures, retryAt, cause}).
  * States: connecting, connected, lost, restarting, refused, signed-out.
  */
 export class Socket extends EventTarget {
@@ -102,7 +102,6 @@ export class Socket extends EventTarget {
     this.#probe(SILENCE_SECONDS); // something on the way may have opened it, and nobody is behind
     this.#keepAlive();
     this.#become("connected");
-    this.dispatchEvent(new Event("open"));
   }
 
   // Only the answer to the last ping ends the wait, any other frame prolongs it: it may have waited here through a sleep.

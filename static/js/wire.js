@@ -28,7 +28,7 @@ const FULFILMENTS = {
   "message.select": (_, { type }) => type === "conversation.selected",
   "message.withdraw": ({ message }, event) => event.type === "message.withdrawn" && event.message === message,
   "completion.stop": ({ message }, event) =>
-    ["completion.finished", "completion.failed"].includes(event.type) && (!message || event.message === message),
+    ["completion.finished", "completion.failed"].includes(event.type) && event.message === message,
   "completion.regenerate": (_, { type }) => type === "completion.started",
   "completion.continue": ({ message }, event) => event.type === "completion.started" && event.message === message,
 };
@@ -54,17 +54,17 @@ const LOST = { code: "lost", detail: "There is no connection right now." };
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
 export class Wire extends EventTarget {
   #socket;
+  #offered = null; // ids of the models on offer, by the greeting of each connection; until it comes nothing is repeated
   #answers = new Answers();
   #places = new Map(); // conversation id -> {at, asked, again, tries}: what is open here, whether and when a new start is asked for
   #asked = new Map(); // command id -> {resolve, reject}: waits for its direct answer
   #unsent = new Map(); // command id -> {command, attempts, again}: a prompt that nobody accepted yet, and when it is repeated
-  #wishes = new Map(); // command id -> {command, since, repeated}: what nobody answered yet, by an event or an error
+  #wishes = new Map(); // command id -> {command, until, repeated}: what nobody answered yet, by an event or an error
   #early = new Map(); // conversation id -> events that came before we knew that the conversation is ours
 
   constructor(socket) {
     super();
     this.#socket = socket;
-    socket.addEventListener("open", () => this.#resume());
     socket.addEventListener("frame", ({ detail }) => this.#receive(detail));
     socket.addEventListener("state", ({ detail }) => detail.state !== "connected" && this.#lost());
   }
@@ -121,13 +121,20 @@ export class Wire extends EventTarget {
     return this.#wish({ type: "message.select", conversation, message });
   }
 
+  /** Tells whether it could be asked for. */
   withdraw(conversation, message) {
     return this.#wish({ type: "message.withdraw", conversation, message });
   }
 
-  /** Stop an answer; without its id whichever runs. Also while there is no connection: as soon as there is one. */
+  /** Stop an answer. Also while there is no connection: as soon as there is one, however late that is. */
   stop(conversation, message) {
     return this.#wish({ type: "completion.stop", conversation, message }, { patient: true });
+  }
+
+  /** Whether an answer is to be stopped from here, and nothing tells yet that it has ended. */
+  isStopping(conversation, message) {
+    const commands = [...this.#wishes.values()].map(({ command }) => command);
+    return commands.some((command) => command.type === "completion.stop" && command.conversation === conversation && command.message === message);
   }
 
   regenerate(conversation, message, model) {
@@ -172,18 +179,21 @@ export class Wire extends EventTarget {
   /**
    * For commands whose only direct answer may be an error: what they bring about comes as an event for all. Until then
    * they are repeated with each new connection, for the one before may have been dead; a repeat changes nothing.
+   * A patient one waits as long as it takes.
    */
   #wish(command, { patient = false } = {}) {
     const wish = { ...command, id: newId() };
-    const sent = this.#socket.send(wish);
-    if (sent || patient) this.#wishes.set(wish.id, { command: wish, since: Date.now(), repeated: false });
+    const sent = this.#send(wish);
+    const until = patient ? Infinity : Date.now() + WISH_MILLISECONDS;
+    if (sent || patient) this.#wishes.set(wish.id, { command: wish, until, repeated: false });
     else this.#emit("refused", new Refused(LOST));
+    return sent || patient;
   }
 
   #repeatWishes() {
     for (const [id, wish] of this.#wishes) {
-      if (Date.now() - wish.since > WISH_MILLISECONDS) this.#giveUp(id);
-      else this.#socket.send(wish.command);
+      if (Date.now() > wish.until) this.#giveUp(id);
+      else this.#send(wish.command);
       wish.repeated = true;
     }
   }
@@ -197,6 +207,12 @@ export class Wire extends EventTarget {
     for (const [id, { command }] of this.#wishes) {
       if (command.conversation === event.conversation && FULFILMENTS[command.type](command, event)) this.#wishes.delete(id);
     }
+  }
+
+  // An answer may have ended while its conversation was not followed.
+  #fulfilEnded({ conversation, messages }) {
+    const ended = messages.filter(({ state }) => ["done", "failed"].includes(state));
+    for (const { id } of ended) this.#fulfil({ type: "completion.finished", conversation, message: id });
   }
 
   #answerTo(id) {
@@ -216,7 +232,12 @@ export class Wire extends EventTarget {
   #sendUnsent(id) {
     const unsent = this.#unsent.get(id);
     clearTimeout(unsent.again);
-    if (this.#socket.send(unsent.command)) unsent.attempts += 1;
+    if (this.#offered && this.#send(unsent.command)) unsent.attempts += 1;
+  }
+
+  // A model that is not on offer any more is not asked for: the server takes the chat's.
+  #send({ model, ...command }) {
+    return this.#socket.send(this.#offered?.includes(model) ? { ...command, model } : command);
   }
 
   #askPlace(conversation) {
@@ -233,7 +254,8 @@ export class Wire extends EventTarget {
     place.again = setTimeout(ask, againMilliseconds(place.tries++));
   }
 
-  #resume() {
+  #resume({ models }) {
+    this.#offered = models.map(({ id }) => id);
     for (const conversation of this.#places.keys()) this.#askPlace(conversation);
     for (const id of this.#unsent.keys()) this.#sendUnsent(id);
     this.#repeatWishes();
@@ -244,9 +266,11 @@ export class Wire extends EventTarget {
   #askWaiting() {
     for (const [conversation, { tries }] of this.#places) if (tries > 0) this.#askPlace(conversation);
     for (const id of this.#unsent.keys()) this.#sendUnsent(id);
+    this.#repeatWishes();
   }
 
   #lost() {
+    this.#offered = null;
     this.#early.clear();
     for (const [id, { reject }] of this.#asked) {
       if (this.#unsent.has(id)) continue;
@@ -271,6 +295,7 @@ export class Wire extends EventTarget {
     if (frame.type === "session.store" && frame.available) this.#askWaiting();
     this.#settle(frame);
     this.#emit(frame.type, frame);
+    if (frame.type === "session.ready") this.#resume(frame);
   }
 
   #snapshot(frame) {
@@ -279,6 +304,7 @@ export class Wire extends EventTarget {
     this.#places.set(frame.conversation, { at: frame.at, asked: false, tries: 0 });
     const running = frame.messages.find((message) => message.id === frame.running);
     if (running) this.#answers.start(running.id, running.text);
+    this.#fulfilEnded(frame);
     this.#emit(frame.type, frame);
   }
 
@@ -309,7 +335,7 @@ export class Wire extends EventTarget {
   #error(frame) {
     if (frame.code === "unavailable" && this.#unsent.has(frame.id)) return this.#sendAgain(frame);
     const wish = this.#wishes.get(frame.id);
-    this.#wishes.delete(frame.id);
+    if (frame.code !== "unavailable" || wish?.until !== Infinity) this.#wishes.delete(frame.id);
     if (wish?.repeated && frame.code !== "unavailable") return; // carried out the first time
     const conversation = [...this.#places.keys()].find((id) => frame.id === openId(id));
     if (conversation) {

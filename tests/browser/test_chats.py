@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
+from tests.browser.line import Line
 from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
@@ -190,6 +193,45 @@ async def test_chat_whose_model_is_not_on_offer_any_more_goes_on_with_the_first(
     await expect(answers(page).last).to_contain_text("You said: Four")
     await expect(picker).to_have_value("small")
     assert [request.body["model"] for request in model.requests] == ["old", "new", "new", "small"]
+
+
+async def test_open_page_takes_the_models_of_a_deploy_and_sends_what_was_typed_for_one_that_is_gone(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_CONNECTION_REFUSED")
+    instance = await start_instance(store, OPENAI_MODELS="old,small")
+    page = await open_page(instance)
+    await begin(page, "One")
+    await instance.kill()
+    await say(page, "Two")
+    await expect(page.get_by_text("Will be sent when the connection is back").last).to_be_visible()
+    instance.environment["OPENAI_MODELS"] = "new"
+    await instance.start()
+    await expect(answers(page)).to_contain_text(["You said: One", "You said: Two"], timeout=20_000)
+    await expect(page.get_by_title("The model that answers")).to_have_text("new")
+    await expect(page.get_by_role("combobox", name="Model")).to_be_hidden()
+    assert [request.body["model"] for request in model.requests] == ["old", "new"]
+
+
+async def test_choice_of_a_model_stays_while_others_come_and_go(page: Page) -> None:
+    line = await Line.lay(page)
+    await line.told("conversation.listed", 1)
+    picker = page.get_by_role("combobox", name="Model")
+
+    def offer(*models: str) -> None:
+        offered = [{"id": each, "label": each.title(), "images": False} for each in models]
+        line.tell(json.dumps({"type": "session.ready", "models": offered}))
+
+    await expect(picker).to_be_hidden()
+    offer("large", "small")
+    await expect(picker).to_have_value("large")
+    await picker.select_option("Small")
+    offer("largest", "larger", "small")
+    await expect(picker.get_by_role("option")).to_have_text(["Largest", "Larger", "Small"])
+    await expect(picker).to_have_value("small")
+    offer("largest", "larger")
+    await expect(picker).to_have_value("largest")
 
 
 async def test_older_messages_come_on_request_and_nothing_moves(

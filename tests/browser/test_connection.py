@@ -421,6 +421,32 @@ async def test_chat_and_prompt_are_asked_for_rarely_while_the_store_is_away_and_
     await expect(answers(page)).to_contain_text(["You said: One", "You said: One more"], timeout=20_000)
 
 
+# A stop
+
+
+async def test_stop_is_seen_at_once_and_done_however_late_the_connection_is_back(
+    page: Page, line: Line, model: Model
+) -> None:
+    gate = Gate()
+    model.answer("As far as ", gate, "this")
+    await say(page, "Go on")
+    await expect(answers(page)).to_contain_text("As far as")
+    await stop_clock(page)
+    line.closing = TRY_AGAIN_LATER
+    await line.cut(TRY_AGAIN_LATER)
+    await expect(lost(page)).to_be_attached()
+    await button(page, "Stop").click()
+    await expect(button(page, "Stopping…")).to_be_visible()
+    await expect(page.get_by_role("status")).to_have_text("Stopping…")
+    await page.clock.fast_forward(600_000)
+    await expect(button(page, "Stopping…")).to_be_visible()
+    line.closing = None
+    await emit(page, "window", "online")
+    await expect(answers(page)).to_contain_text("Stopped")
+    await (await model.asked()).closed()
+    await expect(button(page, "Send")).to_be_visible()
+
+
 # The pill
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
+from tests.browser.line import Line
 from tests.browser.person import answers, box, button, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
@@ -12,6 +15,7 @@ from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
+TRY_AGAIN_LATER = 1013
 
 
 async def add(page: Page, text: str) -> None:
@@ -77,6 +81,60 @@ async def test_waiting_prompt_is_taken_back_in_all_tabs_and_its_words_are_in_the
     for tab in (page, other):
         await shown(tab, "First", "Slowly", "Third", said("Third"))
     assert [asked.prompt for asked in model.requests] == ["First", "Third"]
+
+
+async def test_words_taken_back_are_in_the_box_once_also_where_only_a_snapshot_tells(
+    page: Page, model: Model
+) -> None:
+    line = await Line.lay(page)
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    await add(page, "Second")
+    await expect(button(page, "Take back")).to_have_count(1)
+    lost: list[str] = []
+
+    def lose(frame: str) -> str:
+        if '"message.withdrawn"' in frame:
+            lost.append(frame)
+            return '{"type": "lost"}'
+        return re.sub(r'("epoch":\s*")', r"\1other-", frame)
+
+    line.bend = lose
+    await button(page, "Take back").click()
+    await line.told('"lost"', 1)
+    await line.cut(TRY_AGAIN_LATER)
+    await expect(box(page)).to_have_value("Second")
+    snapshots = sum("conversation.snapshot" in frame for frame in line.received)
+    line.tell(lost[0])
+    await line.told("conversation.snapshot", snapshots + 1)
+    await expect(button(page, "Take back")).to_have_count(0)
+    await expect(box(page)).to_have_value("Second")
+    gate.open()
+    await shown(page, "First", "Slowly")
+    assert [asked.prompt for asked in model.requests] == ["First"]
+
+
+async def test_answer_is_stopped_with_a_finger_while_the_next_prompt_is_written(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], viewport={"width": 390, "height": 844}, has_touch=True)
+    model.answer("As far as ", Gate(), "this")
+    await box(page).fill("First")
+    await button(page, "Send").tap()
+    await expect(answers(page)).to_contain_text("As far as")
+    await box(page).fill("Half a thought")
+    await page.keyboard.press("Tab")
+    await expect(button(page, "Stop")).to_be_focused()
+    await page.keyboard.press("Tab")
+    await expect(button(page, "Send")).to_be_focused()
+    await button(page, "Stop").tap()
+    await expect(answers(page)).to_contain_text("Stopped")
+    await expect(button(page, "Stop")).to_be_hidden()
+    await expect(button(page, "Send")).to_be_visible()
+    await expect(box(page)).to_have_value("Half a thought")
+    assert [asked.prompt for asked in model.requests] == ["First"]
 
 
 async def test_prompts_typed_while_the_instance_is_dead_go_once_in_order_after_a_reload(

@@ -1,4 +1,5 @@
-// The box one writes in and its one button. It keeps drafts and lets go of a text only when told that it was accepted.
+// The box one writes in and its button, beside which another one stops while there is something to send. It keeps drafts
+// and lets go of a text only when told that it was accepted.
 // Events: `send` (detail: text), `stop`, `problem` (detail: its words). It does not know what becomes of either.
 
 import { before, behind, readDraft, writeDraft } from "../drafts.js";
@@ -15,6 +16,7 @@ class ChatComposer extends HTMLElement {
   limit = Infinity;
   #box;
   #button;
+  #stop;
   #problem;
   #conversation = null; // until it belongs to one
   #answering = false;
@@ -24,11 +26,13 @@ class ChatComposer extends HTMLElement {
   connectedCallback() {
     this.#box = this.querySelector("textarea");
     this.#button = this.querySelector(".act");
+    this.#stop = this.querySelector(".stop");
     this.#problem = this.querySelector(".problem");
     this.querySelector("form").addEventListener("submit", (event) => this.#submitted(event));
     this.#box.addEventListener("input", () => this.#typed());
     this.#box.addEventListener("keydown", (event) => this.#pressed(event));
     this.querySelector(".box").addEventListener("click", ({ target }) => target.closest("button") || this.#box.focus());
+    this.#stop.addEventListener("click", () => this.#say("stop"));
     addEventListener("pagehide", () => this.#keepDraft());
   }
 
@@ -55,8 +59,10 @@ class ChatComposer extends HTMLElement {
     this.#keepDraft();
   }
 
-  setAnswering(answering) {
+  /** `stopping`: the answer is to be stopped, and has not ended yet. */
+  setAnswering(answering, stopping) {
     this.#answering = answering;
+    this.toggleAttribute("data-stopping", answering && stopping);
     this.#update();
   }
 
@@ -149,7 +155,11 @@ class ChatComposer extends HTMLElement {
     const ready = this.#box.value.trim() !== "" && !this.#tooLong;
     this.dataset.state = ready ? "ready" : this.#answering ? "answering" : "empty";
     const stops = this.dataset.state === "answering";
-    const label = stops ? "Stop" : "Send";
+    const stop = this.hasAttribute("data-stopping") ? "Stopping…" : "Stop";
+    const label = stops ? stop : "Send";
+    this.#stop.setAttribute("aria-label", stop);
+    this.#stop.title = stop;
+    this.#stop.hidden = !this.#answering || stops;
     this.#button.setAttribute("aria-label", label);
     this.#button.title = this.#answering && !stops ? "Send: it waits for the answer before it (Esc stops that)" : label;
     this.#button.disabled = !stops && !ready;

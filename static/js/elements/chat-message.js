@@ -120,7 +120,7 @@ class ChatMessage extends HTMLElement {
   setModel(model) {
     this.dataset.model = model ?? "";
     const by = this.querySelector(".by");
-    if (by) by.textContent = labelOf(model);
+    if (by && by.textContent !== labelOf(model)) by.textContent = labelOf(model);
   }
 
   /** The answer begins, perhaps anew, with the text that is kept of an earlier attempt. */

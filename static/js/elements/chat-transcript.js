@@ -265,6 +265,11 @@ class ChatTranscript extends HTMLElement {
     return true;
   }
 
+  /** Call the models by their names of now. */
+  label() {
+    for (const element of this.#messages) element.setModel(element.dataset.model);
+  }
+
   setConnected(connected) {
     this.toggleAttribute("data-lost", !connected);
     if (this.#aside.hasChildNodes()) this.#follower.stay();
