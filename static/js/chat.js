@@ -236,13 +236,13 @@ export class Chat {
     const { composer, model, outbox } = this.#parts;
     this.#blank();
     this.#say("");
+    composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
     const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model?.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
     if (parent === undefined) composer.lift(text);
-    composer.focus(); // the button or the editor may go
     await outbox.add({ ...prompt });
     pending.stored = true;
     if (parent === undefined) composer.taken(text, conversation);
@@ -254,15 +254,9 @@ export class Chat {
     this.#forget(prompt.id);
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
-    if (reason) this.#alarm(reason);
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
     composer.rejected(prompt.text, reason);
-    composer.focus();
-  }
-
-  #displaced(words) {
-    const { composer } = this.#parts;
-    composer.rejected(words, "The message that you were editing has another version now. Your words are here.");
+    if (reason) this.#alarm(reason);
     composer.focus();
   }
 
@@ -334,6 +328,12 @@ export class Chat {
     if (this.#withdrawn.delete(message) && text) composer.rejected(text, "");
     this.#showAnswering();
     this.#say("Message taken back");
+  }
+
+  #displaced(words) {
+    const { composer } = this.#parts;
+    composer.rejected(words, "The message that you were editing has another version now. Your words are here.");
+    composer.focus();
   }
 
   async #older(before) {
