@@ -297,13 +297,13 @@ export class Chat {
     const { composer, model, outbox, socket } = this.#parts;
     this.#blank();
     this.#say("");
+    composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
     const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
     if (parent === undefined) composer.lift(text);
-    composer.focus(); // the button or the editor may go
     if (socket.state !== "connected") this.#say("Your message will be sent when the connection is back");
     await outbox.add({ ...prompt });
     pending.stored = true;

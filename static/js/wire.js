@@ -50,6 +50,7 @@ const TOO_LONG = { code: "too_long", detail: "This is too long to be sent. Make 
 const KEPT = { code: "unavailable", detail: "The store is away. Your message is kept here and sent when it is back." };
 const LATE = { code: "lost", detail: "There was no connection for too long: what you asked for was not done." };
 const LOST = { code: "lost", detail: "There is no connection right now." };
+const UNANSWERED = { code: "unanswered", detail: "The server did not answer in time. Try again." };
 
 /** Events are named like the facts of the protocol; their detail is the frame. Also `ready`, when connected anew. */
 export class Wire extends EventTarget {
@@ -172,7 +173,7 @@ export class Wire extends EventTarget {
     const id = newId();
     if (byteLength({ ...command, id }) > FRAME_BYTES) return Promise.reject(new Refused(TOO_LONG));
     if (!this.#socket.send({ ...command, id })) return Promise.reject(new Refused(LOST));
-    const late = setTimeout(() => this.#settle({ type: "error", id, ...LATE }), ASK_MILLISECONDS);
+    const late = setTimeout(() => this.#settle({ type: "error", id, ...UNANSWERED }), ASK_MILLISECONDS);
     return this.#answerTo(id).finally(() => clearTimeout(late));
   }
 

@@ -87,7 +87,7 @@ class ChatMessage extends HTMLElement {
     this.setAttribute("aria-labelledby", `by-${id}`);
     if (this.dataset.role === "user") {
       this.querySelector(".words").id = `words-${id}`;
-      this.querySelector(".withdraw").setAttribute("aria-describedby", `words-${id}`);
+      for (const button of this.querySelectorAll(".withdraw")) button.setAttribute("aria-describedby", `words-${id}`);
     }
     const quote = this.querySelector(".quote");
     if (quote) quote.textContent = id;
