@@ -363,13 +363,13 @@ export class Chat {
     if (transcript.running && !transcript.awaitsAccept) this.#stopAnswer(transcript.running);
     else if (last) this.#takeBack(last);
     this.#showAnswering();
-    if (this.#stopping) this.#say("Stopping…");
     composer.focus(); // the button that was pressed may go
   }
 
   #stopAnswer(answer) {
     this.#wire.stop(this.#id, answer);
-    if (this.#parts.socket.state !== "connected") this.#tell("The answer will be stopped when the connection is back");
+    if (this.#parts.socket.state === "connected") this.#say("Stopping…");
+    else this.#tell("The answer will be stopped when the connection is back");
   }
 
   async #takeBack(pending) {

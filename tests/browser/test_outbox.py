@@ -10,6 +10,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
+from tests.browser.line import Line
 from tests.browser.person import answers, box, button, chats, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
@@ -188,19 +189,24 @@ async def test_prompt_that_another_tab_has_sent_or_taken_back_does_not_wait_here
     assert asked(model) == ["First", "Second"]
 
 
-async def test_stop_that_came_too_late_is_told(tab: Page, model: Model) -> None:
+async def test_what_could_not_be_asked_for_too_long_is_told(page: Page, model: Model) -> None:
+    line = await Line.lay(page)
+    await begin(page)
     gate = Gate()
     model.answer("Slowly", gate, to="Second")
-    await add(tab, "Second")
+    await add(page, "Second")
     await gate.wait()
-    await cut(tab)
-    await box(tab).press("Escape")
-    await expect(tab.get_by_text("The answer will be stopped").first).to_be_visible()
-    await tab.evaluate("const now = Date.now(); Date.now = () => now + 70_000")
-    await mend(tab)
-    await expect(tab.get_by_text("There was no connection for too long").first).to_be_visible()
+    await add(page, "Third")
+    await expect(button(page, "Take back")).to_be_visible()
+    line.silent = True
+    await button(page, "Take back").click()
+    await line.asked("message.withdraw")
+    await page.evaluate("const now = Date.now(); Date.now = () => now + 70_000")
+    line.silent = False
+    await line.cut(1012)
+    await expect(page.get_by_text("There was no connection for too long").first).to_be_visible()
     gate.open()
-    await expect(tab.get_by_role("status")).to_have_text("Answer complete")
+    await shown(page, "First", "You said: First", "Second", "Slowly", "Third", "You said: Third")
 
 
 async def test_waiting_prompts_are_in_all_tabs_whatever_their_words_and_each_is_taken_back_in_any(
