@@ -96,7 +96,7 @@ export class Chat {
   }
 
   #resume(prompt) {
-    this.#pending.set(prompt.id, { prompt, view: this.#view, stop: false, stored: true });
+    this.#pending.set(prompt.id, { prompt, view: this.#view, stop: false, stored: true, resumed: true });
     if (!this.#parts.transcript.says(prompt.text)) this.#showPending(prompt); // else it may be in the conversation already
   }
 
@@ -324,14 +324,19 @@ export class Chat {
     this.#putBack(words, "The message that you were editing has another version now. Your words are here.");
   }
 
-  #accepted({ id, conversation, message, answer }) {
+  #accepted({ id, conversation, message, answer, at }) {
     const { transcript } = this.#parts;
     const pending = this.#pending.get(id);
     const here = pending && this.#isHere(pending);
     this.#settled.add(id);
     this.#pending.delete(id);
-    if (here && !pending.prompt.conversation) this.#begun(conversation, pending);
-    if (here) transcript.accept(id, message, answer);
+    const begins = here && !pending.prompt.conversation;
+    if (begins) this.#begun(conversation, pending);
+    // It was stored long ago, and lies further up, on another branch, or was taken back since.
+    const past = here && this.#wire.isPast(conversation, at) && !transcript.message(message);
+    if (past) transcript.unsend(id);
+    else if (here) transcript.accept(id, message, answer);
+    if (begins && pending.resumed) this.#wire.open(conversation); // it may have gone on since
     if (here && transcript.message(message)?.dataset.state === "queued") this.#say("Your message waits for the answer before it");
     if (!here && this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
     if (pending?.stop) this.#wire.stop(conversation, answer);

@@ -7,7 +7,7 @@ const STORE = "outbox";
 const CHANNEL = "llmchat.outbox";
 const SPARE = "llmchat.outbox.";
 const OTHERS_MILLISECONDS = 3000; // a prompt of another tab that is still here then is sent from here
-const ASK_AGAIN_MILLISECONDS = 5000;
+const ASK_AGAIN_MILLISECONDS = { rate_limited: 5000, busy: 10_000 }; // what will be taken later, as it is
 const OPEN_MILLISECONDS = 2000; // some browsers never answer
 
 function requested(request) {
@@ -246,9 +246,9 @@ export class Outbox extends EventTarget {
   }
 
   async #refuse(prompt, { code, message, retryAfter }) {
-    const notBefore = Date.now() + (retryAfter * 1000 || ASK_AGAIN_MILLISECONDS);
+    const notBefore = Date.now() + (retryAfter * 1000 || ASK_AGAIN_MILLISECONDS[code]);
     const gone = code === "not_found" && prompt.conversation && prompt.parent === undefined; // then also for those behind it
-    const news = code === "rate_limited" ? { notBefore } : { refused: gone ? "gone" : code, detail: message };
+    const news = code in ASK_AGAIN_MILLISECONDS ? { notBefore } : { refused: gone ? "gone" : code, detail: message };
     const meant = ({ id, conversation }) => id === prompt.id || (gone && conversation === prompt.conversation);
     await this.#change((each) => (meant(each) ? { ...each, ...news } : each));
     this.#announce();

@@ -105,6 +105,12 @@ export class Wire extends EventTarget {
     return accepted;
   }
 
+  /** Whether all of a conversation up to a place was told, or is in the snapshot that comes. */
+  isPast(conversation, at) {
+    const place = this.#places.get(conversation)?.at;
+    return Boolean(place) && (place.epoch !== at.epoch || place.offset >= at.offset);
+  }
+
   /** Whether a prompt may be on its way to the server from here. */
   isUnderWay(id) {
     return this.#unsent.has(id);

@@ -8,6 +8,7 @@ import secrets
 import pytest
 from playwright.async_api import Locator, Page, expect
 
+from llmchat.history import MAX_QUEUED
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
@@ -207,6 +208,42 @@ async def test_what_could_not_be_asked_for_too_long_is_told(page: Page, model: M
     await expect(page.get_by_text("There was no connection for too long").first).to_be_visible()
     gate.open()
     await shown(page, "First", "You said: First", "Second", "Slowly", "Third", "You said: Third")
+
+
+async def test_prompt_that_was_taken_back_is_not_shown_again_though_its_record_stayed(
+    page: Page, model: Model
+) -> None:
+    line = await Line.lay(page)
+    await begin(page)
+    await page.evaluate(UNDELETABLE)
+    gate = Gate()
+    model.answer("Slowly", gate, to="Second")
+    await add(page, "Second")
+    await gate.wait()
+    await add(page, "Third")
+    await button(page, "Take back").click()
+    await expect(box(page)).to_have_value("Third")
+    await box(page).fill("")
+    await page.reload()
+    await line.told("message.accepted", 5)  # each of what stayed once more
+    await shown(page, "First", "You said: First", "Second", "Slowly")
+    gate.open()
+    await expect(button(page, "Send")).to_be_visible()
+    await shown(page, "First", "You said: First", "Second", "Slowly")
+
+
+async def test_prompts_that_find_the_queue_full_wait_and_go_in_order(page: Page, model: Model) -> None:
+    await begin(page)
+    gate = Gate()
+    model.answer("Slowly", gate, to="Second")
+    await add(page, "Second")
+    await gate.wait()
+    for number in range(MAX_QUEUED + 2):
+        await add(page, f"Waits {number:02}")
+    await expect(messages(page).get_by_text(re.compile(r"^Will be sent in \d+ s$"))).to_have_count(1)
+    gate.open()
+    await expect(answers(page).last).to_contain_text(f"You said: Waits {MAX_QUEUED + 1}", timeout=30_000)
+    assert asked(model)[2:] == [f"Waits {number:02}" for number in range(MAX_QUEUED + 2)]
 
 
 async def test_waiting_prompts_are_in_all_tabs_whatever_their_words_and_each_is_taken_back_in_any(
