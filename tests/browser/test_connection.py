@@ -437,7 +437,9 @@ async def test_stop_is_seen_at_once_and_done_however_late_the_connection_is_back
     await expect(lost(page)).to_be_attached()
     await button(page, "Stop").click()
     await expect(button(page, "Stopping…")).to_be_visible()
-    await expect(page.get_by_role("status")).to_have_text("Stopping…")
+    await expect(page.get_by_role("status")).to_have_text(
+        "The answer will be stopped when the connection is back"
+    )
     await page.clock.fast_forward(600_000)
     await expect(button(page, "Stopping…")).to_be_visible()
     line.closing = None
