@@ -28,9 +28,10 @@ MIN_CALIBRATION, MAX_CALIBRATION = 0.5, 8.0
 """Tokens counted by the provider per token estimated here: figures beyond are not believed."""
 CALIBRATION_STEP = 1.5
 """What the calibration grows by where less has to be sent."""
-COST, COST_IN_VAIN, COST_FURTHER, MAX_COST = 9, 18, 2, 27
+COST, COST_IN_VAIN, COST_FURTHER, MAX_COST = 9, 17, 2, 20
 """Of attempts at an answer: of one, of one that brought nothing, of one that came further than those before it; and of
-all, where no other is made. So three are made that come no further, and ten at most whatever they bring."""
+all, where no other is made. So three are made that come no further than the first, two that bring nothing, and ten at
+most whatever they bring."""
 
 
 def timestamp(now: datetime | None = None) -> str:
@@ -104,8 +105,7 @@ class Turn:
             return self.spent
         if not self.count:
             return self.spent + COST_IN_VAIN
-        is_first = not (self.spent or self.furthest)
-        return self.spent + (COST_FURTHER if self.said > self.furthest and not is_first else COST)
+        return self.spent + (COST_FURTHER if self.said > self.furthest else COST)
 
     @property
     def continues(self) -> bool:
