@@ -449,6 +449,21 @@ async def test_stop_is_seen_at_once_and_done_however_late_the_connection_is_back
     await expect(button(page, "Send")).to_be_visible()
 
 
+async def test_stop_that_went_into_a_dead_line_is_done_over_the_next(
+    page: Page, line: Line, model: Model
+) -> None:
+    model.answer("As far as ", Gate(), "this")
+    await say(page, "Go on")
+    await expect(answers(page)).to_contain_text("As far as")
+    line.silent = True
+    await button(page, "Stop").click()
+    await line.asked("completion.stop")
+    line.silent = False
+    await line.cut(TRY_AGAIN_LATER)
+    await expect(answers(page)).to_contain_text("Stopped")
+    await (await model.asked()).closed()
+
+
 # The pill
 
 
