@@ -35,7 +35,7 @@ from llmchat.lease import Lease
 from llmchat.listing import Listing
 from llmchat.settings import Settings
 from llmchat.summary import fold_up_to, with_summary
-from llmchat.turn import Answer, Delta
+from llmchat.turn import Answer
 
 COALESCE_SECONDS = 0.04
 REPEAT_SECONDS = 0.25
@@ -80,6 +80,7 @@ class Attempt:
         self._count = 0  # deltas placed
         self._given = ""  # the answer's beginning, where the model goes on from one
         self._told: tuple[Branch, Answer] | None = None  # once the answer ended
+        self._seen = ""  # the answer's text before this attempt
         self._began = time.monotonic()
 
     def stop(self) -> None:
@@ -103,6 +104,7 @@ class Attempt:
         if found is None:
             return  # deleted: gone in a moment, or restored and found again
         branch, before = found
+        self._seen = before["text"] if before else ""
         if self.turn.cost >= MAX_COST or (self.turn.attempt and self.turn.stop):
             await self._settle(IN_VAIN)
             return
@@ -154,6 +156,8 @@ class Attempt:
             return  # deleted meanwhile
         self._count = self.turn.count
         before = found[1]
+        if before:
+            self.turn = replace(self.turn, model=before["model"])
         answer = self._answer(before, max(1, self.turn.attempt), before["text"] if before else "")
         if not self.turn.attempt:
             await self._begin(answer)
@@ -190,9 +194,9 @@ class Attempt:
         )
 
     async def _end(self, answer: Answer, error: ProviderError | None, calibration: float | None) -> None:
-        if self.turn.attempt and not answer.complete and len(answer.text.encode()) <= (self.turn.kept or 0):
+        if self.turn.attempt and not answer.text.encode()[self.turn.kept or 0 :].strip():
             earlier = await _persist(lambda: self._history.earlier(self.conversation, self.turn.answer))
-            answer.take(Delta(earlier.removeprefix(answer.text)))
+            answer.fall_back(earlier or self._seen)
         answer.mend()
         while (delta := answer.delta()) is not None:
             await self._place(answer, delta)

@@ -240,7 +240,7 @@ class Chat:
         Raises NotFound, BadField, Busy, RateLimited.
         """
         known = await self._history.conversation(session, command.conversation)
-        identity = command.id or str(known.at["offset"])
+        identity = command.id or "{epoch}.{offset}".format_map(known.at)
         if not await self._history.has_gone_on(known.id, command.message, identity):
             await allowance.prompt()
         made = await self._history.go_on(

@@ -9,8 +9,8 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate, parsedate_to_datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import openai
@@ -153,7 +153,7 @@ class Completions:
         try:
             async with asyncio.timeout(QUESTION_SECONDS):
                 return await self._ask_how(model)
-        except (openai.APIError, TimeoutError, OSError, ValueError) as error:
+        except Exception as error:  # the SDK lets json's and the transport's own errors through
             log.warning("The model server did not say whether it goes on: %s", type(error).__name__)
             self._unsaid[model] = asyncio.get_running_loop().time()
             return None
@@ -345,9 +345,17 @@ def _retry_after(error: openai.APIError) -> float | None:
     try:
         seconds = float(said)
     except ValueError:
-        date = parsedate_to_datetime(said) if parsedate(said) else None
-        seconds = (date - datetime.now(date.tzinfo)).total_seconds() if date else math.nan
+        seconds = _seconds_until(said)
     return min(max(0.0, seconds), MAX_WAIT_SECONDS) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    """Tell how far off an HTTP date is; NaN where it is none."""
+    try:
+        then = parsedate_to_datetime(date)
+    except ValueError:
+        return math.nan
+    return (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
 def _context_exceeded(error: openai.APIStatusError) -> bool:

@@ -113,7 +113,7 @@ VARIABLES = (
     Variable(
         "CONTINUATION",
         "auto",
-        "how the model server is given the beginning of an answer to go on with: `auto` asks it (once an instance and model, by a request of a token at most), `never`, "
+        "how the model server is given the beginning of an answer to go on with: `auto` asks it (once an instance and model, by one or two requests of a token at most), `never`, "
         "`flag` (vLLM, llama.cpp), `last` (the last message is enough), `prefix` (Mistral, DeepSeek)",
         "auto, never, flag, last or prefix",
     ),

@@ -120,6 +120,13 @@ class Answer:
             elif delta.finish_reason and delta.finish_reason not in BREAKS:
                 self._finish_reason = FINISH_REASONS.get(delta.finish_reason, "stop")
 
+    def fall_back(self, earlier: str) -> None:
+        """Put back the text of an `earlier` attempt, for this one has brought no word. There it broke off."""
+        more = earlier.removeprefix(self.kept)
+        if more.strip():
+            self._text += _cut(more, self._bytes_left)
+            self._finish_reason = None
+
     def delta(self) -> CompletionDelta | None:
         """Say what was taken since the last time, if anything was; much of it in several steps."""
         if not self.pending:

@@ -254,7 +254,7 @@ class Turns:
             self._told_away = False
             async with self._leases.holding(lease, partial(self._look_for_stop, attempt)):
                 await attempt.make()
-            self._completions.learn(turn.model)  # a takeover has no time for it
+            self._completions.learn(attempt.turn.model)  # a takeover has no time for it
             self._spawn(self._want_fold(attempt), f"fold wish {lease.conversation}")
             await self._listing.updated(session, lease.conversation, used=True)
 

@@ -302,7 +302,15 @@ async def test_rate_limit_is_told_as_such_when_its_wait_is_longer_than_our_patie
 
 @pytest.mark.parametrize(
     "wait",
-    [float("inf"), float("nan"), -1.0, "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 99 Jan 1970"],
+    [
+        float("inf"),
+        float("nan"),
+        -1.0,
+        "soon",
+        "",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Thu, 41 Jan 1970 00:00:00 GMT",
+    ],
 )
 async def test_rate_limit_tells_only_a_wait_that_json_has(
     model: Model, monkeypatch: pytest.MonkeyPatch, wait: float | str
@@ -583,6 +591,21 @@ async def test_model_server_that_is_away_is_asked_again_after_a_while(
     assert not await completions.continues("gpt-4o-mini")
     assert model.questions == 0
     monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
+    assert await completions.continues("gpt-4o-mini")
+
+
+async def test_model_server_whose_answer_cannot_be_read_is_asked_again(
+    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(
+        model, "_say_how", lambda _: web.Response(text="[" * 100_000, content_type="application/json")
+    )
+    for _ in range(2):
+        assert not await completions.continues("gpt-4o-mini")
+    monkeypatch.undo()
+    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
+    model.continues = True
     assert await completions.continues("gpt-4o-mini")
 
 

@@ -34,6 +34,7 @@ from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
 from llmchat.turns import Turns
 from tests.fakes import CUT, Gate, Line, Model, Reasoning
 from tests.instances import Store
+from tests.steps import Failure, Step, Text
 from tests.waiting import Bell, eventually, within
 
 SESSION = "alice"
@@ -533,27 +534,58 @@ async def test_turn_begun_too_often_ends_with_the_text_there_is(
     assert model.requests == []
 
 
-@pytest.mark.parametrize("attempts", [1, 2])
+NOTHING: dict[str, list[Step]] = {"stop": [], "length": [Reasoning("Hm.")], "blank": [Text("\n"), CUT]}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "how"), [(1, "refused"), (2, "refused"), (1, "stop"), (1, "length"), (1, "blank")]
+)
 async def test_takeover_that_brings_nothing_leaves_the_text_that_was_seen(
-    instance: Instance, model: Model, attempts: int
+    instance: Instance, model: Model, attempts: int, how: str
 ) -> None:
-    model.refuse(400)
+    if how == "refused":
+        model.refuse(400)
+    else:
+        model.answer(*NOTHING[how], finish_reason=how if how in ("stop", "length") else None)
     answer = await leave(instance, attempts, "Seen")
     instance.turns.begin("c1")
     ended = await instance.end(answer)
-    assert (ended["finish_reason"], ended["digest"]) == ("interrupted", digest("Seen"))
-    assert (await instance.stored(answer))["text"] == "Seen"
-    assert text_of(await instance.frames()) == "Seen"
+    stored = await instance.stored(answer)
+    assert (ended["finish_reason"], stored["text"].strip()) == ("interrupted", "Seen")
+    assert ended["digest"] == digest(stored["text"])
+    assert text_of(await instance.frames()) == stored["text"]
     assert await instance.history.earlier("c1", answer) == ""
 
 
-async def test_text_that_was_seen_outlives_an_attempt_that_died_without_a_word(instance: Instance) -> None:
-    answer = await leave(instance, 1, "Seen")
-    await leave(instance, 1, "", first=2)
+@pytest.mark.parametrize("said", ["", " ", "Seen"])
+async def test_text_that_was_seen_outlives_an_attempt_that_died_without_a_new_word(
+    instance: Instance, model: Model, said: str
+) -> None:
+    model.refuse(400)
+    answer = await leave(instance, 1, "Seen by all")
+    await leave(instance, 1, said, first=2)  # the last: while it put the text back
     instance.turns.begin("c1")
     ended = await instance.end(answer)
+    assert (ended["finish_reason"], ended["digest"]) == ("interrupted", digest("Seen by all"))
+    assert (await instance.stored(answer))["text"] == "Seen by all"
+
+
+async def test_text_that_was_seen_outlives_a_store_that_lost_the_beginning_of_the_takeover(
+    instance: Instance, model: Model
+) -> None:
+    gate = Gate()
+    model.answer(gate, Failure())
+    answer = await leave(instance, 1, "Seen")
+    keys = instance.keys.of_conversation("c1")
+    kept = [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.text]
+    before = {key: await instance.redis.dump(key) for key in kept}
+    instance.turns.begin("c1")
+    await gate.wait()
+    for key, value in before.items():
+        await instance.redis.restore(key, 0, value, replace=True)
+    gate.open()
+    ended = await instance.end(answer)
     assert (ended["finish_reason"], ended["digest"]) == ("interrupted", digest("Seen"))
-    assert (await instance.stored(answer))["text"] == "Seen"
 
 
 async def test_stop_of_a_takeover_before_its_first_word_leaves_the_text_that_was_seen(
@@ -569,12 +601,21 @@ async def test_stop_of_a_takeover_before_its_first_word_leaves_the_text_that_was
 
 
 async def test_answer_by_a_model_that_is_not_on_offer_any_more_is_made_by_one_that_is(
-    start: Start, model: Model
+    start: Start, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = await start(models=("new", "newer"))
     answer = await instance.send("m1")
     assert (await instance.end(answer))["finish_reason"] == "stop"
     assert (await model.asked()).body["model"] == "new"
+    assert (await instance.stored(answer))["model"] == "new"
+    assert list(instance.completions._questions) == ["new"]
+    gate = Gate()
+    model.answer("Half ", gate, to="Again")
+    answer = await instance.send("m2", "Again")
+    await instance.text_so_far("Half ")
+    monkeypatch.setattr(Answer, "take", lambda *_: 1 / 0)
+    gate.open()
+    assert (await instance.end(answer))["finish_reason"] == "interrupted"
     assert (await instance.stored(answer))["model"] == "new"
 
 

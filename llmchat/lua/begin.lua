@@ -12,8 +12,9 @@ if stop == '1' and before ~= '0' then return {'ok', stop} end  -- the text of th
 
 begin(conversation, messages, tree, queue, answer, prompt)
 redis.call('HSET', messages, answer, record)
-if #(redis.call('GET', text) or '') > #kept then
-  redis.call('HSET', messages, 'earlier:' .. answer, redis.call('GET', text))  -- should nothing come of this attempt
+local said, earlier = redis.call('GET', text) or '', redis.call('HGET', messages, 'earlier:' .. answer) or ''
+if string.find(said, '%S', #kept + 1) and string.sub(earlier, 1, #said) ~= said then
+  redis.call('HSET', messages, 'earlier:' .. answer, said)  -- should nothing come of this attempt
 end
 redis.call('SET', text, kept)
 if kept == '' then redis.call('DEL', reasoning) end

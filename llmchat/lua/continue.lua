@@ -15,7 +15,7 @@ local prompt = parent_of(tree, answer)
 open(turn, answer, prompt, model, now, 'kept', #said)
 redis.call('SET', text, said)
 redis.call('SET', reasoning, redis.call('HGET', messages, 'reasoning:' .. answer) or '')
-redis.call('HSET', tree, 'continued:' .. answer, string.sub(command .. ' ' .. before, 1, REMEMBERED))
+redis.call('HSET', tree, 'continued:' .. answer, string.match(string.sub(command .. ' ' .. before .. ' ', 1, REMEMBERED), '^(.*) '))
 redis.call('HSET', conversation, 'updated', now)
 keep(retention_ms, conversation, messages, tree, turn, text, reasoning)
 return 'accepted'

@@ -26,6 +26,7 @@ RUN_SECONDS = 90.0
 ANSWER_SECONDS = 30.0
 QUIET_SECONDS = 20.0
 SLOW_WAY_SECONDS = 0.05
+WAY_SECONDS = 5.0
 
 
 async def run(seed: int, service: Service, report: Report, *, slow: bool = True) -> None:
@@ -221,15 +222,16 @@ class Run:
         """End an instance, in order or not, and start it again; or freeze it for longer than its leases last."""
         instance = self._service.instances[fault.which]
         self._report.counts[f"faults: {fault.kind}"] += 1
-        if fault.kind == "zombie":
-            instance.freeze()
-            await asyncio.sleep(LEASE_SECONDS + 1)
-            instance.thaw()
-        elif fault.kind == "kill instance":
-            await instance.kill()
-            await instance.start()
-        else:
-            await instance.restart()
+        async with self._service.striking:
+            if fault.kind == "zombie":
+                instance.freeze()
+                await asyncio.sleep(LEASE_SECONDS + 1)
+                instance.thaw()
+            elif fault.kind == "kill instance":
+                await instance.kill()
+                await instance.start()
+            else:
+                await instance.restart()
 
     async def _lose_way(self, fault: Fault) -> None:
         """Cut, delay or half close the way to the store that some instances have."""
@@ -243,7 +245,9 @@ class Run:
         else:
             proxy.flowing.clear()
         try:
-            await self._passed(fault.events)
+            with suppress(TimeoutError):  # all that is left to be said may wait for this very way
+                async with asyncio.timeout(WAY_SECONDS):
+                    await self._passed(fault.events)
         finally:
             proxy.delay_seconds = 0
             proxy.flowing.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -43,6 +43,9 @@ class Service:
     instances: Sequence[Instance]
     deployed_answers: int = 20  # run while instances are replaced
     proxy: Proxy | None = None  # before the store, for half of the instances
+    striking: asyncio.Lock = field(
+        default_factory=asyncio.Lock
+    )  # held while an instance is away: one at a time
 
     def teach(self, prompt: Prompt, ending: Sequence[Step]) -> None:
         """Have the model answer a prompt piece by piece, as often as it is asked; `ending` is before the last."""

@@ -446,8 +446,9 @@ class Tab(Client):
             return
         self._answered(following, event)
         if loose and "id" not in event and event["at"] != mirror.at:
-            mirror.forget_place()
-            self._ask(conversation)
+            if not following.asked:
+                mirror.forget_place()
+                self._ask(conversation)
             return
         if mirror.at is None:
             raise Broken(f"{event} came in place of a snapshot")
