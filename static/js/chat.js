@@ -135,10 +135,11 @@ export class Chat {
 
   // The chat that is shown is gone; what was being written in it comes along.
   #abandon() {
-    const { composer } = this.#parts;
-    const words = composer.text.trim();
-    composer.lift(words);
-    composer.taken(words, this.#id);
+    const { composer, transcript } = this.#parts;
+    const typed = composer.text.trim();
+    const words = [typed, ...transcript.yieldEdits()].filter(Boolean).join("\n\n");
+    composer.lift(typed);
+    composer.taken(typed, this.#id);
     history.replaceState({}, "", "/");
     this.show(null, { push: false });
     if (words) this.#putBack(words, GONE);
@@ -380,13 +381,22 @@ export class Chat {
   async #takeBack(pending) {
     const { prompt } = pending;
     if (this.#wire.cancelMessage(prompt.id)) return;
-    if (this.#wire.isUnderWay(prompt.id)) return this.#stopWhenSent(pending);
+    if (this.#wire.isUnderWay(prompt.id) || this.#mayFlyElsewhere(pending)) return this.#stopWhenSent(pending);
     if (await this.#parts.outbox.remove(prompt.id)) this.#notSent(prompt, "");
+    else if (this.#wire.isUnderWay(prompt.id)) this.#stopWhenSent(pending);
     else this.#tell("This message was sent already.");
+  }
+
+  // The tab that it was typed in may have it on the wire; from here it is sent soon, too.
+  #mayFlyElsewhere(pending) {
+    const { prompt, resumed } = pending;
+    const first = this.#pendingHere[0] === pending;
+    return resumed && first && !(prompt.notBefore > Date.now()) && this.#parts.socket.state === "connected";
   }
 
   #stopWhenSent(pending) {
     pending.stop = true;
+    this.#showAnswering();
     if (this.#parts.socket.state !== "connected") this.#tell("This message may have been sent already. Its answer will be stopped.");
   }
 
@@ -474,7 +484,7 @@ export class Chat {
     const { memory } = this.#parts;
     try {
       await this.#wire.correct(this.#remembering, message, text.toWellFormed?.() ?? text);
-      memory.close();
+      memory.kept(message, text);
       this.#say("Memory saved");
     } catch (error) {
       memory.refuse(CORRECTIONS[error.code] ?? error.message);
@@ -613,7 +623,7 @@ export class Chat {
   }
 
   #lose() {
-    if (this.#parts.composer.text.trim()) return this.#abandon();
+    if (this.#parts.composer.text.trim() || this.#parts.transcript.editing) return this.#abandon();
     this.#setPlace("missing");
     this.#setTitle("Chat not found");
     this.#parts.transcript.clear();

@@ -165,7 +165,7 @@ export class Outbox extends EventTarget {
   #spare = new Spare();
   #assumed = new Map(); // id -> the prompt, or null: changes that could not be written
   #channel = null;
-  #flying = new Set(); // chats that a prompt is on its way to, from this tab
+  #flying = new Map(); // chat -> id of the prompt that is on its way to it, from this tab
   #pumping = false;
   #again = false;
   #later = 0; // the timer for those that came too fast
@@ -202,7 +202,11 @@ export class Outbox extends EventTarget {
 
   async all() {
     const prompts = [...(await this.#kept.all()), ...this.#spare.all()];
-    return prompts.map((prompt) => (this.#assumed.has(prompt.id) ? this.#assumed.get(prompt.id) : prompt)).filter(Boolean);
+    return prompts.map((prompt) => this.#asAssumed(prompt)).filter(Boolean);
+  }
+
+  #asAssumed(prompt) {
+    return this.#assumed.has(prompt.id) ? this.#assumed.get(prompt.id) : prompt;
   }
 
   /** Send what is here: of each chat the prompt typed first. For when there is a connection. */
@@ -227,7 +231,7 @@ export class Outbox extends EventTarget {
   }
 
   async #fly(prompt, chat) {
-    this.#flying.add(chat);
+    this.#flying.set(chat, prompt.id);
     try {
       const accepted = await this.#post(prompt);
       this.#channel?.postMessage({ accepted });
@@ -242,7 +246,7 @@ export class Outbox extends EventTarget {
   }
 
   async #cancel(prompt) {
-    if (await this.remove(prompt.id)) this.#tell("cancelled", prompt);
+    if (await this.#take(({ id }) => id === prompt.id)) this.#tell("cancelled", prompt);
   }
 
   async #refuse(prompt, { code, message, retryAfter }) {
@@ -264,7 +268,8 @@ export class Outbox extends EventTarget {
   async #change(change) {
     this.#spare.change(change);
     try {
-      await this.#kept.change(change);
+      await this.#kept.change((each) => this.#asAssumed(each) && change(this.#asAssumed(each)));
+      this.#assumed.clear();
     } catch {
       for (const prompt of await this.all()) {
         const changed = change(prompt);
@@ -273,18 +278,29 @@ export class Outbox extends EventTarget {
     }
   }
 
-  /** Take a prompt out. Tells whether that succeeded: another tab may be quicker, and send it. */
-  async remove(id) {
+  /** Take a prompt out. Tells whether that succeeded: another tab may be quicker, or it is on its way from here by now. */
+  remove(id) {
+    return this.#take((each) => each.id === id && (each.refused || ![...this.#flying.values()].includes(id)));
+  }
+
+  async #take(meant) {
     let found = false;
     const without = (each) => {
-      if (each.id !== id) return each;
+      if (!meant(each)) return each;
       found = true;
       return null;
     };
-    await this.#kept.change(without).catch(() => (found = false));
+    await this.#kept.change(without).catch(() => (found = this.#forgo(meant)));
     this.#spare.change(without);
     if (found) this.#channel?.postMessage("changed");
     return found;
+  }
+
+  // What was refused is not sent from here any more, though its record stays.
+  #forgo(meant) {
+    const refused = [...this.#assumed.values()].filter((each) => each?.refused && meant(each));
+    for (const { id } of refused) this.#assumed.set(id, null);
+    return refused.length > 0;
   }
 
   #tell(type, detail) {

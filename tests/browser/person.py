@@ -35,3 +35,11 @@ def button(page: Page, name: str) -> Locator:
 def chats(page: Page) -> Locator:
     """The links of the sidebar, one for each conversation."""
     return page.get_by_role("navigation", name="Chats").get_by_role("listitem").get_by_role("link")
+
+
+async def delete(page: Page, title: str) -> None:
+    """Delete a chat."""
+    await chats(page).filter(has_text=title).hover()
+    await button(page, f"Options for {title}").click()
+    await page.get_by_role("menuitem", name="Delete").click()
+    await expect(chats(page).filter(has_text=title)).to_have_count(0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
+
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.person import answers, box, button, chats, delete, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -127,3 +129,42 @@ async def test_focus_stays_in_the_box_when_the_button_in_hand_goes(page: Page, m
     gate.open()
     await expect(answers(page).last).to_contain_text("You said: Second")
     await expect(box(page)).to_be_focused()
+
+
+async def test_words_in_an_editor_are_in_the_box_of_a_new_chat_when_theirs_is_deleted(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await said(page, "First", "Second")
+    await edit(page, 2, "Long words")
+    other = await open_page(instances[1], like=page)
+    await delete(other, "First")
+    await expect(box(page)).to_have_value("Long words")
+    await expect(messages(page)).to_have_count(0)
+
+
+async def test_answer_is_whole_in_all_tabs_though_an_edit_stood_in_its_place_for_a_while(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    prefix = f"fast-{secrets.token_hex(4)}"
+    page = await open_page(await start_instance(store, PROMPTS_PER_MINUTE="2", REDIS_PREFIX=prefix))
+    one, two = Gate(), Gate()
+    model.answer("Alpha ", one, "Beta ", two, "Gamma", to="Second")
+    await said(page, "First")
+    await say(page, "Second")
+    await expect(answers(page).last).to_contain_text("Alpha")
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await expect(answers(other).last).to_contain_text("Alpha")
+    await edit(page, 0, "Better")
+    await editor(page).press("Control+Enter")
+    for each in (page, other):
+        await expect(button(each, "Take back")).to_be_visible()  # it came too fast, and waits
+    one.open()
+    await two.wait()
+    two.open()
+    await button(page, "Take back").click()
+    for each in (page, other):
+        await expect(messages(each)).to_have_count(4)
+        await expect(answers(each).last).to_contain_text("Alpha Beta Gamma")
+        await expect(each.locator("chat-transcript[data-running]")).to_have_count(0)

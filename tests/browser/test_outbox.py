@@ -12,7 +12,7 @@ from llmchat.history import MAX_QUEUED
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.person import answers, box, button, chats, delete, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -34,6 +34,24 @@ FULL = """() => { IDBObjectStore.prototype.add = () => {
 EMPTY_ON_THE_WIRE = """() => {
   const send = WebSocket.prototype.send;
   WebSocket.prototype.send = function (frame) { send.call(this, frame.replace("Refuse me", " ")); };
+}"""
+TWICE_UNDELETABLE = """() => {
+  let times = 0;
+  const remove = IDBObjectStore.prototype.delete;
+  IDBObjectStore.prototype.delete = function (order) {
+    if (++times > 2) remove.call(this, order);
+    else this.transaction.abort();
+  };
+}"""
+UNWRITABLE = """() => {
+  const abort = function () { this.transaction.abort(); };
+  IDBObjectStore.prototype.put = abort;
+  IDBObjectStore.prototype.delete = abort;
+}"""
+COUNTED = """() => {
+  const send = WebSocket.prototype.send;
+  window.sent = [];
+  WebSocket.prototype.send = function (frame) { window.sent.push(frame); send.call(this, frame); };
 }"""
 UNDELETABLE = """() => { IDBObjectStore.prototype.delete = function () { this.transaction.abort(); }; }"""
 
@@ -210,6 +228,51 @@ async def test_what_could_not_be_asked_for_too_long_is_told(page: Page, model: M
     await shown(page, "First", "You said: First", "Second", "Slowly", "Third", "You said: Third")
 
 
+async def test_refused_words_are_in_the_box_though_the_database_cannot_be_written(
+    page: Page, tab: Page
+) -> None:
+    await page.close()
+    await cut(tab)
+    await add(tab, "Refuse me")
+    await tab.evaluate(EMPTY_ON_THE_WIRE)
+    await tab.evaluate(UNWRITABLE)
+    await mend(tab)
+    await expect(box(tab)).to_have_value("Refuse me")
+    await shown(tab, "First", "You said: First")
+
+
+async def test_refused_prompt_is_sent_once_though_the_database_could_not_be_written_for_a_moment(
+    page: Page, tab: Page
+) -> None:
+    await page.close()
+    await button(tab, "New chat").first.click()
+    await cut(tab)
+    await add(tab, "Begin anew")
+    await add(tab, "Refuse me")
+    await tab.evaluate(COUNTED)
+    await tab.evaluate(EMPTY_ON_THE_WIRE)
+    await tab.evaluate(TWICE_UNDELETABLE)
+    await mend(tab)
+    await expect(box(tab)).to_have_value("Refuse me")
+    await shown(tab, "Begin anew", "You said: Begin anew")
+    assert await tab.evaluate("window.sent.filter((frame) => frame.includes('message.send')).length") == 2
+
+
+async def test_prompt_that_is_kept_late_does_not_come_back_into_the_box(page: Page, tab: Page) -> None:
+    await button(tab, "New chat").first.click()
+    await say(tab, "Another")
+    await shown(tab, "Another", "You said: Another")
+    late = await page.context.new_page()
+    await late.add_init_script(SILENT)
+    await late.goto(tab.url)
+    await add(late, "Only once")
+    await chats(late).filter(has_text="First").click()
+    await shown(late, "First", "You said: First")
+    await chats(late).filter(has_text="Another").click()
+    await shown(late, "Another", "You said: Another", "Only once", "You said: Only once")
+    await expect(box(late)).to_have_value("")
+
+
 async def test_prompt_that_was_taken_back_is_not_shown_again_though_its_record_stayed(
     page: Page, model: Model
 ) -> None:
@@ -330,14 +393,6 @@ async def test_words_refused_in_a_chat_that_is_not_shown_are_told_and_found(
     await delete(other, "Another")
     await mend(tab)
     await expect(box(tab)).to_have_value("Half a word\n\nSecond")
-
-
-async def delete(page: Page, title: str) -> None:
-    """Delete a chat."""
-    await chats(page).filter(has_text=title).hover()
-    await button(page, f"Options for {title}").click()
-    await page.get_by_role("menuitem", name="Delete").click()
-    await expect(chats(page).filter(has_text=title)).to_have_count(0)
 
 
 async def test_prompt_that_came_too_fast_says_when_it_is_sent(

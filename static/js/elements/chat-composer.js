@@ -86,9 +86,12 @@ class ChatComposer extends HTMLElement {
 
   /** The text that was lifted is kept elsewhere: its draft, which may not be shown any more, is forgotten. */
   taken(text, conversation) {
-    this.#lifted = this.#lifted.filter((lifted) => lifted !== text);
-    if ((conversation ?? "") === this.#conversation) this.#keepDraft();
+    const at = this.#lifted.indexOf(text);
+    if (at >= 0) this.#lifted.splice(at, 1);
+    else if ((conversation ?? "") === this.#conversation) this.#box.value = behind(this.#box.value, text); // back with its draft
+    if (at >= 0 || (conversation ?? "") === this.#conversation) this.#keepDraft();
     else writeDraft(conversation, behind(readDraft(conversation), text));
+    this.#update();
   }
 
   /** The text was not taken: it is in the box, whatever else was there. */

@@ -43,10 +43,14 @@ class ChatMemory extends HTMLElement {
     this.querySelector("textarea").scrollTop = 0; // it is read from its beginning
   }
 
-  /** The words are kept: the dialog is done. */
-  close() {
-    this.#changed.delete(this.#message);
-    this.#leave();
+  /** These words are kept: the dialog is done, unless it has other ones by now. */
+  kept(message, text) {
+    if (this.#changed.get(message) === text) this.#changed.delete(message);
+    if (message !== this.#message) return;
+    this.#text = text;
+    this.refuse("");
+    this.#typed();
+    if (!this.hasAttribute("data-changed")) this.#leave();
   }
 
   #leave() {

@@ -230,6 +230,15 @@ class ChatTranscript extends HTMLElement {
     else this.#edited(element);
   }
 
+  get editing() {
+    return this.#column.querySelector(".editor") !== null;
+  }
+
+  /** Give up the words in all editors: their messages are gone. */
+  yieldEdits() {
+    return [...this.#messages, ...this.#aside.children].map((element) => element.yieldEdit()).filter(Boolean);
+  }
+
   #putAside() {
     for (const { dataset, text } of this.#in(...PENDING)) if (dataset.edits !== undefined) this.#putBehindAside(dataset.edits, text);
   }
@@ -398,7 +407,7 @@ class ChatTranscript extends HTMLElement {
 
   /** False where the answer is not known here; one that grows on another branch is. */
   grow(delta) {
-    const element = this.message(delta.message);
+    const element = this.#answer(delta.message);
     if (!element) return this.dataset.running === delta.message;
     element.grow(delta);
     this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
@@ -406,13 +415,18 @@ class ChatTranscript extends HTMLElement {
   }
 
   finish(event) {
-    this.message(event.message)?.finish(event);
+    this.#answer(event.message)?.finish(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
   }
 
   fail(event) {
-    this.message(event.message)?.fail(event);
+    this.#answer(event.message)?.fail(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
+  }
+
+  // One that an edit on its way takes the place of goes on: it may be back.
+  #answer(id) {
+    return this.message(id) ?? [...this.#aside.children].find(({ dataset }) => dataset.id === id);
   }
 
   #sent({ text }) {
