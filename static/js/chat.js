@@ -27,7 +27,7 @@ export class Chat {
   #id; // the conversation that is shown; null is a new chat
   #remembering = null; // the chat whose memory is shown
   #view = {}; // another one each time that another chat is shown: two new chats have no ids to tell them apart
-  #pending = new Map(); // id -> {prompt, view, stop, stored, told}: prompts on their way that are of here, in order
+  #pending = new Map(); // id -> {prompt, view, stop, stored, told, resumed}: prompts on their way that are of here, in order
   #settled = new Set(); // ids of prompts that wait no more, whatever a list read a moment ago says
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
