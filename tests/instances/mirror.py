@@ -145,6 +145,11 @@ class Mirror:
         at = event["at"]
         if self.at and self.at["epoch"] == at["epoch"]:
             self._check(at["offset"] >= self.at["offset"], event, f"stands before {self.at}")
+            for each in self.messages.values():
+                if (
+                    each.state == "running" and at != self.at
+                ):  # of one on another branch nobody tells what was missed
+                    each.text, each.blocks = None, None
         else:
             self.messages.clear()
         self.at = at
