@@ -145,11 +145,8 @@ class Mirror:
         at = event["at"]
         if self.at and self.at["epoch"] == at["epoch"]:
             self._check(at["offset"] >= self.at["offset"], event, f"stands before {self.at}")
-            for each in self.messages.values():
-                if (
-                    each.state == "running" and at != self.at
-                ):  # of one on another branch nobody tells what was missed
-                    each.text, each.blocks = None, None
+            if at != self.at:  # of an answer on another branch nobody tells what was missed
+                self.messages = {each.id: each for each in self.messages.values() if each.state != "running"}
         else:
             self.messages.clear()
         self.at = at
