@@ -28,7 +28,7 @@ RETRY_SECONDS = 0.5
 """Before the first retry, where the model server does not say; then twice as long."""
 MAX_WAIT_SECONDS = 86_400.0
 """What is told of a Retry-After, at most."""
-MAX_TOKENS = 10**9
+MAX_COUNT = 10**9
 """Figures of the provider's beyond are not believed."""
 NO_KEY = "none"
 CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error"}
@@ -104,7 +104,7 @@ class Completions:
         self._deadlines = deadlines
         self._questions: dict[
             str, asyncio.Task[str | None]
-        ] = {}  # model -> how it goes on; None: nothing was said
+        ] = {}  # model -> how it goes on, or None: not said
         self._unsaid: dict[str, float] = {}  # model -> when it was asked in vain, by the loop's clock
         self._continuation = continuation
         self._client = AsyncOpenAI(
@@ -289,7 +289,7 @@ def _counts(usage: Any) -> dict[str, int] | None:
         return None
     names = ("prompt_tokens", "completion_tokens")
     counts = {name: usage[name] for name in names if isinstance(usage.get(name), int)}
-    return {name: count for name, count in counts.items() if 0 <= count <= MAX_TOKENS} or None
+    return {name: count for name, count in counts.items() if 0 <= count <= MAX_COUNT} or None
 
 
 def _sound(text: str) -> str:

@@ -171,7 +171,7 @@ class Folds:
         """Read the oldest messages that no summary covers, oldest first; None where there are none. Raises NotFound."""
         limit = READ_MESSAGES
         while True:
-            start = await self._history.oldest_uncovered(wanted.session, conversation, wanted.up_to, limit)
+            start = await self._summaries.oldest_uncovered(wanted.session, conversation, wanted.up_to, limit)
             if not start:
                 return None
             branch = await self._history.read(

@@ -18,7 +18,7 @@ from llmchat.errors import NO_CONVERSATION, BadField, Behind, Busy, Conflict, Fe
 from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
 from llmchat.redis_client import available
-from llmchat.script import WALKED, Script, Several
+from llmchat.script import Script, Several
 from llmchat.turn import MAX_ANSWER_BYTES
 
 LOG_SECONDS = 600
@@ -103,7 +103,6 @@ class History:
         self._continue = Script(redis, "continue")
         self._withdraw = Script(redis, "withdraw")
         self._hand_over = Script(redis, "hand_over")
-        self._uncovered = Script(redis, "uncovered")
         self._recover = Script(redis, "recover")
         self._finish = Script(redis, "finish")
         self._renew = Script(redis, "renew")
@@ -522,25 +521,6 @@ class History:
                 message["reasoning"] = reasons.decode()
             messages.append(message)
         return Branch(known, messages, bool(more), Summary.read(*summary) if summary else None)
-
-    async def oldest_uncovered(self, session: str, conversation: str, up_to: str, limit: int) -> str:
-        """Find from which message `read` finds the oldest that no summary stands for, at most `limit` of them.
-
-        "" where one stands for all up to `up_to`. Raises NotFound.
-        """
-        keys = self._keys.of_conversation(conversation)
-        oldest: list[bytes] = []
-        above = up_to
-        while above:
-            found = await self._uncovered(
-                [keys.conversation, keys.tree, keys.summaries], session, above, WALKED
-            )
-            if found is None:
-                raise NotFound(NO_CONVERSATION)
-            ids, next_above, _ = found
-            oldest = [*oldest, *ids][-limit:]
-            above = next_above.decode()
-        return oldest[0].decode() if oldest else ""
 
     async def message(self, session: str, conversation: str, message: str) -> dict[str, Any]:
         """Read one message. Raises NotFound."""

@@ -12,9 +12,6 @@ from redis.exceptions import NoScriptError
 
 from llmchat.redis_client import as_cluster, available
 
-WALKED = 1000
-"""Messages of a branch that one script goes up, where there may be any number."""
-
 
 class Script:
     """A Lua script of ours: place.lua and the file of its name."""

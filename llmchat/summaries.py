@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from llmchat.conversation import Summary
 from llmchat.errors import NO_CONVERSATION, Conflict, Fenced, NotFound
 from llmchat.keys import Keys
 from llmchat.redis_client import available
-from llmchat.script import WALKED, Script, Several
+from llmchat.script import Script, Several
 
 FOLDS_LISTED = 1000
+WALKED = 1000
+"""Messages of a branch that one script goes up."""
 TRIES = 3
 """Of one fold; the end of the next turn asks for another."""
 CHANGED = "The summary was changed meanwhile. Read it again."
@@ -131,17 +133,36 @@ class Summaries:
 
     async def newest(self, session: str, conversation: str, start: str = "") -> Summary | None:
         """Find the summary that holds for a branch, upwards from `start` (the tip if ""). Raises NotFound."""
+        found: list[bytes] = []
+        async for _, summary in self._walk(session, conversation, start):
+            found = summary
+        return Summary.read(*found) if found else None
+
+    async def oldest_uncovered(self, session: str, conversation: str, up_to: str, limit: int) -> str:
+        """Find from which message `History.read` finds the oldest that no summary stands for, at most `limit` of them.
+
+        "" where one stands for all up to `up_to`. Raises NotFound.
+        """
+        oldest: list[bytes] = []
+        async for ids, _ in self._walk(session, conversation, up_to):
+            oldest = [*oldest, *ids][-limit:]
+        return oldest[0].decode() if oldest else ""
+
+    async def _walk(
+        self, session: str, conversation: str, start: str
+    ) -> AsyncIterator[tuple[list[bytes], list[bytes]]]:
+        """Go up from a message to the first that has a summary: ids without one, and at last what is found."""
         keys = self._keys.of_conversation(conversation)
-        while True:
+        more = True
+        while more:
             found = await self._uncovered(
                 [keys.conversation, keys.tree, keys.summaries], session, start, WALKED
             )
             if found is None:
                 raise NotFound(NO_CONVERSATION)
-            _, above, summary = found
-            if not above:
-                return Summary.read(*summary) if summary else None
-            start = above.decode()
+            ids, above, summary = found
+            yield ids, summary
+            start, more = above.decode(), bool(above)
 
     async def correct(self, session: str, conversation: str, message: str, text: str) -> Summary:
         """Replace the words of the summary under a message. Raises NotFound, and Conflict where it is not the newest."""

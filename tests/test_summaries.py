@@ -107,11 +107,11 @@ async def test_summary_is_found_where_a_read_ends_at_its_limit(told: Told, limit
 
 
 async def test_oldest_without_a_summary_are_found_however_many_there_are(told: Told) -> None:
-    assert await told.history.oldest_uncovered(SESSION, told.id, "m3.a", 50) == "m3.a"
-    assert await told.history.oldest_uncovered(SESSION, told.id, "m3.a", 2) == "m1.a"
+    assert await told.summaries.oldest_uncovered(SESSION, told.id, "m3.a", 50) == "m3.a"
+    assert await told.summaries.oldest_uncovered(SESSION, told.id, "m3.a", 2) == "m1.a"
     await told.fold(None, FIRST)
-    assert await told.history.oldest_uncovered(SESSION, told.id, "m3.a", 2) == "m2.a"
-    assert await told.history.oldest_uncovered(SESSION, told.id, "m1.a", 2) == ""
+    assert await told.summaries.oldest_uncovered(SESSION, told.id, "m3.a", 2) == "m2.a"
+    assert await told.summaries.oldest_uncovered(SESSION, told.id, "m1.a", 2) == ""
 
 
 async def test_fold_of_what_was_corrected_meanwhile_is_not_stored(told: Told) -> None:

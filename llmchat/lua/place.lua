@@ -114,11 +114,11 @@ end
 
 -- Make the branch that ends in a message the current one: one step, where its parent is near the end of that.
 local function turn_to(conversation, tree, id, parent)
-  local end_, last = redis.call('HGET', conversation, 'tip'), ''
+  local at, last = redis.call('HGET', conversation, 'tip'), ''
   for _ = 1, NEAR do
-    if end_ == parent then last = id end
-    if not end_ or end_ == '' or last ~= '' then break end
-    end_ = parent_of(tree, end_)
+    if at == parent then last = id end
+    if not at or at == '' or last ~= '' then break end
+    at = parent_of(tree, at)
   end
   choose(tree, id, last)
   redis.call('HSET', conversation, 'tip', id)
