@@ -17,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --pyt
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-system drill soak check format requirements screenshot browser
+.PHONY: help run install test test-system drill soak check format requirements screenshot gallery browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -69,6 +69,9 @@ requirements: $(STAMPS)/dev ## pin the newest of everything, with hashes
 
 screenshot: browser ## make the README's picture anew
 	SCREENSHOT=docs/screenshot.png $(BIN)/python -m pytest -q tests/browser/test_screenshot.py
+
+gallery: browser ## make a picture of every state of the page, in gallery/
+	GALLERY=gallery $(BIN)/python -m pytest -q tests/browser/test_gallery.py
 
 browser: $(STAMPS)/dev
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \

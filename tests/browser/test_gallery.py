@@ -1,0 +1,207 @@
+"""Every state of the page in a picture, light and dark, on a desktop and on a phone.
+
+`make gallery` keeps the pictures in `gallery/`: look at each after a change of the look.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.line import Line
+from tests.browser.person import answers, box, button, messages
+from tests.browser.watch import Watch
+from tests.conftest import StartInstance
+from tests.fakes import Gate, Model
+from tests.instances import Instance, Store
+from tests.steps import Reasoning
+
+Instances = tuple[Instance, Instance]
+SCREENS = {
+    "desktop": {"viewport": {"width": 1280, "height": 800}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True},
+}
+SMALLEST = 8_000  # bytes; a picture of nothing is smaller
+STILL = "Promise.allSettled(document.getAnimations().filter(a => a.effect.getComputedTiming().iterations < 9).map(a => a.finished))"
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+RICH = """### Fair shares
+
+A cake of weight $w$ for $n$ guests gives each of them
+
+$$
+\\frac{w}{n} = \\int_0^{1/n} w \\, dx
+$$
+
+| guest | share | dish |
+| :--- | ---: | :--- |
+| Amina | 120 g | plate |
+| Jonas | 120 g | bowl |
+
+- [x] weigh the cake
+- [ ] count the guests
+  1. those who are there
+  2. those who are **late**
+
+> A fair share is one that nobody *envies*.
+
+```python
+def shares(weight: float, guests: list[str]) -> dict[str, float]:
+    \"\"\"Cut a cake.\"\"\"
+    return {guest: weight / len(guests) for guest in guests}  # nobody is left out
+```
+
+More at <https://example.com/cake>, or with `len(guests)`.
+"""
+ARABIC = (
+    "الكعكة لثلاثة ضيوف:\n\n1. زِن الكعكة\n2. اقسم على `n`\n\n| ضيف | غرام |\n|---|---|\n| أمينة | ١٢٠ |\n"
+)
+
+
+class Gallery:
+    """Takes the pictures of one screen's pages, and looks that nothing of them sticks out sideways."""
+
+    def __init__(self, folder: Path, screen: str) -> None:
+        self._folder = folder
+        self._screen = screen
+        self._number = 0
+
+    async def hang(self, page: Page, state: str) -> None:
+        """Take a state's pictures, light and dark."""
+        self._number += 1
+        pictures = []
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            await page.evaluate(STILL)
+            assert await page.evaluate(SIDEWAYS) <= 0, f"{state}: the page can be scrolled sideways"
+            name = f"{self._screen}-{self._number:02}-{state}-{scheme}.png"
+            pictures.append(await page.screenshot(path=self._folder / name, animations="disabled"))
+        assert all(len(picture) > SMALLEST for picture in pictures), f"{state}: there is nothing in it"
+        assert pictures[0] != pictures[1], f"{state}: it looks the same in both themes"
+
+
+@pytest.fixture(params=SCREENS)
+def screen(request: pytest.FixtureRequest) -> str:
+    """The name of a screen."""
+    return str(request.param)
+
+
+@pytest.fixture
+def gallery(screen: str, tmp_path: Path) -> Iterator[Gallery]:
+    """Where the pictures go: $GALLERY, or a folder of the test's own."""
+    folder = Path(os.environ.get("GALLERY") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Gallery(folder, screen)
+
+
+async def send(page: Page, text: str) -> None:
+    """Send a prompt by the button, as on a phone."""
+    await box(page).fill(text)
+    await button(page, "Send").click()
+
+
+async def test_every_state_of_a_chat_has_its_picture(
+    gallery: Gallery, screen: str, open_page: OpenPage, instances: Instances, model: Model, watch: Watch
+) -> None:
+    page = await open_page(instances[0], **SCREENS[screen])
+    await gallery.hang(page, "empty")
+    await box(page).fill("How do I cut a cake for my guests?\nThere are three of them.")
+    await gallery.hang(page, "typed")
+    thinking, writing, end = Gate(), Gate(), Gate()
+    reasons = Reasoning("The guests are three. A cake is cut from its middle.\n")
+    model.answer(thinking, reasons, writing, RICH[:520], end, RICH[520:])
+    await button(page, "Send").click()
+    await thinking.wait()
+    await expect(answers(page).get_by_text("Waiting for the answer")).to_be_visible()
+    await gallery.hang(page, "waiting")
+    thinking.open()
+    await writing.wait()
+    await gallery.hang(page, "reasoning")
+    writing.open()
+    await expect(answers(page)).to_contain_text("Jonas")
+    await gallery.hang(page, "writing")
+    await send(page, "And if a fourth comes, late and hungry, while the cake is being cut?")
+    await send(page, "What about the crumbs?")
+    await gallery.hang(page, "queued")
+    end.open()
+    await expect(answers(page)).to_have_count(3)
+    await expect(button(page, "Stop")).to_be_hidden()
+    await gallery.hang(page, "answered")
+    await answers(page).first.scroll_into_view_if_needed()
+    await page.mouse.wheel(0, -2000)
+    await gallery.hang(page, "scrolled-up")
+    await messages(page).first.hover()
+    await messages(page).first.get_by_role("button", name="Edit").click()
+    await gallery.hang(page, "editing")
+    await page.keyboard.press("Escape")
+    model.answer("A **second** version of it.")
+    await button(page, "Regenerate").last.click()
+    await expect(page.get_by_text("2/2")).to_be_visible()
+    await expect(button(page, "Send")).to_be_visible()
+    await gallery.hang(page, "versions")
+
+
+async def test_every_trouble_has_its_picture(
+    gallery: Gallery, screen: str, open_page: OpenPage, instances: Instances, model: Model, watch: Watch
+) -> None:
+    page = await open_page(instances[0], **SCREENS[screen])
+    gate = Gate()
+    model.answer("As far as this, ", gate)
+    await send(page, "Begin")
+    await gate.wait()
+    await button(page, "Stop").click()
+    await expect(button(page, "Continue")).to_be_visible()
+    await gallery.hang(page, "stopped")
+    model.refuse(429, retry_after=90, times=9)
+    await send(page, "Once more")
+    await expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    await gallery.hang(page, "failed")
+    line = await Line.lay(page)
+    line.closing = 1013
+    watch.allow("WebSocket")
+    await line.cut(1012)
+    await expect(page.get_by_role("status")).not_to_have_text("")
+    await send(page, "Written in the train, in a tunnel")
+    await expect(page.locator(".offline").last).to_be_visible()
+    await gallery.hang(page, "offline")
+    missing = await open_page(instances[0], "/c/none", **SCREENS[screen])
+    watch.allow("404")
+    await gallery.hang(missing, "missing")
+    error = await open_page(instances[0], "/nothing", **SCREENS[screen])
+    await gallery.hang(error, "error")
+
+
+async def test_every_menu_and_dialog_has_its_picture(
+    gallery: Gallery, screen: str, open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], **SCREENS[screen])
+    for title in ("כמה עולה עוגה?", "A thank-you note for Amina", "Ideas for a quiet weekend"):
+        await send(page, title)
+        await expect(answers(page)).to_have_count(1)
+        await expect(page.locator("chat-list").get_by_text(title)).to_be_attached()
+        await expect(button(page, "Stop")).to_be_hidden()
+        await page.keyboard.press("Control+Shift+O")
+    model.answer(ARABIC)
+    await send(page, "كيف أقسم كعكة على ضيوفي؟")
+    await expect(answers(page)).to_contain_text("أمينة")
+    await gallery.hang(page, "right-to-left")
+    if screen == "phone":
+        await button(page, "Show chats").click()
+    await gallery.hang(page, "chats")
+    await button(page, "Options for A thank-you note for Amina").click()
+    await gallery.hang(page, "chat-menu")
+    await page.get_by_role("menuitem", name="Memory").click()
+    await expect(page.get_by_role("dialog", name="Memory")).to_be_visible()
+    await gallery.hang(page, "memory")
+
+
+async def test_sign_in_has_its_picture(
+    gallery: Gallery, screen: str, store: Store, start_instance: StartInstance, open_page: OpenPage
+) -> None:
+    instance = await start_instance(store, ACCESS_PASSWORD="a long password")
+    page = await open_page(instance, **SCREENS[screen])
+    await gallery.hang(page, "sign-in")
