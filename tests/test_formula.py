@@ -54,7 +54,9 @@ def test_lines_are_numbered_only_where_a_number_is_asked_for() -> None:
 
 
 def test_text_may_hold_what_is_special_elsewhere_and_formulas() -> None:
-    words = mathml(r"\text{where $x$ is a rate_1 of 5% & more}", display=True).replace("\N{NO-BREAK SPACE}", " ")
+    words = mathml(r"\text{where $x$ is a rate_1 of 5% & more}", display=True).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
     assert "<mtext>where </mtext><mi>x</mi><mtext> is a rate_1 of 5% &amp; more</mtext>" in words
 
 

@@ -7,7 +7,6 @@ import math
 import random
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from llmchat.markdown import (
     LiveMarkdown,
     render,
 )
+from tests.harmless import assert_clean
 
 PROSE = (
     "A hash map stores pairs of **keys and values**. To find a value it computes a *hash* of the key, "
@@ -122,96 +122,6 @@ HOSTILE = [
     '[a](https://a.example "title\\" onclick=1") [b](https://a.example \'x\' onclick=1) [c](https://a@b:c)',
     '<noscript><p title="</noscript><img src=x onerror=alert(1)>"> <template><script>1</script></template>',
 ]
-
-TAGS = {
-    "p", "br", "hr", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "li", "em", "strong", "s", "a", "code",
-    "pre", "span", "figure", "div", "table", "thead", "tbody", "tr", "th", "td",
-    "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup", "munder",
-    "mover", "munderover", "mtable", "mtr", "mtd", "mpadded", "mphantom", "menclose", "mmultiscripts", "mprescripts",
-    "b", "i",
-}  # fmt: skip
-LENGTH = r"-?[\d.]+r?em|0"
-FORMULA_ATTRIBUTES = {
-    "accent": "true", "accentunder": "true", "display": "block", "displaystyle": "true|false", "form": "prefix|infix|postfix",
-    "linethickness": "0|" + LENGTH, "lspace": LENGTH, "rspace": LENGTH, "minsize": LENGTH, "maxsize": LENGTH,
-    "mathvariant": "normal", "movablelimits": "true|false", "notation": "(box|updiagonalstrike|downdiagonalstrike| )+",
-    "scriptlevel": r"\d", "stretchy": "true|false", "symmetric": "true", "width": LENGTH,
-    "class": "[a-z -]*",
-}  # fmt: skip
-FORMULA_TAGS = {tag for tag in TAGS if tag.startswith("m")} | {"b", "i"}
-VOID = {"br", "hr"}
-
-
-class Checker(HTMLParser):
-    """Fails for anything but the elements and attributes of an answer; counts top-level elements."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tops = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in TAGS
-        assert not (tag == "a" and "a" in self.open)
-        for name, value in attrs:
-            self.check_attribute(tag, name, value or "")
-        if tag == "a":
-            assert dict(attrs)["rel"] == "noopener noreferrer nofollow"
-            assert dict(attrs)["target"] == "_blank"
-        self.tops += not self.open
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def check_attribute(self, tag: str, name: str, value: str) -> None:
-        allowed = {
-            ("a", "href"): r"(?i:https?://[^/]|mailto:.).*",
-            ("a", "rel"): r"noopener noreferrer nofollow",
-            ("a", "target"): "_blank",
-            ("ol", "start"): r"\d{1,9}",
-            ("td", "align"): "left|right|center",
-            ("th", "align"): "left|right|center",
-            ("figure", "class"): "code",
-            ("figure", "data-language"): r"[\w+#.-]{1,32}",
-            ("figure", "data-open"): "",
-            ("pre", "tabindex"): "0",
-            ("pre", "translate"): "no",
-            ("div", "class"): "table|math",
-            ("li", "class"): "task",
-            ("span", "class"): "|".join(SPAN_CLASSES | {"math", "wide"}),
-            ("span", "role"): "img|group",
-            ("span", "aria-label"): "Formula|done|not done",
-            ("div", "role"): "group",
-            ("div", "aria-label"): "Formula|Table",
-            **{(box, "tabindex"): "0" for box in ("div", "span")},
-            **{(box, "dir"): "ltr" for box in ("div", "span")},
-        }
-        if tag in FORMULA_TAGS:
-            assert "math" in [tag, *self.open]
-            allowed = {(tag, attribute): values for attribute, values in FORMULA_ATTRIBUTES.items()}
-        assert re.fullmatch(allowed[tag, name], value, re.DOTALL), (tag, name, value)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        assert self.open or not data.strip()
-
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(data)
-
-    def handle_decl(self, decl: str) -> None:
-        raise AssertionError(decl)
-
-    def handle_pi(self, data: str) -> None:
-        raise AssertionError(data)
-
-
-def assert_clean(blocks: list[str]) -> None:
-    for html in blocks:
-        checker = Checker()
-        checker.feed(html)
-        checker.close()
-        assert (checker.tops, checker.open) == (1, []), html
 
 
 class Reader:
