@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from llmchat.markdown import LiveMarkdown, render
+from llmchat.markdown import LiveMarkdown, _cleaner, render
 from tests.harmless import assert_clean, assert_harmless
 from tests.hostile import FOR_MARKDOWN, PAYLOADS, PLACES, placed
 
@@ -68,3 +68,14 @@ def test_hostile_text_that_grows_is_harmless_at_every_step(share: int) -> None:
         final = [blocks[index] for index in range(live.count)]
         assert final == render(text)
         check(final)
+
+
+@pytest.mark.parametrize(
+    "around", ["{}", "<math><mtext>{}</mtext></math>", "<math><mi>{}", "<div><span>{}", "<table><tr><td>{}"]
+)
+def test_sanitiser_alone_makes_hostile_html_harmless(around: str) -> None:
+    """It has the last word: nothing depends on the parser's escaping. Read twice, as a browser may."""
+    for payload in PAYLOADS:
+        cleaned = _cleaner().clean(around.replace("{}", payload))
+        assert_harmless([cleaned])
+        assert_harmless([_cleaner().clean(cleaned)])
