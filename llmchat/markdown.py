@@ -22,11 +22,13 @@ import nh3
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock
 from markdown_it.rules_core import StateCore, linkify
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.link import link
 from markdown_it.token import Token
 
+from llmchat.formula import CLASSES, MAX_FORMULA, mathml
 from llmchat.highlight import SPAN_CLASSES, highlighted
 
 Env = MutableMapping[str, Any]
@@ -42,18 +44,53 @@ GROWTH = 16  # characters of HTML per character of text; what grows more is show
 GROWTH_AT_ONCE = 2_048
 GROWTH_OF_ONE = 256  # of a single paragraph's or cell's addresses
 MAX_BLOCK = 256 * 1024  # characters of a block's HTML, likewise
+FORMULA_SHARE = 4  # of a formula's HTML a byte of so many counts: it is mostly sent once, and heavy by nature
 EVENT_BYTES = 8  # what index and brackets of one block cost on the wire
 NEAR = 120  # characters before an append that are looked at again for what makes a rendering due
+WIDE = 24  # characters that an inline formula shows; one of more may not fit beside a phone's edges
+LOOKED_BACK = 30  # lines of a paragraph, for a formula that began in it
 
 ALLOWED = {
     "p", "br", "hr", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "li", "em", "strong", "s", "a",
     "code", "pre", "span", "figure", "div", "table", "thead", "tbody", "tr", "th", "td",
+}  # fmt: skip
+FORMULA_ALLOWED: dict[str, set[str]] = {
+    "math": set(), "mrow": {"scriptlevel"}, "mi": set(), "mn": set(), "mtext": set(), "b": set(), "i": set(),
+    "mo": {"lspace", "rspace", "minsize", "maxsize"}, "mspace": {"width"}, "mpadded": {"width"},
+    "mfrac": {"linethickness", "scriptlevel"}, "msqrt": set(), "mroot": set(), "mphantom": set(),
+    "msub": set(), "msup": set(), "msubsup": set(), "munder": set(), "mover": set(), "munderover": set(),
+    "mmultiscripts": set(), "mprescripts": set(), "mtable": {"scriptlevel"}, "mtr": set(), "mtd": set(),
+    "menclose": set(),
+}  # fmt: skip
+TRUTH = {"true", "false"}
+SCROLLS = {"tabindex": {"0"}, "role": {"group"}, "aria-label": {"Table", "Formula"}, "dir": {"ltr"}}
+FORMULA_VALUES: dict[str, dict[str, set[str]]] = {
+    "math": {"display": {"block"}},
+    "mrow": {"displaystyle": TRUTH},
+    "mfrac": {"displaystyle": TRUTH},
+    "mtable": {"displaystyle": TRUTH},
+    "mi": {"mathvariant": {"normal"}},
+    "mo": {"stretchy": TRUTH, "symmetric": TRUTH, "movablelimits": TRUTH, "form": {"prefix", "infix", "postfix"}},
+    "mover": {"accent": TRUTH},
+    "munder": {"accentunder": TRUTH},
+    "menclose": {
+        "notation": {
+            "box", "updiagonalstrike", "downdiagonalstrike", "horizontalstrike", "updiagonalstrike downdiagonalstrike",
+        }
+    },
 }  # fmt: skip
 
 LINK = re.compile(r"https?://[^/]|mailto:.", re.IGNORECASE)
 LANGUAGE = re.compile(r"[\w+#.-]{1,32}", re.ASCII)
 NEWLINE = re.compile(r"\r\n?|\n")
 FENCE_END = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
+FORMULA = re.compile(r"<math.*?</math>", re.DOTALL)
+TASK = re.compile(r"\[([ xX])\][ \t]+(?=\S)")
+CLOSING = {"$$": "$$", "\\[": "\\]", "\\(": "\\)"}
+AFTER_FORMULA = ".,;:!?。，； \t"  # what may follow one on its line
+AFTER_DISPLAY = re.compile(r"[.,;:]+(?=\s|$)")
+DOLLARS = re.compile(r"(\${1,2})(?![\s$])((?:\\.|[^\\$`])++)(?<!\s)\1(?![$\d])", re.DOTALL)
+SPACED_DOLLARS = re.compile(r"(\$\$)(?!\$)((?:\\.|[^\\$`])++)\1(?!\$)", re.DOTALL)
 
 
 def render(text: str, *, running: bool = False) -> list[str]:
@@ -179,7 +216,7 @@ class LiveMarkdown:
             if index >= len(self._sent) or html != self._sent[index]
         ]
         self._sent[first:] = htmls
-        self._sending_left -= sum(EVENT_BYTES + len(html.encode()) for _, html in changed)
+        self._sending_left -= sum(EVENT_BYTES + _weight(html) for _, html in changed)
         self._kind = blocks[-1].kind if blocks else ""
         if running:
             if blocks and blocks[-1].begun and _is_open_code(blocks[-1]):
@@ -188,7 +225,7 @@ class LiveMarkdown:
             if self._settled > first:
                 self._growth_left = rendered[self._settled - first - 1][1]
             self._tail_bytes = len(self._tail.encode())
-            self._last_bytes = len(htmls[-1].encode()) if htmls and self._tail else 0
+            self._last_bytes = _weight(htmls[-1]) if htmls and self._tail else 0
         return changed
 
     def _cut(self, tail: str, blocks: Sequence[_Block], known: int) -> str:
@@ -202,6 +239,11 @@ class LiveMarkdown:
         self._references.pop("duplicate_refs", None)
         self._settled += settled
         return tail[starts[line] :]
+
+
+def _weight(html: str) -> int:
+    formulas = sum(len(formula.encode()) for formula in FORMULA.findall(html))
+    return len(html.encode()) - formulas + formulas // FORMULA_SHARE
 
 
 def _settled(blocks: Sequence[_Block], unfinished_line: int) -> int:
@@ -227,15 +269,17 @@ _CODE_CLOSES = re.compile(r"(?<=\n) {0,3}(?:```|~~~)[`~]*[ \t]*\n")
 _INTERRUPTS = re.compile(
     r"(?<=\n) {0,3}(?:(?:#{1,6}|[-*+]|1[.)])[ \t]+\S|>[ \t]*\S|\|?[ \t]*:?-+:?[ \t]*\|[-:| \t]*\n)"
 )
+_FORMULA_ENDS = re.compile(r"(?:\$\$|\\\])[.,;:]?[ \t]*\n")
 _AFTER_LIST = re.compile(r"(?<=\n)[ \t]*\n(?:\*\*[^\s*]|#{1,6}[ \t]+\S|[^\s\d*+#`~_-])")
 _MARKUP = re.compile(
     r"\*\*[^*\n]+\*\*|~~[^~\n]+~~|`[^`\n]+`|\]\([^()\s]*\)|(?<=\n)[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+\S|\|[ \t]*\n"
+    r"|\$[^$\s][^$\n]*\$|\\\([^\n]+?\\\)"
 )
 _STRUCTURE = {
     "open": (_CODE_CLOSES,),
-    "paragraph_open": (_NEW_BLOCK, _CODE_OPENS, _INTERRUPTS),
-    "bullet_list_open": (_AFTER_LIST, _CODE_OPENS),
-    "ordered_list_open": (_AFTER_LIST, _CODE_OPENS),
+    "paragraph_open": (_NEW_BLOCK, _CODE_OPENS, _INTERRUPTS, _FORMULA_ENDS),
+    "bullet_list_open": (_AFTER_LIST, _CODE_OPENS, _FORMULA_ENDS),
+    "ordered_list_open": (_AFTER_LIST, _CODE_OPENS, _FORMULA_ENDS),
 }
 
 
@@ -273,7 +317,7 @@ def _block(tokens: list[Token], lines: Sequence[str]) -> _Block:
     if token.type == "fence":
         token.meta["open"] = not _is_fence_closed(token, lines[first + 1 : end])
         closed = not token.meta["open"] and end < len(lines)
-    elif token.type in ("heading_open", "hr"):
+    elif token.type in ("heading_open", "hr", "formula_block"):
         closed = end < len(lines)
     elif token.type in ("paragraph_open", "table_open", "blockquote_open"):
         closed = end + 1 < len(lines) and not lines[end].strip(" \t")
@@ -345,14 +389,24 @@ def _parser() -> MarkdownIt:
     # Bare host names stay text: half of the file names in an answer (main.py, README.md) look like one.
     if parser.linkify:
         parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
+    parser.block.ruler.before(
+        "table", "formula_block", _formula_block, {"alt": ["paragraph", "reference", "blockquote", "list"]}
+    )
+    parser.inline.ruler.before("escape", "formula", _formula)
     parser.inline.ruler.at("image", _image)
+    parser.core.ruler.before("inline", "tasks", _tasks)
     parser.core.ruler.at("inline", _inline)
     parser.core.ruler.at("linkify", _linkify)
     parser.core.ruler.push("page", _for_the_page)
     parser.validateLink = lambda url: LINK.match(url) is not None  # type: ignore[method-assign]
     for kind in ("fence", "code_block"):
         parser.add_render_rule(kind, _code)
-    parser.add_render_rule("table_open", lambda *_: '<div class="table"><table>')
+    for kind in ("formula", "formula_block"):
+        parser.add_render_rule(kind, _shown_formula)
+    parser.add_render_rule("task", _task)
+    parser.add_render_rule(
+        "table_open", lambda *_: '<div class="table" role="group" aria-label="Table" tabindex="0"><table>'
+    )
     parser.add_render_rule("table_close", lambda *_: "</table></div>")
     return parser
 
@@ -360,24 +414,41 @@ def _parser() -> MarkdownIt:
 @cache
 def _cleaner() -> nh3.Cleaner:
     return nh3.Cleaner(
-        tags=ALLOWED,
-        attributes={"*": set(), "a": {"href"}, "ol": {"start"}, "figure": {"data-language", "data-open"}},
+        tags=ALLOWED | FORMULA_ALLOWED.keys(),
+        attributes={
+            "*": set(),
+            "a": {"href"},
+            "ol": {"start"},
+            "figure": {"data-language", "data-open"},
+            **FORMULA_ALLOWED,
+        },
         tag_attribute_values={
             "pre": {"tabindex": {"0"}, "translate": {"no"}},
+            "div": SCROLLS,
+            "span": {**SCROLLS, "role": {"group", "img"}, "aria-label": {"Formula", "done", "not done"}},
             "th": {"align": {"left", "center", "right"}},
             "td": {"align": {"left", "center", "right"}},
+            **FORMULA_VALUES,
         },
         set_tag_attribute_values={"a": {"target": "_blank"}},
         link_rel="noopener noreferrer nofollow",
         url_schemes={"http", "https", "mailto"},
         url_relative="deny",
-        allowed_classes={"figure": {"code"}, "div": {"table"}, "span": set(SPAN_CLASSES)},
+        allowed_classes={
+            "figure": {"code"},
+            "div": {"table", "math"},
+            "li": {"task"},
+            "span": {"math", "wide"} | SPAN_CLASSES,
+            **{tag: set(CLASSES) for tag in ("mrow", "mtable", "mtd", "mspace", "mo")},
+        },
     )
 
 
 def _inline(state: StateCore) -> None:
     for token in state.tokens:
-        if token.type == "inline" and _has_too_many_links(token):
+        if token.type == "inline" and token.meta.get("source"):
+            token.children = list(_as_typed(token.content))
+        elif token.type == "inline" and _has_too_many_links(token):
             token.children = [Token("text", "", 0, content=token.content)]
         elif token.type == "inline":
             token.children = []
@@ -388,7 +459,7 @@ def _inline(state: StateCore) -> None:
 
 def _linkify(state: StateCore) -> None:
     tokens = state.tokens
-    state.tokens = [token for token in tokens if not _has_too_many_links(token)]
+    state.tokens = [token for token in tokens if not (_has_too_many_links(token) or token.meta.get("source"))]
     linkify(state)
     state.tokens = tokens
 
@@ -401,6 +472,122 @@ def _grows_too_much(token: Token) -> bool:
     """Tell whether references make far more of a text than it is: a short name may stand for a long address."""
     size = sum(len(str(value)) for child in token.children or () for value in child.attrs.values())
     return size > GROWTH * len(token.content) + GROWTH_OF_ONE
+
+
+def _as_typed(source: str) -> Iterable[Token]:
+    for number, line in enumerate(source.split("\n")):
+        if number:
+            yield Token("hardbreak", "br", 0)
+        yield Token("text", "", 0, content=line)
+
+
+def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """Read a formula with lines of its own, up to the line that holds its end, or to a blank one.
+
+    What begins so is never anything else, so that each line decides what it is. Only a line that says more
+    behind the end of its formula is a paragraph's like any other.
+    """
+    if state.is_code_block(start):
+        return False
+    first = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
+    opening = first[:2]
+    if opening not in ("$$", "\\["):
+        return False
+    closing = CLOSING[opening]
+    at = first.find(closing, 2)
+    if at >= 0 and first[at + 2 :].strip(AFTER_FORMULA):
+        return False
+    if silent and opening == "$$" and _began_before(state, start):
+        return False
+    if silent:
+        return True
+    line = start + 1
+    while at < 0 and line < end and not state.isEmpty(line) and state.sCount[line] >= state.blkIndent:
+        at = state.src.find(closing, state.bMarks[line] + state.tShift[line], state.eMarks[line])
+        line += 1
+    state.line = line
+    source = state.getLines(start, line, state.blkIndent, False).strip()
+    formula, rest = source.removeprefix(opening), ""
+    if at >= 0:
+        formula, _, rest = formula.partition(closing)
+    if at >= 0 and not rest.strip(AFTER_FORMULA):
+        token = state.push("formula_block", "", 0)
+        token.content, token.markup, token.info = formula, source, rest.strip()
+        token.map = [start, line]
+        return True
+    state.push("paragraph_open", "p", 1).map = [start, line]
+    token = state.push("inline", "", 0)
+    token.content, token.map, token.children = source, [start, line], []
+    token.meta["source"] = at < 0
+    state.push("paragraph_close", "p", -1)
+    return True
+
+
+def _began_before(state: StateBlock, start: int) -> bool:
+    """Tell whether a formula began within a line of the paragraph so far: then these dollars are its end."""
+    if state.parentType != "paragraph":
+        return False
+    for line in range(start - 1, max(state.line, start - LOOKED_BACK) - 1, -1):
+        dollars = state.src.count("$$", state.bMarks[line] + state.tShift[line], state.eMarks[line])
+        if dollars:
+            return dollars % 2 == 1
+    return False
+
+
+def _formula(state: StateInline, silent: bool) -> bool:
+    """Read a formula within a paragraph. What cannot be shown as one stays as it was typed."""
+    found = _formula_at(state.src, state.pos, state.posMax)
+    if not found:
+        return False
+    opening, formula, size = found
+    display = opening in ("$$", "\\[")
+    after = AFTER_DISPLAY.match(state.src, state.pos + size, state.posMax) if display else None
+    if not silent:
+        html = mathml(formula, display=display)
+        token = state.push("formula" if html else "text", "", 0)
+        token.content = html or state.src[state.pos : state.pos + size]
+        if html and after:
+            token.content = _with_mark(html, after[0])
+        elif after:
+            token.content += after[0]
+        token.info = "display" if display else ""
+    state.pos = after.end() if after else state.pos + size
+    return True
+
+
+def _with_mark(html: str, mark: str) -> str:
+    """Have what ends the sentence stand beside a formula, not below it."""
+    return f"{html.removesuffix('</math>')}<mtext>{escapeHtml(mark)}</mtext></math>" if mark else html
+
+
+def _formula_at(text: str, start: int, end: int) -> tuple[str, str, int] | None:
+    """Return delimiter, formula and size of the formula that begins at a place."""
+    if text.startswith("$", start):
+        if start and text[start - 1].isascii() and text[start - 1].isalnum():  # as in US$
+            return None
+        match = SPACED_DOLLARS.match(text, start, end) or DOLLARS.match(text, start, end)
+        return (match[1], match[2], len(match[0])) if match else None
+    opening = text[start : start + 2]
+    if opening not in ("\\(", "\\["):
+        return None
+    at = text.find(CLOSING[opening], start + 2, min(end, start + MAX_FORMULA + 4))
+    formula = text[start + 2 : at]
+    if at < 0 or not formula.strip() or "`" in formula:
+        return None
+    if opening == "\\[" and (formula.isdigit() or text.startswith("(", at + 2)):  # brackets, no formula
+        return None
+    return opening, formula, at + 2 - start
+
+
+def _tasks(state: StateCore) -> None:
+    """Make tasks of the list items that begin with a box."""
+    for item, paragraph, words in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if item.type != "list_item_open" or paragraph.type != "paragraph_open" or words.meta.get("source"):
+            continue
+        if match := TASK.match(words.content):
+            item.attrs["class"] = "task"
+            words.content = words.content[match.end() :]
+            words.meta["task"] = "not done" if match[1] == " " else "done"
 
 
 def _image(state: StateInline, silent: bool) -> bool:
@@ -428,6 +615,8 @@ def _for_the_page(state: StateCore) -> None:
             token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
         elif token.children:
             token.children = list(_shown_links(token.children))
+        if "task" in token.meta and token.children is not None:
+            token.children.insert(0, Token("task", "", 0, content=token.meta["task"]))
 
 
 def _shown_links(tokens: Sequence[Token]) -> Iterable[Token]:
@@ -446,9 +635,36 @@ def _code(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: 
     token = tokens[index]
     words = token.info.split(maxsplit=1)
     language = words[0].lower() if words and LANGUAGE.fullmatch(words[0]) else "text"
+    if language == "math" and not env["unfinished"] and (html := mathml(token.content, display=True)):
+        return _formula_box("div", html)
     is_open = env["unfinished"] and token.level == 0 and token.meta.get("open")
     code = escapeHtml(token.content) if env["unfinished"] else highlighted(token.content, language)
     return _figure(language, code, " data-open" if is_open else "")
+
+
+def _shown_formula(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: Env
+) -> str:
+    token = tokens[index]
+    if token.type == "formula_block":
+        html = mathml(token.content, display=True)
+        return (
+            _formula_box("div", _with_mark(html, token.info))
+            if html
+            else _figure("latex", escapeHtml(token.markup))
+        )
+    if token.info:
+        return _formula_box("span", token.content)
+    shown = len(re.sub("<[^>]*>", "", token.content))
+    return _formula_box("span", token.content, "wide") if shown > WIDE else token.content
+
+
+def _formula_box(tag: str, html: str, name: str = "math") -> str:
+    return f'<{tag} class="{name}" dir="ltr" role="group" aria-label="Formula" tabindex="0">{html}</{tag}>'
+
+
+def _task(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: object, env: Env) -> str:
+    return f'<span role="img" aria-label="{tokens[index].content}"></span>'
 
 
 def _figure(language: str, code: str, mark: str = "") -> str:

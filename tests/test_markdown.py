@@ -7,7 +7,6 @@ import math
 import random
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from llmchat import highlight
+from llmchat.formula import mathml
 from llmchat.highlight import SPAN_CLASSES
 from llmchat.markdown import (
     GROWTH,
@@ -26,6 +26,7 @@ from llmchat.markdown import (
     LiveMarkdown,
     render,
 )
+from tests.harmless import assert_clean
 
 PROSE = (
     "A hash map stores pairs of **keys and values**. To find a value it computes a *hash* of the key, "
@@ -121,74 +122,6 @@ HOSTILE = [
     '[a](https://a.example "title\\" onclick=1") [b](https://a.example \'x\' onclick=1) [c](https://a@b:c)',
     '<noscript><p title="</noscript><img src=x onerror=alert(1)>"> <template><script>1</script></template>',
 ]
-
-TAGS = {
-    "p", "br", "hr", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "li", "em", "strong", "s", "a", "code",
-    "pre", "span", "figure", "div", "table", "thead", "tbody", "tr", "th", "td",
-}  # fmt: skip
-VOID = {"br", "hr"}
-
-
-class Checker(HTMLParser):
-    """Fails for anything but the elements and attributes of an answer; counts top-level elements."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tops = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in TAGS
-        assert not (tag == "a" and "a" in self.open)
-        for name, value in attrs:
-            self.check_attribute(tag, name, value or "")
-        if tag == "a":
-            assert dict(attrs)["rel"] == "noopener noreferrer nofollow"
-            assert dict(attrs)["target"] == "_blank"
-        self.tops += not self.open
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def check_attribute(self, tag: str, name: str, value: str) -> None:
-        allowed = {
-            ("a", "href"): r"(?i:https?://[^/]|mailto:.).*",
-            ("a", "rel"): r"noopener noreferrer nofollow",
-            ("a", "target"): "_blank",
-            ("ol", "start"): r"\d{1,9}",
-            ("td", "align"): "left|right|center",
-            ("th", "align"): "left|right|center",
-            ("figure", "class"): "code",
-            ("figure", "data-language"): r"[\w+#.-]{1,32}",
-            ("figure", "data-open"): "",
-            ("pre", "tabindex"): "0",
-            ("pre", "translate"): "no",
-            ("div", "class"): "table",
-            ("span", "class"): "|".join(SPAN_CLASSES),
-        }
-        assert re.fullmatch(allowed[tag, name], value, re.DOTALL), (tag, name, value)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        assert self.open or not data.strip()
-
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(data)
-
-    def handle_decl(self, decl: str) -> None:
-        raise AssertionError(decl)
-
-    def handle_pi(self, data: str) -> None:
-        raise AssertionError(data)
-
-
-def assert_clean(blocks: list[str]) -> None:
-    for html in blocks:
-        checker = Checker()
-        checker.feed(html)
-        checker.close()
-        assert (checker.tops, checker.open) == (1, []), html
 
 
 class Reader:
@@ -418,6 +351,8 @@ FRAGMENTS = [
     "|", "|a|b|\n", "|-|-|\n", "| - | :-: |", "[a]", "[a]: https://a.example", "[b]:\n/url", "[a][b]",
     "[a](https://b.example 'c')", "![i](https://i.example)", "'title", '"t"', "(t\n)", "**", "*", "_", "~~", "\\", "<b>",
     "<!--", "<https://a.example>", "https://a.example/b", "&amp;", "&#0;", "\0", "\ufeff", "\u2028", "\x0b", "\x85",
+    "$", "$$", "$$\n", "\n$$", "$$\n\n", "$x$", "$$x$$", "\\[", "\\]", "\\[\n", "\n\\]", "\\(", "\\)", "\\(y\\)", "x^2",
+    "\\frac{a}{b}", "\\\\", "&", "```math\n", "- [ ] ", "- [x] ", "[x] ", "1. [X] a", "\\begin{aligned}", "{", "}",
     "é", "漢字", "🙂", "def f(): pass", "1", ".", "!", "[", "]", "(", ")", ":", "  - ", "   1. ", "     ", " \n", "  \n",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=40).map("".join)
@@ -541,6 +476,15 @@ PATHOLOGICAL = {
     "blank lines": "a\n\n" + (" " * 30_000 + "\n") * 2,
     "headings": "# a\n" * 3_000,
     "tildes": "~~a" * 5_000,
+    "dollars": "$" * 30_000,
+    "open dollars": "$a " * 10_000,
+    "open formulas": "\\(" * 15_000,
+    "open blocks": "a\n\\[" * 10_000,
+    "lines of dollars": "a $$\n$$\n" * 4_000,
+    "formulas": "$x$ " * 8_000,
+    "braces": "$$" + "{" * 30_000 + "$$",
+    "long formulas": ("$" + "x" * 3_001 + "$ ") * 10,
+    "tasks": "- [ ] a\n" * 4_000,
 }
 
 
@@ -593,3 +537,129 @@ def test_code_colours_are_legible_in_both_themes() -> None:
 
 def test_every_class_of_highlighted_code_has_its_colour() -> None:
     assert set(re.findall(r"& \.(\w+)", CSS)) == SPAN_CLASSES
+
+
+def formula(source: str, *, display: bool = False) -> str:
+    """A formula as the sanitiser writes it."""
+    return re.sub(r"<(\w+)([^<>]*)/>", r"<\1\2></\1>", mathml(source, display=display))
+
+
+def box(tag: str, html: str, name: str = "math") -> str:
+    return f'<{tag} class="{name}" dir="ltr" role="group" aria-label="Formula" tabindex="0">{html}</{tag}>'
+
+
+X = formula("x", display=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("a $x^2$ b", [f"<p>a {formula('x^2')} b</p>"]),
+        (r"a \(x^2\), b", [f"<p>a {formula('x^2')}, b</p>"]),
+        ("的$x$和 **$x$**", [f"<p>的{formula('x')}和 <strong>{formula('x')}</strong></p>"]),
+        ("# $x$", [f"<h3>{formula('x')}</h3>"]),
+        ("$$x$$", [box("div", X)]),
+        ("$$\nx\n$$", [box("div", X)]),
+        ("\\[\n  x\n\\]", [box("div", X)]),
+        ("```math\nx\n```", [box("div", X)]),
+        ("a:\n$$\nx\n$$\nb", ["<p>a:</p>", box("div", X), "<p>b</p>"]),
+        ("a $$x$$ b", [f"<p>a {box('span', X)} b</p>"]),
+        (r"a \[x\] b", [f"<p>a {box('span', X)} b</p>"]),
+        ("a $$\nx\n$$ b", [f"<p>a {box('span', X)} b</p>"]),
+        ("$$x$$ with **b**", [f"<p>{box('span', X)} with <strong>b</strong></p>"]),
+        ("- a\n  $$\n  x\n  $$\n- b", [f"<ul><li>a{box('div', X)}</li><li>b</li></ul>"]),
+        ("1. \\[ x \\]", [f"<ol><li>{box('div', X)}</li></ol>"]),
+        ("> a\n> $$\n> x\n> $$", [f"<blockquote><p>a</p>{box('div', X)}</blockquote>"]),
+        ("$$\n- a\n= b\n+ c\n$$", [box("div", formula("- a\n= b\n+ c", display=True))]),
+        ("$$x$$.", [box("div", X.replace("</math>", "<mtext>.</mtext></math>"))]),
+        ("a $$x$$, b", [f"<p>a {box('span', X.replace('</math>', '<mtext>,</mtext></math>'))} b</p>"]),
+    ],
+)
+def test_formula_is_shown_with_every_delimiter_that_models_use(text: str, html: list[str]) -> None:
+    assert render(text) == html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$5 and $6", "costs $5-$10, or $6/$7", "US$5 and A$", "$ x $", "a $x", "$$", "$x$5", "$HOME and $PATH", "x$y$",
+    ],
+)  # fmt: skip
+def test_dollars_that_are_no_formula_stay_dollars(text: str) -> None:
+    assert render(text) == [f"<p>{text}</p>"]
+    assert render(text.replace("$", r"\$")) == [f"<p>{text}</p>"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`$x$`",
+        "`\\(x\\)`",
+        "```\n$$x$$\n```",
+        "    $$\n    x\n    $$",
+        "say $HOME or `$PATH`",
+        r"see \[1\] there",
+        r"\[a\](b)",
+    ],
+)
+def test_formula_is_none_in_code_and_in_escaped_brackets(text: str) -> None:
+    assert not any("<math" in html for html in render(text))
+
+
+def test_formula_that_cannot_be_shown_stays_as_it_was_typed() -> None:
+    assert render(r"a $\foo{*b*}_c$ d") == [r"<p>a $\foo{*b*}_c$ d</p>"]
+    (html,) = render("$$\n\\foo *b*\n$$")
+    assert html.startswith('<figure class="code" data-language="latex">')
+    assert "<code>$$\n\\foo *b*\n$$</code>" in html
+    assert render("$$\nx *y* http://a.example\n\nz") == ["<p>$$<br>\nx *y* http://a.example</p>", "<p>z</p>"]
+    assert "<math" not in render("```math\n\\foo\n```")[0]
+
+
+def test_wide_formula_between_words_has_a_box_of_its_own() -> None:
+    source = " + ".join("abcdefghijklmnop")
+    assert render(f"a ${source}$ b") == [f"<p>a {box('span', formula(source), 'wide')} b</p>"]
+
+
+def test_formula_is_shown_as_soon_as_its_end_has_come() -> None:
+    reader = Reader()
+    reader.read("Look:\n\n")
+    reader.read("$$\nx = 1\n")
+    assert "math" not in "".join(reader.blocks.values())
+    assert reader.read("$$\n")
+    assert reader.blocks[1] == box("div", formula("x = 1", display=True))
+
+
+def test_answer_full_of_formulas_stays_live_and_costs_at_most_fourteen_times_its_text() -> None:
+    text = "".join(
+        f"Step {n}: let $x_{n} = \\frac{{a_{n}}}{{b}}$ and so\n\n$$\n\\begin{{aligned}} x &= \\sum_{{i=1}}^n i \\\\ &= {n} \\end{{aligned}}\n$$\n\n"
+        for n in range(40)
+    )
+    reader, behind = Reader(), 0
+    for piece in cut(text, 1, 3, 12):
+        reader.read(piece)
+        behind = max(behind, len(reader.live._pending) and reader.live._pending_bytes)
+    assert behind < 400
+    assert reader.finish() == render(text)
+    assert reader.bytes <= 14 * len(text)
+
+
+DONE, OPEN = (f'<span role="img" aria-label="{name}"></span>' for name in ("done", "not done"))
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("- [ ] a\n- [x] **b**\n- c", f'<ul><li class="task">{OPEN}a</li><li class="task">{DONE}<strong>b</strong></li><li>c</li></ul>'),
+        ("1. [X] a\n\n   b\n", f'<ol><li class="task"><p>{DONE}a</p><p>b</p></li></ol>'),
+        ("* [ ] a\n  + [x] b", f'<ul><li class="task">{OPEN}a<ul><li class="task">{DONE}b</li></ul></li></ul>'),
+        ("- [x]\n- [ ]\n- [y] a\n- [x]a\n- a [x] b", "<ul><li>[x]</li><li>[ ]</li><li>[y] a</li><li>[x]a</li><li>a [x] b</li></ul>"),
+    ],
+)  # fmt: skip
+def test_tasks_have_boxes_that_say_whether_they_are_done(text: str, html: str) -> None:
+    assert render(text) == [html]
+
+
+def test_table_has_a_box_that_a_keyboard_can_scroll() -> None:
+    (html,) = render("|a|b|c|\n|:-|:-:|-|\n|1|2|3|")
+    assert html.startswith('<div class="table" role="group" aria-label="Table" tabindex="0"><table>')
+    assert '<td align="left">1</td><td align="center">2</td><td>3</td>' in html
