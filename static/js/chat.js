@@ -1,6 +1,7 @@
 // The story of the page: what the person does becomes a command, what the wire tells is shown.
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
+import { opening, progress } from "./announcer.js";
 import { before, readChatKey, readDraft, writeChatKey, writeDraft } from "./drafts.js";
 import { setLabels } from "./labels.js";
 import { newId } from "./wire.js";
@@ -223,6 +224,7 @@ export class Chat {
   #showAnswering() {
     const { composer, transcript } = this.#parts;
     composer.setAnswering(this.#pendingHere.length > 0 || Boolean(transcript.running), this.#stopping);
+    this.#followAnswer();
   }
 
   get #stopping() {
@@ -248,7 +250,7 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, transcript, list, menu, memory, pill, sidebar, model } = this.#parts;
+    const { composer, transcript, list, menu, memory, pill, shortcuts, model } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
@@ -272,7 +274,7 @@ export class Chat {
     pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
     model.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
-    document.addEventListener("keydown", (event) => this.#shortcut(event, sidebar));
+    shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", () => this.show(null));
     for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#suggested(button.dataset.prompt));
@@ -284,13 +286,28 @@ export class Chat {
     this.#send(prompt);
   }
 
-  #shortcut(event, sidebar) {
-    const key = event.key.toLowerCase();
-    if (event.shiftKey && key === "escape") this.#parts.composer.focus();
-    if (!event.shiftKey || !(event.ctrlKey || event.metaKey) || !["o", "s"].includes(key)) return;
-    event.preventDefault();
-    if (key === "o") this.show(null);
-    else sidebar.toggle();
+  // What the table of shortcuts names.
+  #byKey(act) {
+    const { sheet, sidebar, transcript } = this.#parts;
+    const acts = {
+      new: () => this.show(null),
+      write: () => this.#write(),
+      chats: () => sidebar.toggle(),
+      previous: () => transcript.walk(-1),
+      next: () => transcript.walk(1) || this.#write(),
+      answer: () => transcript.copyLast() || this.#say("There is no answer here"),
+      code: () => transcript.copyLast(".code code-header") || this.#say("There is no code here"),
+      delete: () => this.#id && !this.#missing && this.#delete(this.#id),
+      help: () => sheet.toggle(),
+      edit: () => transcript.editLast(),
+    };
+    acts[act]();
+  }
+
+  // Whoever presses a key has one: the box takes the focus also where another touch would call up a keyboard.
+  #write() {
+    this.#parts.sidebar.closeDrawer();
+    document.getElementById("message").focus({ preventScroll: true });
   }
 
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
@@ -567,6 +584,7 @@ export class Chat {
 
   #connected(connected) {
     this.#parts.transcript.setConnected(connected);
+    this.#followAnswer();
   }
 
   #snapshot(event) {
@@ -604,9 +622,11 @@ export class Chat {
   }
 
   #finished(event) {
-    this.#parts.transcript.finish(event);
+    const { transcript } = this.#parts;
+    transcript.finish(event);
     this.#showAnswering();
-    this.#say(ENDINGS[event.finish_reason] ?? ENDINGS.stop);
+    const first = event.finish_reason === "stop" ? opening(transcript.message(event.message)?.firstWords ?? "") : "";
+    this.#say([ENDINGS[event.finish_reason] ?? ENDINGS.stop, first].filter(Boolean).join(". "));
   }
 
   #failed(event) {
@@ -676,16 +696,23 @@ export class Chat {
   // Words for the eye and for screen readers
 
   #say(words) {
-    document.querySelector("[role=status]").textContent = words;
+    this.#parts.announcer.say(words);
+  }
+
+  // How far the answer is, while there is one and a connection over which it grows.
+  #followAnswer() {
+    const { announcer, socket, transcript } = this.#parts;
+    const grows = transcript.running && socket.state === "connected";
+    announcer.follow(grows ? () => progress(transcript.message(transcript.running)?.text ?? "") : null);
   }
 
   // All is well again: only what was said of the connection goes.
   #sayOfConnection({ words, before }) {
-    if (words || document.querySelector("[role=status]").textContent === before) this.#say(words);
+    if (words || this.#parts.announcer.said === before) this.#say(words);
   }
 
   #alarm(words) {
-    document.querySelector("[role=alert]").textContent = words;
+    this.#parts.announcer.alarm(words);
   }
 
   #tell(words, act, name) {

@@ -12,8 +12,11 @@ import "./elements/side-bar.js";
 import "./elements/connection-pill.js";
 import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
+import "./elements/shortcut-sheet.js";
+import { Announcer } from "./announcer.js";
 import { Chat } from "./chat.js";
 import { Outbox } from "./outbox.js";
+import { Shortcuts } from "./shortcuts.js";
 import { Socket } from "./socket.js";
 import { Wire } from "./wire.js";
 
@@ -35,8 +38,12 @@ const parts = {
   toast: part("undo-toast.told"),
   offer: part("undo-toast.offer"),
   model: part("model-picker"),
+  announcer: new Announcer(),
+  shortcuts: new Shortcuts(),
+  sheet: part("shortcut-sheet"),
 };
 
+parts.sheet.shortcuts = parts.shortcuts;
 parts.composer.limit = JSON.parse(dataset.limits).text;
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
 new Chat(wire, parts, {

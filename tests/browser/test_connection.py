@@ -559,7 +559,7 @@ async def test_end_of_a_trouble_takes_no_other_words_from_the_ear(
     line.closing = None
     await emit(page, "window", "online")
     gate.open()
-    await expect(page.get_by_role("status")).to_have_text("Answer complete")
+    await expect(page.get_by_role("status")).to_have_text("Answer complete. Half whole.")
     await page.clock.run_for(2_000)
     await expect(pill(page)).to_be_hidden()
-    await expect(page.get_by_role("status")).to_have_text("Answer complete")
+    await expect(page.get_by_role("status")).to_have_text("Answer complete. Half whole.")

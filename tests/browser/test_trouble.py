@@ -58,7 +58,7 @@ async def test_page_tells_the_cause_of_many_failures_to_eye_and_ear(
     page = await open_page(instance)
     await say(page, "Before")
     await expect(answers(page)).to_contain_text("You said: Before")
-    await expect(page.get_by_role("status")).to_have_text("Answer complete")
+    await expect(page.get_by_role("status")).to_have_text("Answer complete. You said: Before")
     await instance.kill()
     await expect(page.get_by_role("status")).to_contain_text("The server cannot be reached")
     await expect(page.locator("connection-pill")).to_contain_text("The server cannot be reached")

@@ -140,7 +140,7 @@ class ChatComposer extends HTMLElement {
 
   #pressed(event) {
     if (event.isComposing || event.keyCode === 229) return; // 229: Safari's way of saying the same
-    if (event.key === "Escape" && this.#answering) this.#say("stop");
+    if (event.key === "Escape" && !event.shiftKey && this.#answering) this.#say("stop");
     if (event.key !== "Enter" || event.shiftKey || event.altKey || virtualKeyboard.matches) return;
     event.preventDefault();
     this.#send();

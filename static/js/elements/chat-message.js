@@ -55,6 +55,11 @@ class ChatMessage extends HTMLElement {
     return this.#text ?? this.dataset.text;
   }
 
+  /** What a listener is told of it: the words of its first block that is no code. */
+  get firstWords() {
+    return this.querySelector(".blocks > :not(figure, hr)")?.textContent ?? "";
+  }
+
   get siblings() {
     return this.dataset.siblings.split(" ").filter(Boolean);
   }

@@ -230,6 +230,37 @@ class ChatTranscript extends HTMLElement {
     else this.#edited(element);
   }
 
+  /** Open the editor of the last own message that can be edited now. */
+  editLast() {
+    const own = this.#messages.filter(({ dataset }) => dataset.role === "user" && !WAITING.includes(dataset.state));
+    own.at(-1)?.querySelector(".edit").click();
+  }
+
+  /** Press the button that copies the last answer, or the last of its parts that has one. False where there is none. */
+  copyLast(part = ".actions") {
+    const parts = this.#messages.filter((element) => element.dataset.role === "assistant" && element.text);
+    const button = parts.flatMap((element) => [...element.querySelectorAll(`${part} .copy`)]).at(-1);
+    button?.click();
+    return Boolean(button);
+  }
+
+  /** Move the focus to the message before (-1) or after (1) the one that has it, or to the last. False behind that. */
+  walk(by) {
+    const here = this.#messages.filter((element) => element.checkVisibility());
+    const at = here.findIndex((element) => element.contains(document.activeElement));
+    const next = at < 0 && by < 0 ? here.at(-1) : here[at < 0 ? here.length : at + by];
+    if (next) this.#takeTo(next);
+    return Boolean(next) || by < 0;
+  }
+
+  #takeTo(message) {
+    message.tabIndex = -1;
+    message.focus({ preventScroll: true });
+    const { top, bottom } = this.#log.getBoundingClientRect();
+    const box = message.getBoundingClientRect();
+    if (box.top < top || box.bottom > bottom) this.#follower.showAt(message, top + ABOVE_TURN);
+  }
+
   get editing() {
     return this.#column.querySelector(".editor") !== null;
   }

@@ -79,6 +79,15 @@ export class LiveBlocks {
     this.#furnish();
   }
 
+  // Whatever a model begins with, the outline that is heard leaves out no level below the message's own heading.
+  #level() {
+    let level = 2;
+    for (const heading of this.#element.querySelectorAll("h3, h4, h5, h6")) {
+      level = Math.min(level + 1, Number(heading.localName[1]));
+      if (heading.ariaLevel !== String(level)) heading.ariaLevel = level;
+    }
+  }
+
   #place(html) {
     const holder = document.createElement("template");
     holder.innerHTML = policy.createHTML(html);
@@ -147,6 +156,8 @@ export class LiveBlocks {
     for (const figure of this.#element.querySelectorAll("figure.code:not(:has(> code-header))")) {
       figure.prepend(codeHeader(figure.dataset.language));
     }
+    for (const table of this.#element.querySelectorAll(".table:not([tabindex])")) table.tabIndex = 0; // to scroll it by keys
+    this.#level();
   }
 }
 
