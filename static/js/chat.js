@@ -32,7 +32,8 @@ export class Chat {
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
-  #withdrawn = new Map(); // message id -> {conversation, text}: what is being taken back from here
+  #withdrawn = new Map(); // message id -> {conversation, text, discard}: what is being taken back from here
+  #discarded = { texts: [] }; // {conversation, texts}: the words that Undo would bring back
   #removing = new Set(); // ids of chats that are being deleted from here
 
   constructor(wire, parts, { conversation, at, running }) {
@@ -221,8 +222,9 @@ export class Chat {
 
   // An answer is under way from the moment of sending until its last event.
   #showAnswering() {
-    const { composer, transcript } = this.#parts;
+    const { chips, composer, transcript } = this.#parts;
     composer.setAnswering(this.#pendingHere.length > 0 || Boolean(transcript.running), this.#stopping);
+    chips.toggleAttribute("data-stopping", this.#stopping);
   }
 
   get #stopping() {
@@ -248,10 +250,16 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, transcript, list, menu, memory, pill, sidebar, model } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, pill, sidebar, model } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
+    chips.addEventListener("send-now", () => this.#sendNow());
+    chips.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
+    chips.addEventListener("discard", ({ detail }) => this.#withdraw(detail, true));
+    chips.addEventListener("unfocused", () => composer.focus());
+    transcript.addEventListener("line", ({ detail }) => chips.show(detail));
+    transcript.lineUp();
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
@@ -314,11 +322,13 @@ export class Chat {
   /** A prompt of the chat that is shown did not go: its words are in the box again. Without a reason it was taken back. */
   #notSent(prompt, reason) {
     const { transcript } = this.#parts;
+    const discard = !reason && this.#pending.get(prompt.id)?.discard;
     this.#forget(prompt.id);
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
-    this.#putBack(prompt.text, reason);
+    if (discard) this.#discard({ conversation: this.#id, text: prompt.text });
+    else this.#putBack(prompt.text, reason);
   }
 
   #displaced(words) {
@@ -340,8 +350,15 @@ export class Chat {
     if (begins && pending.resumed) this.#wire.open(conversation); // it may have gone on since
     if (here && transcript.message(message)?.dataset.state === "queued") this.#say("Your message waits for the answer before it");
     if (!here && this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
-    if (pending?.stop) this.#wire.stop(conversation, answer);
+    if (pending?.stop) this.#undoSent(pending, { conversation, message, answer });
     this.#showAnswering();
+  }
+
+  // It was on its way when it was taken back: it goes where it waits, else its answer is stopped.
+  #undoSent({ discard }, { conversation, message, answer }) {
+    const waits = conversation === this.#id && this.#parts.transcript.message(message)?.dataset.state === "queued";
+    if (waits) this.#withdraw(message, discard);
+    else this.#wire.stop(conversation, answer);
   }
 
   // Another tab has sent it, while this one perhaps has no connection.
@@ -370,6 +387,15 @@ export class Chat {
     else if (last) this.#takeBack(last);
     this.#showAnswering();
     composer.focus(); // the button that was pressed may go
+  }
+
+  // The answer before it is stopped: the first that waits is the next.
+  #sendNow() {
+    const { composer, transcript } = this.#parts;
+    composer.focus(); // the button goes
+    if (transcript.awaitsAccept) this.#stopWhenSent(this.#pendingHere[0]);
+    else if (transcript.dataset.running) this.#stopAnswer(transcript.dataset.running);
+    this.#showAnswering();
   }
 
   #stopAnswer(answer) {
@@ -412,12 +438,16 @@ export class Chat {
     this.#parts.composer.focus();
   }
 
-  #withdraw(message) {
+  /** `discard`: its words are not wanted, unless that is undone. */
+  #withdraw(message, discard = false) {
     const { composer, transcript } = this.#parts;
     const pending = this.#pending.get(message);
-    composer.focus();
-    if (pending) return this.#takeBack(pending);
-    const words = { conversation: this.#id, text: transcript.message(message).text };
+    if (!discard) composer.focus();
+    if (pending) {
+      pending.discard = discard;
+      return this.#takeBack(pending);
+    }
+    const words = { conversation: this.#id, text: transcript.message(message).text, discard };
     if (this.#wire.withdraw(this.#id, message)) this.#withdrawn.set(message, words);
   }
 
@@ -427,9 +457,24 @@ export class Chat {
     const words = this.#withdrawn.get(message);
     this.#withdrawn.delete(message);
     transcript.withdraw(message);
-    if (words) composer.rejected(words.text, "");
+    if (words && !words.discard) composer.rejected(words.text, "");
     this.#showAnswering();
-    this.#say("Message taken back");
+    if (words?.discard) this.#discard(words);
+    else this.#say("Message taken back");
+  }
+
+  // Several that go one after the other come back together.
+  #discard({ conversation, text }) {
+    const more = this.#parts.toast.offersUndo && this.#discarded.conversation === conversation;
+    const texts = [...(more ? this.#discarded.texts : []), text];
+    const words = texts.length === 1 ? "Message deleted" : `${texts.length} messages deleted`;
+    this.#tell(words, () => this.#undiscard({ conversation, texts }), "Undo");
+    this.#discarded = { conversation, texts };
+  }
+
+  #undiscard({ conversation, texts }) {
+    if (conversation !== this.#id) this.show(conversation);
+    this.#putBack(texts.join("\n\n"), "");
   }
 
   // Where the event was missed, the snapshot in its place tells what became of it.
@@ -689,6 +734,7 @@ export class Chat {
   }
 
   #tell(words, act, name) {
+    this.#discarded = { texts: [] };
     this.#parts.toast.show(words, act, name);
     this.#say(words);
   }

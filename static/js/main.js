@@ -4,6 +4,7 @@ import "./elements/code-header.js";
 import "./elements/chat-message.js";
 import "./elements/chat-transcript.js";
 import "./elements/chat-composer.js";
+import "./elements/queue-chips.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";
 import "./elements/chat-memory.js";
@@ -26,6 +27,7 @@ const parts = {
   socket,
   outbox: new Outbox((prompt) => wire.sendMessage(prompt)),
   composer: part("chat-composer"),
+  chips: part("queue-chips"),
   transcript: part("chat-transcript"),
   list: part("chat-list"),
   menu: part("chat-menu"),

@@ -12,7 +12,7 @@ from llmchat.history import MAX_QUEUED
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, delete, messages, say
+from tests.browser.person import answers, box, button, chats, chip, delete, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -216,9 +216,9 @@ async def test_what_could_not_be_asked_for_too_long_is_told(page: Page, model: M
     await add(page, "Second")
     await gate.wait()
     await add(page, "Third")
-    await expect(button(page, "Take back")).to_be_visible()
+    await expect(waiting(page)).to_have_count(1)
     line.silent = True
-    await button(page, "Take back").click()
+    await chip(page, "Edit").click()
     await line.asked("message.withdraw")
     await page.evaluate("const now = Date.now(); Date.now = () => now + 70_000")
     line.silent = False
@@ -284,7 +284,7 @@ async def test_prompt_that_was_taken_back_is_not_shown_again_though_its_record_s
     await add(page, "Second")
     await gate.wait()
     await add(page, "Third")
-    await button(page, "Take back").click()
+    await chip(page, "Edit").click()
     await expect(box(page)).to_have_value("Third")
     await box(page).fill("")
     await page.reload()
@@ -303,7 +303,8 @@ async def test_prompts_that_find_the_queue_full_wait_and_go_in_order(page: Page,
     await gate.wait()
     for number in range(MAX_QUEUED + 2):
         await add(page, f"Waits {number:02}")
-    await expect(messages(page).get_by_text(re.compile(r"^Will be sent in \d+ s$"))).to_have_count(1)
+    await button(page, f"{MAX_QUEUED - 1} more waiting").click()
+    await expect(waiting(page).get_by_text(re.compile(r"^Will be sent in \d+ s$")).locator("visible=true")).to_have_count(1)
     gate.open()
     await expect(answers(page).last).to_contain_text(f"You said: Waits {MAX_QUEUED + 1}", timeout=30_000)
     assert asked(model)[2:] == [f"Waits {number:02}" for number in range(MAX_QUEUED + 2)]
@@ -407,7 +408,7 @@ async def test_prompt_that_came_too_fast_says_when_it_is_sent(
     await expect(page.get_by_role("status")).to_have_text("Answer started")
     await add(page, "Second")
     await add(page, "Third")
-    await expect(button(page, "Take back")).to_have_count(2)
+    await expect(waiting(page)).to_have_count(2)
     await expect(page.get_by_role("status")).to_have_text("Your message waits for the answer before it")
     gate.open()
     await expect(answers(page)).to_have_count(3)
