@@ -7,6 +7,7 @@ import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
 const RESTORABLE_MILLISECONDS = 28_000; // the server keeps a deleted chat for 30 s
+const SETTLED = 200; // prompts that are remembered as settled: a list is read in a moment
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
 const GONE = "That chat was deleted. Your message for it is here.";
 const CORRECTIONS = {
@@ -27,8 +28,9 @@ export class Chat {
   #id; // the conversation that is shown; null is a new chat
   #remembering = null; // the chat whose memory is shown
   #view = {}; // another one each time that another chat is shown: two new chats have no ids to tell them apart
-  #pending = new Map(); // id -> {prompt, view, stop, stored, told, resumed}: prompts on their way that are of here, in order
+  #pending = new Map(); // id -> {prompt, view, stop, stored, resumed, discard}: prompts on their way that are of here, in order
   #settled = new Set(); // ids of prompts that wait no more, whatever a list read a moment ago says
+  #told = new Set(); // ids of those of which is told that they were refused
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
@@ -101,37 +103,57 @@ export class Chat {
     if (!this.#parts.transcript.says(prompt.text)) this.#showPending(prompt); // else it may be in the conversation already
   }
 
-  #forget(id) {
+  #settle(id) {
     this.#settled.add(id);
+    this.#pending.delete(id);
+    this.#told.delete(id);
+    if (this.#settled.size > SETTLED) this.#settled.delete(this.#settled.values().next().value);
+  }
+
+  #forget(id) {
+    this.#settle(id);
+    this.#unshow(id);
+  }
+
+  #unshow(id) {
     this.#pending.delete(id);
     this.#parts.transcript.unsend(id);
     if (!this.#id && !this.#parts.transcript.last) this.#setPlace("empty");
   }
 
   async #giveBack(prompt) {
+    const { outbox, tab } = this.#parts;
+    if (await tab.isAnother(prompt.tab)) return this.#leaveTo(prompt);
     const here = this.#isHere(this.#found(prompt));
     const gone = prompt.refused === "gone" || (here && this.#missing);
-    if (!here && !gone) return this.#tellOf(prompt);
-    const removed = await this.#parts.outbox.remove(prompt.id);
-    if (removed && !gone) return this.#notSent(prompt, prompt.detail);
+    const nowhere = !here && !prompt.conversation && !this.#pending.has(prompt.id); // in a new chat that nobody has open
+    if (!here && !gone && !nowhere) return this.#tellOf(prompt);
+    const removed = await outbox.remove(prompt.id);
+    if (removed && here && !gone) return this.#notSent(prompt, prompt.detail);
     this.#forget(prompt.id);
-    if (removed) this.#moveToNew(prompt);
+    if (removed) this.#moveToNew(prompt, gone);
+  }
+
+  // The words are given back where they were typed; where that tab goes before, here.
+  #leaveTo(prompt) {
+    this.#unshow(prompt.id);
+    this.#parts.tab.whenGone(prompt.tab, () => this.#sync());
   }
 
   // What was refused in a chat that is not shown is given back when it is.
   #tellOf({ id, conversation = null }) {
-    const pending = this.#pending.get(id);
-    if (!pending || pending.told) return;
-    pending.told = true;
+    if (this.#told.has(id)) return;
+    this.#told.add(id);
     this.#tell("A message in another chat was not sent", () => this.show(conversation), "Show");
   }
 
-  // The chat of these words is gone: they are in the box of a new one.
-  #moveToNew({ text, conversation }) {
+  // The chat of these words is not there, or no more: they are in the box of a new one.
+  #moveToNew({ text, conversation, detail }, gone) {
     if (this.#id === conversation) this.#abandon();
-    if (!this.#id) return this.#putBack(text, GONE);
+    if (!this.#id) return this.#putBack(text, gone ? GONE : detail);
     writeDraft("", before(readDraft(""), text));
-    this.#tell("A chat was deleted. Your message for it is in the box of a new one.", () => this.show(null), "Show");
+    const words = gone ? "A chat was deleted. Your message for it is" : "A message was not sent. It is";
+    this.#tell(`${words} in the box of a new chat.`, () => this.show(null), "Show");
   }
 
   // The chat that is shown is gone; what was being written in it comes along.
@@ -253,6 +275,7 @@ export class Chat {
     const { composer, chips, transcript, list, menu, memory, pill, sidebar, model } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
+    composer.addEventListener("edit-last", () => (chips.last ? this.#withdraw(chips.last) : transcript.editLast()));
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
     chips.addEventListener("send-now", () => this.#sendNow());
     chips.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
@@ -303,12 +326,12 @@ export class Chat {
 
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
   async #send(text, parent) {
-    const { composer, model, outbox, socket } = this.#parts;
+    const { composer, model, outbox, socket, tab } = this.#parts;
     this.#blank();
     this.#say("");
     composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
-    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
+    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -339,8 +362,7 @@ export class Chat {
     const { transcript } = this.#parts;
     const pending = this.#pending.get(id);
     const here = pending && this.#isHere(pending);
-    this.#settled.add(id);
-    this.#pending.delete(id);
+    this.#settle(id);
     const begins = here && !pending.prompt.conversation;
     if (begins) this.#begun(conversation, pending);
     // It was stored long ago, and lies further up, on another branch, or was taken back since.

@@ -16,6 +16,7 @@ import "./elements/theme-switch.js";
 import { Chat } from "./chat.js";
 import { Outbox } from "./outbox.js";
 import { Socket } from "./socket.js";
+import { Tab } from "./tab.js";
 import { Wire } from "./wire.js";
 
 const { dataset } = document.body;
@@ -25,6 +26,7 @@ const socket = new Socket(dataset.socket);
 const wire = new Wire(socket);
 const parts = {
   socket,
+  tab: new Tab(),
   outbox: new Outbox((prompt) => wire.sendMessage(prompt)),
   composer: part("chat-composer"),
   chips: part("queue-chips"),

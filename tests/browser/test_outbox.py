@@ -216,7 +216,7 @@ async def test_what_could_not_be_asked_for_too_long_is_told(page: Page, model: M
     await add(page, "Second")
     await gate.wait()
     await add(page, "Third")
-    await expect(waiting(page)).to_have_count(1)
+    await expect(waiting(page)).to_have_attribute("data-state", "queued")
     line.silent = True
     await chip(page, "Edit").click()
     await line.asked("message.withdraw")

@@ -290,6 +290,13 @@ class ChatTranscript extends HTMLElement {
     return Boolean(message);
   }
 
+  /** Open the editor of the last own message that is shown and stored. False if there is none. */
+  editLast() {
+    const last = this.#messages.findLast(({ dataset }) => dataset.role === "user" && !WAITING.includes(dataset.state));
+    last?.edit(last.querySelector(".editor textarea")?.value ?? last.text);
+    return Boolean(last);
+  }
+
   /** A prompt came too fast: nobody is at work on it before this time. Tells whether it is shown from now on. */
   delay(id, notBefore) {
     const element = this.message(id);

@@ -29,6 +29,11 @@ class QueueChips extends HTMLElement {
     if (held) this.#focus(held, rows);
   }
 
+  /** The id of the prompt that is the last to be sent; undefined where none waits. */
+  get last() {
+    return this.#list.lastElementChild?.dataset.id;
+  }
+
   #row({ key, id, text, state, next }) {
     const row = this.#rows.get(key) ?? this.#drawn(id) ?? document.importNode(document.getElementById("waiting-row").content, true).firstElementChild;
     this.#rows.set(key, row);
