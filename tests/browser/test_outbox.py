@@ -25,6 +25,18 @@ NEWER = """() => new Promise((resolve) => {
   request.onsuccess = () => { request.result.close(); resolve(); };
 })"""
 SILENT = "IDBFactory.prototype.open = () => new EventTarget();"
+LATE = """
+const open = IDBFactory.prototype.open;
+window.late = [];
+IDBFactory.prototype.open = function (...args) {
+  const request = open.apply(this, args);
+  const { set } = Object.getOwnPropertyDescriptor(IDBRequest.prototype, "onsuccess");
+  Object.defineProperty(request, "onsuccess", { set: (act) =>
+    set.call(request, (event) => window.late ? late.push(() => act(event)) : act(event)) });
+  return request;
+};
+window.openNow = () => { const acts = late; window.late = null; for (const act of acts) act(); };
+"""
 FORBIDDEN = """Object.defineProperty(window, "indexedDB", {
   get() { throw new DOMException("no", "SecurityError"); } });"""
 NO_STORAGE = """Object.defineProperty(window, "localStorage", {
@@ -126,6 +138,62 @@ async def test_unsent_prompt_outlives_a_reload_where_the_database(
     await shown(tab, "First", "You said: First", "Second", "You said: Second")
     await expect(box(tab)).to_have_value("")
     assert asked(model) == ["First", "Second"]
+
+
+async def test_database_that_opens_late_is_used_and_what_it_keeps_is_sent(
+    page: Page, watch: Watch, model: Model
+) -> None:
+    watch.allow("WebSocket connection to")
+    tab = await open_fragile(page.context, page.url)
+    await page.close()
+    await begin(tab)
+    await cut(tab)
+    await add(tab, "Kept before")
+    await expect(unsent(tab)).to_have_count(1)
+    await tab.add_init_script(LATE)
+    await tab.reload()
+    await add(tab, "Typed meanwhile")
+    await shown(tab, "First", "You said: First", "Typed meanwhile", "You said: Typed meanwhile")
+    await tab.evaluate("openNow()")
+    await shown(
+        tab,
+        *("First", "You said: First", "Typed meanwhile", "You said: Typed meanwhile"),
+        *("Kept before", "You said: Kept before"),
+    )
+    await add(tab, "Kept now")
+    await expect(answers(tab).last).to_contain_text("You said: Kept now")
+    assert asked(model) == ["First", "Typed meanwhile", "Kept before", "Kept now"]
+
+
+async def test_refused_words_are_given_back_where_they_were_typed_or_where_that_tab_is_gone(
+    page: Page, tab: Page, watch: Watch
+) -> None:
+    await page.goto(tab.url)
+    await expect(page.locator("chat-transcript:not([data-lost])")).to_be_attached()
+    await page.evaluate(EMPTY_ON_THE_WIRE)
+    copy = await page.context.new_page()  # knows nothing of what the others do
+    await copy.goto(page.url)
+    await copy.evaluate(EMPTY_ON_THE_WIRE)
+    await cut(tab)
+    await add(tab, "Refuse me")
+    await expect(box(tab)).to_have_value("Refuse me", timeout=20_000)
+    for each in (tab, page, copy):
+        await shown(each, "First", "You said: First")
+    for each in (page, copy):
+        await expect(box(each)).to_have_value("")
+    await button(tab, "New chat").first.click()
+    await chats(tab).first.click()
+    await box(tab).fill("")
+    await copy.close()
+    await add(tab, "Refuse me")
+    await button(tab, "New chat").first.click()
+    await expect(tab.get_by_role("status")).to_have_text(
+        "A message in another chat was not sent", timeout=20_000
+    )
+    await expect(box(page)).to_have_value("")
+    await tab.close()
+    await expect(box(page)).to_have_value("Refuse me")
+    await shown(page, "First", "You said: First")
 
 
 async def test_words_are_in_the_box_after_a_reload_that_came_before_they_were_kept(
@@ -304,7 +372,9 @@ async def test_prompts_that_find_the_queue_full_wait_and_go_in_order(page: Page,
     for number in range(MAX_QUEUED + 2):
         await add(page, f"Waits {number:02}")
     await button(page, f"{MAX_QUEUED - 1} more waiting").click()
-    await expect(waiting(page).get_by_text(re.compile(r"^Will be sent in \d+ s$")).locator("visible=true")).to_have_count(1)
+    await expect(
+        waiting(page).get_by_text(re.compile(r"^Will be sent in \d+ s$")).locator("visible=true")
+    ).to_have_count(1)
     gate.open()
     await expect(answers(page).last).to_contain_text(f"You said: Waits {MAX_QUEUED + 1}", timeout=30_000)
     assert asked(model)[2:] == [f"Waits {number:02}" for number in range(MAX_QUEUED + 2)]
@@ -327,6 +397,7 @@ async def test_waiting_prompts_are_in_all_tabs_whatever_their_words_and_each_is_
     for each in (tab, other):
         await shown(each, "First", "You said: First", "Never", "First", "I know it", "know")
         await expect(button(each, "Take back")).to_have_count(4)
+        await expect(unsent(each)).to_have_count(1)  # told once for all
     await button(other, "Take back").first.click()
     await expect(button(tab, "Take back")).to_have_count(3)
     await expect(box(other)).to_have_value("Never")

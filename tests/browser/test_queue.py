@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
@@ -57,6 +58,63 @@ async def test_prompts_typed_while_an_answer_runs_wait_and_are_answered_in_order
     await page.reload()
     await shown(page, *whole)
     assert [asked.prompt for asked in model.requests] == ["First", "Second", "Third"]
+
+
+async def test_waiting_prompts_come_with_the_page_are_folded_deleted_given_back_and_sent_now(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    for text in ("Second", "Third\nin two lines", "Fourth", "Fifth", "Sixth"):
+        await add(page, text)
+    await expect(waiting(page)).to_have_count(3)
+    await button(page, "2 more waiting").click()
+    await expect(waiting(page)).to_contain_text(["Second", "Third", "Fourth", "Fifth", "Sixth"])
+    await button(page, "Show fewer").click()
+    await expect(waiting(page)).to_have_count(3)
+    other = await open_page(instances[1], like=page)
+    run = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await run.wait()
+        await route.continue_()
+
+    await other.route("**/js/main.js", late)
+    await other.goto(instances[1].url + page.url.removeprefix(instances[0].url), wait_until="commit")
+    for _ in ("before the scripts", "after them"):
+        await expect(waiting(other)).to_contain_text(["Second", "Third", "Fourth"])
+        await expect(button(other, "2 more waiting")).to_be_visible()
+        await expect(chip(other, "Send now")).to_be_visible()
+        await shown(other, "First", "Slowly")
+        run.set()
+        await expect(other.locator("chat-transcript:not([data-lost])")).to_be_attached()
+    await chip(page, "Delete").focus()
+    await page.keyboard.press("Enter")
+    await expect(waiting(other)).to_contain_text(["Third", "Fourth", "Fifth"])
+    await expect(chip(page, "Delete")).to_be_focused()
+    await expect(chip(page, "Delete")).to_have_accessible_description(re.compile("Third"))
+    await expect(chip(page, "Send now")).to_be_visible()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("status")).to_have_text("2 messages deleted")
+    await expect(waiting(other)).to_contain_text(["Fourth", "Fifth", "Sixth"])
+    await button(page, "Undo").click()
+    await expect(box(page)).to_have_value("Second\n\nThird\nin two lines")
+    await expect(box(page)).to_be_focused()
+    await expect(waiting(page)).to_have_count(3)
+    await box(page).fill("")
+    await chip(page, "Delete", 2).click()
+    await expect(waiting(page)).to_have_count(2)
+    await expect(chip(page, "Delete", 1)).to_be_focused()
+    await chip(other, "Send now").click()
+    await expect(box(other)).to_be_focused()
+    for tab in (page, other):
+        await shown(tab, "First", "Stopped", "Fourth", said("Fourth"), "Fifth", said("Fifth"))
+        await expect(tab.get_by_role("list", name="Waiting messages")).to_be_hidden()
+    await expect(box(page)).to_be_focused()
+    assert [asked.prompt for asked in model.requests] == ["First", "Fourth", "Fifth"]
 
 
 async def test_waiting_prompt_is_taken_back_in_all_tabs_and_its_words_are_in_the_box(
