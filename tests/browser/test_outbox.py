@@ -168,32 +168,25 @@ async def test_database_that_opens_late_is_used_and_what_it_keeps_is_sent(
 async def test_refused_words_are_given_back_where_they_were_typed_or_where_that_tab_is_gone(
     page: Page, tab: Page, watch: Watch
 ) -> None:
-    await page.goto(tab.url)
-    await expect(page.locator("chat-transcript:not([data-lost])")).to_be_attached()
-    await page.evaluate(EMPTY_ON_THE_WIRE)
-    copy = await page.context.new_page()  # knows nothing of what the others do
-    await copy.goto(page.url)
-    await copy.evaluate(EMPTY_ON_THE_WIRE)
+    sender = await open_fragile(page.context, tab.url)
+    await page.close()
+    await sender.evaluate(EMPTY_ON_THE_WIRE)
     await cut(tab)
     await add(tab, "Refuse me")
     await expect(box(tab)).to_have_value("Refuse me", timeout=20_000)
-    for each in (tab, page, copy):
+    for each in (tab, sender):
         await shown(each, "First", "You said: First")
-    for each in (page, copy):
-        await expect(box(each)).to_have_value("")
-    await button(tab, "New chat").first.click()
-    await chats(tab).first.click()
-    await box(tab).fill("")
-    await copy.close()
+    await expect(box(sender)).to_have_value("")
+    await cut(sender)
     await add(tab, "Refuse me")
+    await expect(unsent(sender)).to_have_count(1)
     await button(tab, "New chat").first.click()
-    await expect(tab.get_by_role("status")).to_have_text(
-        "A message in another chat was not sent", timeout=20_000
-    )
-    await expect(box(page)).to_have_value("")
+    await mend(sender)
+    await expect(tab.get_by_role("status")).to_have_text("A message in another chat was not sent")
+    await shown(sender, "First", "You said: First")
+    await expect(box(sender)).to_have_value("")
     await tab.close()
-    await expect(box(page)).to_have_value("Refuse me")
-    await shown(page, "First", "You said: First")
+    await expect(box(sender)).to_have_value("Refuse me")
 
 
 async def test_words_are_in_the_box_after_a_reload_that_came_before_they_were_kept(
