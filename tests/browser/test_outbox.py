@@ -440,6 +440,8 @@ async def test_words_refused_in_a_chat_that_is_not_shown_are_told_and_found(
     await chats(tab).filter(has_text="Another").click()
     await tab.evaluate(EMPTY_ON_THE_WIRE)
     await mend(tab)
+    await expect(button(tab, "Show")).to_be_visible()
+    await tab.reload()  # it is told again: nobody has read it
     await button(tab, "Show").click()
     await expect(box(tab)).to_have_value("Refuse me")
     await shown(tab, "First", "You said: First")
