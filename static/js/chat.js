@@ -212,6 +212,7 @@ export class Chat {
     this.#parts.list.setCurrent(id);
     this.#parts.transcript.toggleAttribute("data-turning", false);
     this.#parts.transcript.leave();
+    this.#parts.chips.show([]);
     this.#showAnswering();
   }
 
