@@ -8,6 +8,7 @@ import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
 const RESTORABLE_MILLISECONDS = 28_000; // the server keeps a deleted chat for 30 s
+const SETTLED = 200; // prompts that are remembered as settled: a list is read in a moment
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
 const GONE = "That chat was deleted. Your message for it is here.";
 const CORRECTIONS = {
@@ -28,12 +29,14 @@ export class Chat {
   #id; // the conversation that is shown; null is a new chat
   #remembering = null; // the chat whose memory is shown
   #view = {}; // another one each time that another chat is shown: two new chats have no ids to tell them apart
-  #pending = new Map(); // id -> {prompt, view, stop, stored, told, resumed}: prompts on their way that are of here, in order
+  #pending = new Map(); // id -> {prompt, view, stop, stored, resumed, discard}: prompts on their way that are of here, in order
   #settled = new Set(); // ids of prompts that wait no more, whatever a list read a moment ago says
+  #told = new Set(); // ids of those of which is told that they were refused
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
-  #withdrawn = new Map(); // message id -> {conversation, text}: what is being taken back from here
+  #withdrawn = new Map(); // message id -> {conversation, text, discard}: what is being taken back from here
+  #discarded = { texts: [] }; // {conversation, texts}: the words that Undo would bring back
   #removing = new Set(); // ids of chats that are being deleted from here
 
   constructor(wire, parts, { conversation, at, running }) {
@@ -101,37 +104,57 @@ export class Chat {
     if (!this.#parts.transcript.says(prompt.text)) this.#showPending(prompt); // else it may be in the conversation already
   }
 
-  #forget(id) {
+  #settle(id) {
     this.#settled.add(id);
+    this.#pending.delete(id);
+    this.#told.delete(id);
+    if (this.#settled.size > SETTLED) this.#settled.delete(this.#settled.values().next().value);
+  }
+
+  #forget(id) {
+    this.#settle(id);
+    this.#unshow(id);
+  }
+
+  #unshow(id) {
     this.#pending.delete(id);
     this.#parts.transcript.unsend(id);
     if (!this.#id && !this.#parts.transcript.last) this.#setPlace("empty");
   }
 
   async #giveBack(prompt) {
+    const { outbox, tab } = this.#parts;
+    if (await tab.isAnother(prompt.tab)) return this.#leaveTo(prompt);
     const here = this.#isHere(this.#found(prompt));
     const gone = prompt.refused === "gone" || (here && this.#missing);
-    if (!here && !gone) return this.#tellOf(prompt);
-    const removed = await this.#parts.outbox.remove(prompt.id);
-    if (removed && !gone) return this.#notSent(prompt, prompt.detail);
+    const nowhere = !here && !prompt.conversation && !this.#pending.has(prompt.id); // in a new chat that nobody has open
+    if (!here && !gone && !nowhere) return this.#tellOf(prompt);
+    const removed = await outbox.remove(prompt.id);
+    if (removed && here && !gone) return this.#notSent(prompt, prompt.detail);
     this.#forget(prompt.id);
-    if (removed) this.#moveToNew(prompt);
+    if (removed) this.#moveToNew(prompt, gone);
+  }
+
+  // The words are given back where they were typed; where that tab goes before, here.
+  #leaveTo(prompt) {
+    this.#unshow(prompt.id);
+    this.#parts.tab.whenGone(prompt.tab, () => this.#sync());
   }
 
   // What was refused in a chat that is not shown is given back when it is.
   #tellOf({ id, conversation = null }) {
-    const pending = this.#pending.get(id);
-    if (!pending || pending.told) return;
-    pending.told = true;
+    if (this.#told.has(id)) return;
+    this.#told.add(id);
     this.#tell("A message in another chat was not sent", () => this.show(conversation), "Show");
   }
 
-  // The chat of these words is gone: they are in the box of a new one.
-  #moveToNew({ text, conversation }) {
+  // The chat of these words is not there, or no more: they are in the box of a new one.
+  #moveToNew({ text, conversation, detail }, gone) {
     if (this.#id === conversation) this.#abandon();
-    if (!this.#id) return this.#putBack(text, GONE);
+    if (!this.#id) return this.#putBack(text, gone ? GONE : detail);
     writeDraft("", before(readDraft(""), text));
-    this.#tell("A chat was deleted. Your message for it is in the box of a new one.", () => this.show(null), "Show");
+    const words = gone ? "A chat was deleted. Your message for it is" : "A message was not sent. It is";
+    this.#tell(`${words} in the box of a new chat.`, () => this.show(null), "Show");
   }
 
   // The chat that is shown is gone; what was being written in it comes along.
@@ -190,6 +213,7 @@ export class Chat {
     this.#parts.list.setCurrent(id);
     this.#parts.transcript.toggleAttribute("data-turning", false);
     this.#parts.transcript.leave();
+    this.#parts.chips.show([]);
     this.#showAnswering();
   }
 
@@ -222,9 +246,10 @@ export class Chat {
 
   // An answer is under way from the moment of sending until its last event.
   #showAnswering() {
-    const { composer, transcript } = this.#parts;
+    const { chips, composer, transcript } = this.#parts;
     composer.setAnswering(this.#pendingHere.length > 0 || Boolean(transcript.running), this.#stopping);
     this.#followAnswer();
+    chips.toggleAttribute("data-stopping", this.#stopping);
   }
 
   get #stopping() {
@@ -250,10 +275,16 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, transcript, list, menu, memory, pill, shortcuts, model } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, pill, shortcuts, model } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
+    chips.addEventListener("send-now", () => this.#sendNow());
+    chips.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
+    chips.addEventListener("discard", ({ detail }) => this.#withdraw(detail, true));
+    chips.addEventListener("unfocused", () => composer.focus());
+    transcript.addEventListener("line", ({ detail }) => chips.show(detail));
+    transcript.lineUp();
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
@@ -288,7 +319,7 @@ export class Chat {
 
   // What the table of shortcuts names.
   #byKey(act) {
-    const { sheet, sidebar, transcript } = this.#parts;
+    const { chips, sheet, sidebar, transcript } = this.#parts;
     const acts = {
       new: () => this.show(null),
       write: () => this.#write(),
@@ -299,7 +330,7 @@ export class Chat {
       code: () => transcript.copyLast(".code code-header") || this.#say("There is no code here"),
       delete: () => this.#id && !this.#missing && this.#delete(this.#id),
       help: () => sheet.toggle(),
-      edit: () => transcript.editLast(),
+      edit: () => (chips.last ? this.#withdraw(chips.last) : transcript.editLast()),
     };
     acts[act]();
   }
@@ -312,12 +343,12 @@ export class Chat {
 
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
   async #send(text, parent) {
-    const { composer, model, outbox, socket } = this.#parts;
+    const { composer, model, outbox, socket, tab } = this.#parts;
     this.#blank();
     this.#say("");
     composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
-    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
+    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -331,11 +362,13 @@ export class Chat {
   /** A prompt of the chat that is shown did not go: its words are in the box again. Without a reason it was taken back. */
   #notSent(prompt, reason) {
     const { transcript } = this.#parts;
+    const discard = !reason && this.#pending.get(prompt.id)?.discard;
     this.#forget(prompt.id);
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
-    this.#putBack(prompt.text, reason);
+    if (discard) this.#discard({ conversation: this.#id, text: prompt.text });
+    else this.#putBack(prompt.text, reason);
   }
 
   #displaced(words) {
@@ -346,8 +379,7 @@ export class Chat {
     const { transcript } = this.#parts;
     const pending = this.#pending.get(id);
     const here = pending && this.#isHere(pending);
-    this.#settled.add(id);
-    this.#pending.delete(id);
+    this.#settle(id);
     const begins = here && !pending.prompt.conversation;
     if (begins) this.#begun(conversation, pending);
     // It was stored long ago, and lies further up, on another branch, or was taken back since.
@@ -357,8 +389,15 @@ export class Chat {
     if (begins && pending.resumed) this.#wire.open(conversation); // it may have gone on since
     if (here && transcript.message(message)?.dataset.state === "queued") this.#say("Your message waits for the answer before it");
     if (!here && this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
-    if (pending?.stop) this.#wire.stop(conversation, answer);
+    if (pending?.stop) this.#undoSent(pending, { conversation, message, answer });
     this.#showAnswering();
+  }
+
+  // It was on its way when it was taken back: it goes where it waits, else its answer is stopped.
+  #undoSent({ discard }, { conversation, message, answer }) {
+    const waits = conversation === this.#id && this.#parts.transcript.message(message)?.dataset.state === "queued";
+    if (waits) this.#withdraw(message, discard);
+    else this.#wire.stop(conversation, answer);
   }
 
   // Another tab has sent it, while this one perhaps has no connection.
@@ -387,6 +426,15 @@ export class Chat {
     else if (last) this.#takeBack(last);
     this.#showAnswering();
     composer.focus(); // the button that was pressed may go
+  }
+
+  // The answer before it is stopped: the first that waits is the next.
+  #sendNow() {
+    const { composer, transcript } = this.#parts;
+    composer.focus(); // the button goes
+    if (transcript.awaitsAccept) this.#stopWhenSent(this.#pendingHere[0]);
+    else if (transcript.dataset.running) this.#stopAnswer(transcript.dataset.running);
+    this.#showAnswering();
   }
 
   #stopAnswer(answer) {
@@ -429,12 +477,16 @@ export class Chat {
     this.#parts.composer.focus();
   }
 
-  #withdraw(message) {
+  /** `discard`: its words are not wanted, unless that is undone. */
+  #withdraw(message, discard = false) {
     const { composer, transcript } = this.#parts;
     const pending = this.#pending.get(message);
-    composer.focus();
-    if (pending) return this.#takeBack(pending);
-    const words = { conversation: this.#id, text: transcript.message(message).text };
+    if (!discard) composer.focus();
+    if (pending) {
+      pending.discard = discard;
+      return this.#takeBack(pending);
+    }
+    const words = { conversation: this.#id, text: transcript.message(message).text, discard };
     if (this.#wire.withdraw(this.#id, message)) this.#withdrawn.set(message, words);
   }
 
@@ -444,9 +496,24 @@ export class Chat {
     const words = this.#withdrawn.get(message);
     this.#withdrawn.delete(message);
     transcript.withdraw(message);
-    if (words) composer.rejected(words.text, "");
+    if (words && !words.discard) composer.rejected(words.text, "");
     this.#showAnswering();
-    this.#say("Message taken back");
+    if (words?.discard) this.#discard(words);
+    else this.#say("Message taken back");
+  }
+
+  // Several that go one after the other come back together.
+  #discard({ conversation, text }) {
+    const more = this.#parts.toast.offersUndo && this.#discarded.conversation === conversation;
+    const texts = [...(more ? this.#discarded.texts : []), text];
+    const words = texts.length === 1 ? "Message deleted" : `${texts.length} messages deleted`;
+    this.#tell(words, () => this.#undiscard({ conversation, texts }), "Undo");
+    this.#discarded = { conversation, texts };
+  }
+
+  #undiscard({ conversation, texts }) {
+    if (conversation !== this.#id) this.show(conversation);
+    this.#putBack(texts.join("\n\n"), "");
   }
 
   // Where the event was missed, the snapshot in its place tells what became of it.
@@ -716,6 +783,7 @@ export class Chat {
   }
 
   #tell(words, act, name) {
+    this.#discarded = { texts: [] };
     this.#parts.toast.show(words, act, name);
     this.#say(words);
   }

@@ -4,6 +4,7 @@ import "./elements/code-header.js";
 import "./elements/chat-message.js";
 import "./elements/chat-transcript.js";
 import "./elements/chat-composer.js";
+import "./elements/queue-chips.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";
 import "./elements/chat-memory.js";
@@ -18,6 +19,7 @@ import { Chat } from "./chat.js";
 import { Outbox } from "./outbox.js";
 import { Shortcuts } from "./shortcuts.js";
 import { Socket } from "./socket.js";
+import { Tab } from "./tab.js";
 import { Wire } from "./wire.js";
 
 const { dataset } = document.body;
@@ -27,8 +29,10 @@ const socket = new Socket(dataset.socket);
 const wire = new Wire(socket);
 const parts = {
   socket,
+  tab: new Tab(),
   outbox: new Outbox((prompt) => wire.sendMessage(prompt)),
   composer: part("chat-composer"),
+  chips: part("queue-chips"),
   transcript: part("chat-transcript"),
   list: part("chat-list"),
   menu: part("chat-menu"),

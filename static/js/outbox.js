@@ -8,7 +8,7 @@ const CHANNEL = "llmchat.outbox";
 const SPARE = "llmchat.outbox.";
 const OTHERS_MILLISECONDS = 3000; // a prompt of another tab that is still here then is sent from here
 const ASK_AGAIN_MILLISECONDS = { rate_limited: 5000, busy: 10_000 }; // what will be taken later, as it is
-const OPEN_MILLISECONDS = 2000; // some browsers never answer
+const OPEN_MILLISECONDS = 2000; // some browsers answer late, or never
 
 function requested(request) {
   return new Promise((resolve, reject) => {
@@ -35,17 +35,34 @@ function opened() {
       request.result.onversionchange = () => request.result.close();
       resolve(request.result);
     };
-    setTimeout(() => reject(new Error("The database does not open")), OPEN_MILLISECONDS);
   });
+}
+
+function inTime(opening) {
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error("The database does not open")), OPEN_MILLISECONDS));
+  return Promise.race([opening, late]);
 }
 
 // In IndexedDB, whose connection the browser may end at any time: then with another one, once.
 class Kept {
-  #database = opened();
+  #database;
+  #late; // called when it opens after all
   #last = []; // what there was: it stays true when there is no reading any more
 
-  constructor() {
-    this.#database.catch(() => {}); // whoever uses it is told
+  constructor(late) {
+    this.#late = late;
+    this.#open(opened());
+  }
+
+  // Whoever uses it is told where it fails.
+  #open(opening) {
+    const database = (this.#database = inTime(opening));
+    database.catch(() => opening.then(() => this.#opened(opening))).catch(() => {});
+  }
+
+  #opened(opening) {
+    this.#database = opening;
+    this.#late();
   }
 
   async #use(act) {
@@ -53,7 +70,7 @@ class Kept {
     try {
       return await act(await database);
     } catch {
-      if (database === this.#database) this.#database = database.then((dead) => (dead.close(), opened()));
+      if (database === this.#database) this.#open(database.then((dead) => (dead.close(), opened())));
       return act(await this.#database);
     }
   }
@@ -152,7 +169,7 @@ class Spare {
 }
 
 /**
- * A prompt: {id, chat, conversation?, text, parent?, model?}. `chat` is what a new chat is known by in this browser
+ * A prompt: {id, tab, chat, conversation?, text, parent?, model?}. `tab` is where it was typed. `chat` is what a new chat is known by in this browser
  * until the server has named its conversation. One that came too fast has `notBefore`, a time. One that the server
  * refused stays here until a tab takes it out and gives the person its words back, with `detail` and with `refused`: the
  * code, or "gone" where the conversation is.
@@ -161,7 +178,7 @@ class Spare {
  */
 export class Outbox extends EventTarget {
   #post; // sends one; resolves with what the server answers
-  #kept = new Kept();
+  #kept = new Kept(() => this.#comeLate());
   #spare = new Spare();
   #assumed = new Map(); // id -> the prompt, or null: changes that could not be written
   #channel = null;
@@ -181,6 +198,12 @@ export class Outbox extends EventTarget {
       this.#tell("changed");
       setTimeout(() => this.pump(), OTHERS_MILLISECONDS);
     };
+  }
+
+  // What was kept before this page was opened is known now.
+  #comeLate() {
+    this.#tell("changed");
+    this.pump();
   }
 
   #announce() {

@@ -43,3 +43,13 @@ async def delete(page: Page, title: str) -> None:
     await button(page, f"Options for {title}").click()
     await page.get_by_role("menuitem", name="Delete").click()
     await expect(chats(page).filter(has_text=title)).to_have_count(0)
+
+
+def waiting(page: Page) -> Locator:
+    """The prompts that wait for the answer before them, above the box."""
+    return page.get_by_role("list", name="Waiting messages").get_by_role("listitem")
+
+
+def chip(page: Page, name: str, at: int = 0) -> Locator:
+    """The button of this name of one of the prompts that wait."""
+    return waiting(page).nth(at).get_by_role("button", name=name, exact=True)

@@ -7,7 +7,7 @@ import secrets
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, delete, messages, say
+from tests.browser.person import answers, box, button, chats, chip, delete, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -125,7 +125,7 @@ async def test_focus_stays_in_the_box_when_the_button_in_hand_goes(page: Page, m
     await gate.wait()
     await box(page).fill("Second")
     await box(page).press("Enter")
-    await button(page, "Take back").focus()
+    await chip(page, "Edit").focus()
     gate.open()
     await expect(answers(page).last).to_contain_text("You said: Second")
     await expect(box(page)).to_be_focused()

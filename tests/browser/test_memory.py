@@ -34,6 +34,7 @@ async def test_chat_without_a_summary_says_that_all_is_sent_whole(page: Page) ->
     dialog = page.get_by_role("dialog", name="Memory")
     await expect(dialog).to_contain_text("still sent to the model whole")
     await expect(dialog.get_by_role("button", name="Save")).to_be_hidden()
+    await expect(dialog.get_by_role("heading", name="Memory")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(dialog).to_be_hidden()
 
@@ -83,6 +84,9 @@ async def test_summary_is_read_and_corrected(
     field = dialog.get_by_role("textbox", name="Summary")
     await expect(dialog).to_contain_text("messages are sent to the model in these words")
     summary = await field.input_value()
+    await expect(
+        dialog.get_by_role("heading", name="Memory")
+    ).to_be_focused()  # no keyboard comes up on a phone
     await field.fill("They count")
     await page.keyboard.press("Escape")
     await expect(dialog).to_be_hidden()

@@ -12,7 +12,7 @@ from llmchat.history import MAX_QUEUED
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, delete, messages, say
+from tests.browser.person import answers, box, button, chats, chip, delete, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -25,6 +25,18 @@ NEWER = """() => new Promise((resolve) => {
   request.onsuccess = () => { request.result.close(); resolve(); };
 })"""
 SILENT = "IDBFactory.prototype.open = () => new EventTarget();"
+LATE = """
+const open = IDBFactory.prototype.open;
+window.late = [];
+IDBFactory.prototype.open = function (...args) {
+  const request = open.apply(this, args);
+  const { set } = Object.getOwnPropertyDescriptor(IDBRequest.prototype, "onsuccess");
+  Object.defineProperty(request, "onsuccess", { set: (act) =>
+    set.call(request, (event) => window.late ? late.push(() => act(event)) : act(event)) });
+  return request;
+};
+window.openNow = () => { const acts = late; window.late = null; for (const act of acts) act(); };
+"""
 FORBIDDEN = """Object.defineProperty(window, "indexedDB", {
   get() { throw new DOMException("no", "SecurityError"); } });"""
 NO_STORAGE = """Object.defineProperty(window, "localStorage", {
@@ -128,6 +140,55 @@ async def test_unsent_prompt_outlives_a_reload_where_the_database(
     assert asked(model) == ["First", "Second"]
 
 
+async def test_database_that_opens_late_is_used_and_what_it_keeps_is_sent(
+    page: Page, watch: Watch, model: Model
+) -> None:
+    watch.allow("WebSocket connection to")
+    tab = await open_fragile(page.context, page.url)
+    await page.close()
+    await begin(tab)
+    await cut(tab)
+    await add(tab, "Kept before")
+    await expect(unsent(tab)).to_have_count(1)
+    await tab.add_init_script(LATE)
+    await tab.reload()
+    await add(tab, "Typed meanwhile")
+    await shown(tab, "First", "You said: First", "Typed meanwhile", "You said: Typed meanwhile")
+    await tab.evaluate("openNow()")
+    await shown(
+        tab,
+        *("First", "You said: First", "Typed meanwhile", "You said: Typed meanwhile"),
+        *("Kept before", "You said: Kept before"),
+    )
+    await add(tab, "Kept now")
+    await expect(answers(tab).last).to_contain_text("You said: Kept now")
+    assert asked(model) == ["First", "Typed meanwhile", "Kept before", "Kept now"]
+
+
+async def test_refused_words_are_given_back_where_they_were_typed_or_where_that_tab_is_gone(
+    page: Page, tab: Page, watch: Watch
+) -> None:
+    sender = await open_fragile(page.context, tab.url)
+    await page.close()
+    await sender.evaluate(EMPTY_ON_THE_WIRE)
+    await cut(tab)
+    await add(tab, "Refuse me")
+    await expect(box(tab)).to_have_value("Refuse me", timeout=20_000)
+    for each in (tab, sender):
+        await shown(each, "First", "You said: First")
+    await expect(box(sender)).to_have_value("")
+    await cut(sender)
+    await add(tab, "Refuse me")
+    await expect(unsent(sender)).to_have_count(1)
+    await button(tab, "New chat").first.click()
+    await mend(sender)
+    await expect(tab.get_by_role("status")).to_have_text("A message in another chat was not sent")
+    await shown(sender, "First", "You said: First")
+    await expect(box(sender)).to_have_value("")
+    await tab.close()
+    await expect(box(sender)).to_have_value("Refuse me")
+
+
 async def test_words_are_in_the_box_after_a_reload_that_came_before_they_were_kept(
     page: Page, watch: Watch, model: Model
 ) -> None:
@@ -216,9 +277,9 @@ async def test_what_could_not_be_asked_for_too_long_is_told(page: Page, model: M
     await add(page, "Second")
     await gate.wait()
     await add(page, "Third")
-    await expect(button(page, "Take back")).to_be_visible()
+    await expect(waiting(page)).to_have_attribute("data-state", "queued")
     line.silent = True
-    await button(page, "Take back").click()
+    await chip(page, "Edit").click()
     await line.asked("message.withdraw")
     await page.evaluate("const now = Date.now(); Date.now = () => now + 70_000")
     line.silent = False
@@ -284,7 +345,7 @@ async def test_prompt_that_was_taken_back_is_not_shown_again_though_its_record_s
     await add(page, "Second")
     await gate.wait()
     await add(page, "Third")
-    await button(page, "Take back").click()
+    await chip(page, "Edit").click()
     await expect(box(page)).to_have_value("Third")
     await box(page).fill("")
     await page.reload()
@@ -303,7 +364,10 @@ async def test_prompts_that_find_the_queue_full_wait_and_go_in_order(page: Page,
     await gate.wait()
     for number in range(MAX_QUEUED + 2):
         await add(page, f"Waits {number:02}")
-    await expect(messages(page).get_by_text(re.compile(r"^Will be sent in \d+ s$"))).to_have_count(1)
+    await button(page, f"{MAX_QUEUED - 1} more waiting").click()
+    await expect(
+        waiting(page).get_by_text(re.compile(r"^Will be sent in \d+ s$")).locator("visible=true")
+    ).to_have_count(1)
     gate.open()
     await expect(answers(page).last).to_contain_text(f"You said: Waits {MAX_QUEUED + 1}", timeout=30_000)
     assert asked(model)[2:] == [f"Waits {number:02}" for number in range(MAX_QUEUED + 2)]
@@ -326,6 +390,7 @@ async def test_waiting_prompts_are_in_all_tabs_whatever_their_words_and_each_is_
     for each in (tab, other):
         await shown(each, "First", "You said: First", "Never", "First", "I know it", "know")
         await expect(button(each, "Take back")).to_have_count(4)
+        await expect(unsent(each)).to_have_count(1)  # told once for all
     await button(other, "Take back").first.click()
     await expect(button(tab, "Take back")).to_have_count(3)
     await expect(box(other)).to_have_value("Never")
@@ -375,6 +440,8 @@ async def test_words_refused_in_a_chat_that_is_not_shown_are_told_and_found(
     await chats(tab).filter(has_text="Another").click()
     await tab.evaluate(EMPTY_ON_THE_WIRE)
     await mend(tab)
+    await expect(button(tab, "Show")).to_be_visible()
+    await tab.reload()  # it is told again: nobody has read it
     await button(tab, "Show").click()
     await expect(box(tab)).to_have_value("Refuse me")
     await shown(tab, "First", "You said: First")
@@ -407,7 +474,7 @@ async def test_prompt_that_came_too_fast_says_when_it_is_sent(
     await expect(page.get_by_role("status")).to_have_text("Answer started")
     await add(page, "Second")
     await add(page, "Third")
-    await expect(button(page, "Take back")).to_have_count(2)
+    await expect(waiting(page)).to_have_count(2)
     await expect(page.get_by_role("status")).to_have_text("Your message waits for the answer before it")
     gate.open()
     await expect(answers(page)).to_have_count(3)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, messages, say
+from tests.browser.person import answers, box, button, chip, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -46,16 +47,74 @@ async def test_prompts_typed_while_an_answer_runs_wait_and_are_answered_in_order
     await gate.wait()
     await add(page, "Second")
     await add(page, "Third")
-    await expect(button(page, "Take back")).to_have_count(2)
-    await expect(page.get_by_text("Waits for the answer before it").last).to_be_visible()
+    await expect(waiting(page)).to_have_count(2)
+    await expect(waiting(page)).to_contain_text(["Second", "Third"])
+    await shown(page, "First", "Slowly")
     await expect(button(page, "Stop")).to_be_visible()
     gate.open()
     whole = ["First", "Slowly", "Second", said("Second"), "Third", said("Third")]
     await shown(page, *whole)
-    await expect(button(page, "Take back")).to_have_count(0)
+    await expect(waiting(page)).to_have_count(0)
     await page.reload()
     await shown(page, *whole)
     assert [asked.prompt for asked in model.requests] == ["First", "Second", "Third"]
+
+
+async def test_waiting_prompts_come_with_the_page_are_folded_deleted_given_back_and_sent_now(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    for text in ("Second", "Third\nin two lines", "Fourth", "Fifth", "Sixth"):
+        await add(page, text)
+    await expect(waiting(page)).to_have_count(3)
+    await button(page, "2 more waiting").click()
+    await expect(waiting(page)).to_contain_text(["Second", "Third", "Fourth", "Fifth", "Sixth"])
+    await button(page, "Show fewer").click()
+    await expect(waiting(page)).to_have_count(3)
+    other = await open_page(instances[1], like=page)
+    run = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await run.wait()
+        await route.continue_()
+
+    await other.route("**/js/main.js", late)
+    await other.goto(instances[1].url + page.url.removeprefix(instances[0].url), wait_until="commit")
+    for _ in ("before the scripts", "after them"):
+        await expect(waiting(other)).to_contain_text(["Second", "Third", "Fourth"])
+        await expect(button(other, "2 more waiting")).to_be_visible()
+        await expect(chip(other, "Send now")).to_be_visible()
+        await shown(other, "First", "Slowly")
+        run.set()
+        await expect(other.locator("chat-transcript:not([data-lost])")).to_be_attached()
+    await chip(page, "Delete").focus()
+    await page.keyboard.press("Enter")
+    await expect(waiting(other)).to_contain_text(["Third", "Fourth", "Fifth"])
+    await expect(chip(page, "Delete")).to_be_focused()
+    await expect(chip(page, "Delete")).to_have_accessible_description(re.compile("Third"))
+    await expect(chip(page, "Send now")).to_be_visible()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("status")).to_have_text("2 messages deleted")
+    await expect(waiting(other)).to_contain_text(["Fourth", "Fifth", "Sixth"])
+    await button(page, "Undo").click()
+    await expect(box(page)).to_have_value("Second\n\nThird\nin two lines")
+    await expect(box(page)).to_be_focused()
+    await expect(waiting(page)).to_have_count(3)
+    await box(page).fill("")
+    await chip(page, "Delete", 2).click()
+    await expect(waiting(page)).to_have_count(2)
+    await expect(chip(page, "Delete", 1)).to_be_focused()
+    await chip(other, "Send now").click()
+    await expect(box(other)).to_be_focused()
+    for tab in (page, other):
+        await shown(tab, "First", "Stopped", "Fourth", said("Fourth"), "Fifth", said("Fifth"))
+        await expect(tab.get_by_role("list", name="Waiting messages")).to_be_hidden()
+    await expect(box(page)).to_be_focused()
+    assert [asked.prompt for asked in model.requests] == ["First", "Fourth", "Fifth"]
 
 
 async def test_waiting_prompt_is_taken_back_in_all_tabs_and_its_words_are_in_the_box(
@@ -68,15 +127,15 @@ async def test_waiting_prompt_is_taken_back_in_all_tabs_and_its_words_are_in_the
     await gate.wait()
     await add(page, "Second")
     await add(page, "Third")
-    await expect(button(page, "Take back")).to_have_count(2)
+    await expect(waiting(page)).to_have_count(2)
     other = await open_page(instances[1], page.url.removeprefix(instances[0].url), like=page)
-    await expect(button(other, "Take back")).to_have_count(2)
-    await expect(button(page, "Take back").first).to_have_accessible_description("Second")
-    await button(page, "Take back").first.click()
+    await expect(waiting(other)).to_have_count(2)
+    await expect(chip(page, "Edit")).to_have_accessible_description("Second")
+    await chip(page, "Edit").click()
     await expect(box(page)).to_have_value("Second")
     await expect(page.get_by_role("status")).to_have_text("Message taken back")
     for tab in (page, other):
-        await expect(button(tab, "Take back")).to_have_count(1)
+        await expect(waiting(tab)).to_have_count(1)
     gate.open()
     for tab in (page, other):
         await shown(tab, "First", "Slowly", "Third", said("Third"))
@@ -92,7 +151,7 @@ async def test_words_taken_back_are_in_the_box_once_also_where_only_a_snapshot_t
     await say(page, "First")
     await gate.wait()
     await add(page, "Second")
-    await expect(button(page, "Take back")).to_have_count(1)
+    await expect(waiting(page)).to_have_count(1)
     lost: list[str] = []
 
     def lose(frame: str) -> str:
@@ -102,14 +161,14 @@ async def test_words_taken_back_are_in_the_box_once_also_where_only_a_snapshot_t
         return re.sub(r'("epoch":\s*")', r"\1other-", frame)
 
     line.bend = lose
-    await button(page, "Take back").click()
+    await chip(page, "Edit").click()
     await line.told('"lost"', 1)
     await line.cut(TRY_AGAIN_LATER)
     await expect(box(page)).to_have_value("Second")
     snapshots = sum("conversation.snapshot" in frame for frame in line.received)
     line.tell(lost[0])
     await line.told("conversation.snapshot", snapshots + 1)
-    await expect(button(page, "Take back")).to_have_count(0)
+    await expect(waiting(page)).to_have_count(0)
     await expect(box(page)).to_have_value("Second")
     gate.open()
     await shown(page, "First", "Slowly")
@@ -178,7 +237,7 @@ async def test_prompts_outlive_the_instance_and_a_reload_on_another_tab(
     await gate.wait()
     await add(page, "Second")
     await add(page, "Third")
-    await expect(button(page, "Take back")).to_have_count(2)
+    await expect(waiting(page)).to_have_count(2)
     path = page.url.removeprefix(doomed.url)
     await doomed.kill()
     gate.open()

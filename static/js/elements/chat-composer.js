@@ -1,15 +1,16 @@
 // The box one writes in and its button, beside which another one stops while there is something to send. It keeps drafts
 // and lets go of a text only when told that it was accepted.
-// Events: `send` (detail: text), `stop`, `problem` (detail: its words). It does not know what becomes of either.
+// Events: `send` (detail: text), `stop`, `problem` (detail: its words). It does not know what becomes of them.
 
 import { before, behind, readDraft, writeDraft } from "../drafts.js";
 
 const DRAFT_MILLISECONDS = 300;
 const COUNT_FROM = 0.9; // of the limit: from here on the characters left are told
+const OPEN = "dialog[open], :popover-open"; // Escape closes these first
 const virtualKeyboard = matchMedia("(hover: none) and (pointer: coarse)");
 
 function characters(count) {
-  return count === 1 ? "1 character" : `${count} characters`;
+  return count === 1 ? "1 character" : `${count.toLocaleString("en")} characters`;
 }
 
 class ChatComposer extends HTMLElement {
@@ -34,6 +35,8 @@ class ChatComposer extends HTMLElement {
     this.querySelector(".box").addEventListener("click", ({ target }) => target.closest("button") || this.#box.focus());
     this.#stop.addEventListener("click", () => this.#say("stop"));
     addEventListener("pagehide", () => this.#keepDraft());
+    const tell = () => document.documentElement.style.setProperty("--composer", `${this.offsetHeight}px`);
+    new ResizeObserver(tell).observe(this); // what floats does not cover it
   }
 
   get text() {
@@ -107,10 +110,10 @@ class ChatComposer extends HTMLElement {
     if (reason) this.#say("problem", reason);
   }
 
-  #showProblem(reason) {
+  #showProblem(reason, fault = Boolean(reason)) {
     this.#problem.textContent = reason;
     this.#problem.hidden = !reason;
-    this.toggleAttribute("data-problem", Boolean(reason));
+    this.toggleAttribute("data-problem", fault);
   }
 
   focus() {
@@ -140,7 +143,7 @@ class ChatComposer extends HTMLElement {
 
   #pressed(event) {
     if (event.isComposing || event.keyCode === 229) return; // 229: Safari's way of saying the same
-    if (event.key === "Escape" && !event.shiftKey && this.#answering) this.#say("stop");
+    if (event.key === "Escape" && !event.shiftKey && this.#answering && !document.querySelector(OPEN)) this.#say("stop");
     if (event.key !== "Enter" || event.shiftKey || event.altKey || virtualKeyboard.matches) return;
     event.preventDefault();
     this.#send();
@@ -157,6 +160,7 @@ class ChatComposer extends HTMLElement {
   #update() {
     const ready = this.#box.value.trim() !== "" && !this.#tooLong;
     this.dataset.state = ready ? "ready" : this.#answering ? "answering" : "empty";
+    this.toggleAttribute("data-queues", ready && this.#answering);
     const stops = this.dataset.state === "answering";
     const stop = this.hasAttribute("data-stopping") ? "Stopping…" : "Stop";
     const label = stops ? stop : "Send";
@@ -172,12 +176,12 @@ class ChatComposer extends HTMLElement {
 
   #tellLength() {
     if (this.#box.value.length < this.limit * COUNT_FROM) return;
-    if (this.#length > this.limit * COUNT_FROM) this.#showProblem(this.#lengthProblem);
+    if (this.#length > this.limit * COUNT_FROM) this.#showProblem(this.#lengthProblem, this.#tooLong);
   }
 
   get #lengthProblem() {
     const left = this.limit - this.#length;
-    return left < 0 ? `${characters(-left)} too many.` : `${characters(left)} left.`;
+    return left < 0 ? `${characters(-left)} too many. Shorten your message to send it.` : `${characters(left)} left.`;
   }
 
   #grow() {

@@ -1,5 +1,5 @@
 // The messages of one conversation, in order, and where the reader is among them.
-// Events: `older` (detail: id of the oldest message here), `displaced` (detail: the words in the editor of a message that
+// Events: `older` (detail: id of the oldest message here), `line` (detail: the prompts that wait, which are not shown here), `displaced` (detail: the words in the editor of a message that
 // is not here any more), `unfocused` where what had the focus is gone. It does not know the wire.
 
 import { messageElement } from "./chat-message.js";
@@ -33,6 +33,10 @@ class ChatTranscript extends HTMLElement {
     this.addEventListener("version", ({ target, detail }) => this.#remember(target, detail));
     this.addEventListener("focusin", ({ target }) => target.closest(".editor") && this.#edited(target.closest("chat-message")));
     new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
+    const line = new MutationObserver(() => this.lineUp());
+    line.observe(this.#column, { childList: true });
+    line.observe(this.#log, { subtree: true, attributeFilter: ["data-state", "data-siblings"] });
+    line.observe(this, { attributeFilter: ["data-running"] });
     this.#follower.snap();
   }
 
@@ -79,6 +83,27 @@ class ChatTranscript extends HTMLElement {
 
   #in(...states) {
     return this.#messages.filter((element) => states.includes(element.dataset.state));
+  }
+
+  /** Have what waits behind an answer or another prompt stand in a line of its own. An edit has its place here. */
+  lineUp() {
+    const here = this.#messages;
+    const waiting = here.slice(here.findLastIndex(({ dataset }) => dataset.role !== "user" || !WAITING.includes(dataset.state)) + 1);
+    const line = [];
+    for (const [index, element] of waiting.entries()) if (this.#waits(element, index, line.length)) line.push(element);
+    for (const element of here) element.toggleAttribute("data-waits", line.includes(element));
+    const detail = line.map((element) => ({
+      ...{ key: element, id: element.dataset.id, state: element.dataset.state, text: element.text },
+      ...{ notBefore: element.notBefore, next: element === waiting[0] },
+    }));
+    this.dispatchEvent(new CustomEvent("line", { detail }));
+  }
+
+  // What cannot be sent now says so here, unless others before it are in the line.
+  #waits({ dataset, siblings }, index, before) {
+    if (dataset.edits !== undefined || siblings.length > 1) return false;
+    if (dataset.state === "queued") return true;
+    return dataset.state === "unsent" ? before > 0 : index > 0 || Boolean(this.dataset.running);
   }
 
   // Where what has this parent goes: behind the parent, or behind the prompt whose answer that is to be.
@@ -226,14 +251,10 @@ class ChatTranscript extends HTMLElement {
     if (parent !== undefined) element.dataset.edits = parent ?? "";
     if (due && connected) this.#wait(`answer-${id}`, element);
     this.delay(id, notBefore);
+    this.lineUp();
+    if (element.hasAttribute("data-waits")) return;
     if (parent === undefined || connected) this.#beginTurn(true);
     else this.#edited(element);
-  }
-
-  /** Open the editor of the last own message that can be edited now. */
-  editLast() {
-    const own = this.#messages.filter(({ dataset }) => dataset.role === "user" && !WAITING.includes(dataset.state));
-    own.at(-1)?.querySelector(".edit").click();
   }
 
   /** Press the button that copies the last answer, or the last of its parts that has one. False where there is none. */
@@ -292,6 +313,13 @@ class ChatTranscript extends HTMLElement {
     const message = this.#messages.find(({ dataset }) => dataset.role === "user" && dataset.parent === (parent ?? ""));
     message?.edit(text);
     return Boolean(message);
+  }
+
+  /** Open the editor of the last own message that is shown and stored. False if there is none. */
+  editLast() {
+    const last = this.#messages.findLast(({ dataset }) => dataset.role === "user" && !WAITING.includes(dataset.state));
+    last?.edit(last.querySelector(".editor textarea")?.value ?? last.text);
+    return Boolean(last);
   }
 
   /** A prompt came too fast: nobody is at work on it before this time. Tells whether it is shown from now on. */
@@ -416,11 +444,12 @@ class ChatTranscript extends HTMLElement {
   /** An answer begins, or goes on. False if its parent is not known here. */
   start({ message, parent, model, text }) {
     const prompt = this.message(parent);
+    if (prompt?.dataset.state === "queued") prompt.setState("done");
+    this.lineUp();
     if (!this.message(message)) {
       if (!prompt) return false;
       this.#begin(message, prompt);
     }
-    if (prompt?.dataset.state === "queued") prompt.setState("done");
     this.message(message).start({ text, model });
     this.#setRunning(message);
     return true;
@@ -508,7 +537,7 @@ class ChatTranscript extends HTMLElement {
   #makeRoom(begin = false) {
     const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
     for (const element of this.#messages) if (element !== answer || begin) element.style.minHeight = "";
-    if (!answer || answer !== this.last || answer.dataset.role !== "assistant") return;
+    if (!answer || answer !== this.#messages.findLast((element) => !element.hasAttribute("data-waits")) || answer.dataset.role !== "assistant") return;
     if (!begin && !answer.hasAttribute("data-room")) return;
     const prompt = answer.previousElementSibling;
     const used = prompt ? answer.getBoundingClientRect().top - prompt.getBoundingClientRect().top : 0;
