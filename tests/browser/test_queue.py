@@ -47,7 +47,7 @@ async def test_prompts_typed_while_an_answer_runs_wait_and_are_answered_in_order
     await add(page, "Second")
     await add(page, "Third")
     await expect(button(page, "Take back")).to_have_count(2)
-    await expect(page.get_by_text("Waits for the answer before it").last).to_be_visible()
+    await expect(page.get_by_text("Waits for the answer that is being written").last).to_be_visible()
     await expect(button(page, "Stop")).to_be_visible()
     gate.open()
     whole = ["First", "Slowly", "Second", said("Second"), "Third", said("Third")]
