@@ -18,6 +18,7 @@ from tests.instances import Instance, Store
 Instances = tuple[Instance, Instance]
 THOUGHTS = "First, <b>this</b>.\n\n  Then that.\n" + "".join(f"Thought {number}.\n" for number in range(60))
 CODE = "\tif (a < b && 'c' != \"d\") {   \n\t\treturn `é 👋 {\u00a0}`;\n\n\t}\t\n\n  // the end"
+CUT = 40  # characters of it come first
 
 
 def reasoning(page: Page) -> Locator:
@@ -110,7 +111,7 @@ async def test_code_is_copied_as_it_was_written_and_stays_wrapped_however_it_is_
     line = await Line.lay(page)
     half, whole, done = Gate(), Gate(), Gate()
     language = "a-language-of-a-name-" * 9
-    beginning, end = CODE[:30], CODE[30:].replace("\n", "\r\n")
+    beginning, end = (part.replace("\n", "\r\n") for part in (CODE[:CUT], CODE[CUT:]))
     model.answer(
         f"```js\r\n{beginning}",
         half,
@@ -123,6 +124,11 @@ async def test_code_is_copied_as_it_was_written_and_stays_wrapped_however_it_is_
     await say(page, "Code")
     wrap = button(page, "Wrap lines")
     await wrap.click()
+    await expect(answers(page).locator("code")).to_contain_text("return")
+    copy = button(page, "Copy code").first
+    await copy.click()
+    await expect(page.get_by_role("status")).to_have_text("Code copied")
+    assert await clipboard(page) == CODE[:CUT]
     half.open()
     await whole.wait()
     await expect(wrap).to_have_count(2)
@@ -144,7 +150,6 @@ async def test_code_is_copied_as_it_was_written_and_stays_wrapped_however_it_is_
     for each in await wrap.all():
         await expect(each).to_have_attribute("aria-pressed", "true")
     await page.clock.install()
-    copy = button(page, "Copy code").first
     await copy.click()
     await expect(page.get_by_role("status")).to_have_text("Code copied")
     await expect(copy).to_have_attribute("data-copied", "")
@@ -273,7 +278,9 @@ async def test_what_came_after_an_answer_that_is_made_anew_can_be_had_back(page:
     await button(page, "Retry").click()
     await expect(answers(page)).to_contain_text(["You said: First"])
     await expect(answers(page)).to_have_count(1)
-    await expect(page.get_by_role("status")).to_have_text("The later messages are in the other version")
+    await expect(page.locator("undo-toast.told")).to_contain_text(
+        "The later messages are in the other version"
+    )
     await button(page, "Show them").click()
     await expect(answers(page).last).to_contain_text("You said: Second")
     await expect(messages(page)).to_have_count(4)

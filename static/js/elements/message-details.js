@@ -60,7 +60,7 @@ function rowsOf({ id, model, created, seconds, usage, finish, error }) {
     ["Tokens sent", sent && NUMBER.format(sent)],
     ["Tokens received", received && NUMBER.format(received)],
     ["Ended", error ? `Failed: ${error}` : ENDINGS[finish]],
-    ["Message", quotable(id)],
+    ["Message id", quotable(id)],
   ];
 }
 

@@ -32,7 +32,8 @@ export class PopupMenu extends HTMLElement {
     const { width, height } = this.getBoundingClientRect();
     const below = beside.bottom + APART;
     const above = Math.max(EDGE, beside.top - height - APART);
-    this.style.left = `${Math.max(EDGE, Math.min(beside.right - width, innerWidth - width - EDGE))}px`;
+    const left = this.dataset.align === "start" ? beside.left : beside.right - width;
+    this.style.left = `${Math.max(EDGE, Math.min(left, innerWidth - width - EDGE))}px`;
     this.style.top = `${below + height > innerHeight - EDGE ? above : below}px`;
   }
 
