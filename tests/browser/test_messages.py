@@ -18,6 +18,10 @@ from tests.instances import Instance, Store
 Instances = tuple[Instance, Instance]
 THOUGHTS = "First, <b>this</b>.\n\n  Then that.\n" + "".join(f"Thought {number}.\n" for number in range(60))
 CODE = "\tif (a < b && 'c' != \"d\") {   \n\t\treturn `é 👋 {\u00a0}`;\n\n\t}\t\n\n  // the end"
+FOLLOWED = """() => {
+  const box = document.querySelector(".thoughts");
+  return box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight < 2;
+}"""
 CUT = 40  # characters of it come first
 
 
@@ -53,9 +57,7 @@ async def test_reasoning_is_open_while_it_comes_and_closed_by_the_answer_unless_
     summary = answers(page).locator("summary")
     await expect(summary).to_have_text("Thinking…")
     await expect(answers(page).get_by_text("Waiting for the answer")).to_be_hidden()
-    await expect(
-        reasoning(page).get_by_text("Thought 59.")
-    ).to_be_in_viewport()  # it is followed in its own box
+    await page.wait_for_function(FOLLOWED)
     assert await reasoning(page).evaluate("box => box.textContent") == THOUGHTS
     await expect(reasoning(page)).to_have_css("white-space", "pre-wrap")
     other = await other_tab(open_page, page, instances[1])  # its first paint has it
@@ -109,11 +111,13 @@ async def test_code_is_copied_as_it_was_written_and_stays_wrapped_however_it_is_
     page = await open_page(instances[0])
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     line = await Line.lay(page)
-    half, whole, done = Gate(), Gate(), Gate()
+    early, half, whole, done = Gate(), Gate(), Gate(), Gate()
     language = "a-language-of-a-name-" * 9
     beginning, end = (part.replace("\n", "\r\n") for part in (CODE[:CUT], CODE[CUT:]))
     model.answer(
-        f"```js\r\n{beginning}",
+        f"```js\r\n{beginning[:9]}",
+        early,
+        beginning[9:],
         half,
         f"{end}\r\n```\n\n",
         f"- ```{language}\n  x\n  ```\n",
@@ -124,6 +128,7 @@ async def test_code_is_copied_as_it_was_written_and_stays_wrapped_however_it_is_
     await say(page, "Code")
     wrap = button(page, "Wrap lines")
     await wrap.click()
+    early.open()
     await expect(answers(page).locator("code")).to_contain_text("return")
     copy = button(page, "Copy code").first
     await copy.click()
