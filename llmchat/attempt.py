@@ -177,6 +177,7 @@ class Attempt:
             earlier=int(self.turn.continues),
             kept=kept,
             reasoning=told.get("reasoning", "") if kept else "",
+            reasoning_seconds=told.get("reasoning_seconds") if kept else None,
         )
 
     async def _begin(self, answer: Answer) -> bool:
@@ -275,7 +276,7 @@ class Attempt:
         stream = self._completions.stream(self.turn.model, messages, parameters, kept=self._given)
         async with stream as deltas:
             async for delta in deltas:
-                answer.take(delta)
+                answer.take(delta, time.monotonic() - self._began)
                 news.set()
                 if answer.complete and not delta.finish_reason and (delta.text or not delta.usage):
                     return  # longer than an answer may be

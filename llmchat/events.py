@@ -363,6 +363,7 @@ class CompletionDelta(Event):
     blocks: list[tuple[int, str]]
     count: int
     reasoning: str | None = None
+    reasoning_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,6 +379,7 @@ class CompletionFinished(Event):
     count: int
     usage: dict[str, int] | None = None
     seconds: float
+    reasoning_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,6 +393,7 @@ class CompletionFailed(Event):
     detail: str
     retryable: bool
     retry_after: float | None = None
+    reasoning_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ class Answer:
         earlier: int = 0,
         kept: str = "",
         reasoning: str = "",
+        reasoning_seconds: float | None = None,
     ) -> None:
         self._conversation = conversation
         self._message = message
@@ -68,6 +69,9 @@ class Answer:
         self._text = ""  # taken and not placed yet
         self._reasoning = ""
         self._all_reasoning = reasoning
+        self._reasoned = reasoning_seconds  # in all; None where that is not known
+        self._reasoning_since: float | None = None  # while there is reasoning, and no text behind it
+        self._reasoned_told = True
         self._bytes_left = MAX_ANSWER_BYTES - len(kept.encode())
         self._reasoning_bytes_left = MAX_REASONING_BYTES - len(reasoning.encode())
         self._owed: list[Blocks] = []  # that the last event had no room for
@@ -102,8 +106,8 @@ class Answer:
             text=self.kept,
         )
 
-    def take(self, delta: Delta) -> None:
-        """Take what the model said."""
+    def take(self, delta: Delta, seconds: float | None = None) -> None:
+        """Take what the model said, so many seconds after the attempt began."""
         text = _cut(delta.text, self._bytes_left)
         self._text += text
         self._bytes_left = self._bytes_left - len(text.encode()) if text == delta.text else 0
@@ -113,12 +117,23 @@ class Answer:
         self._reasoning_bytes_left = (
             self._reasoning_bytes_left - len(reasoning.encode()) if reasoning == delta.reasoning else 0
         )
+        if reasoning and self._reasoning_since is None:
+            self._reasoning_since = seconds
+        if text.strip():
+            self._reason_no_more(seconds)
         self.usage = delta.usage or self.usage
         if self._finish_reason is None:
             if len(text) < len(delta.text):
                 self._finish_reason = "length"
             elif delta.finish_reason and delta.finish_reason not in BREAKS:
                 self._finish_reason = FINISH_REASONS.get(delta.finish_reason, "stop")
+
+    def _reason_no_more(self, seconds: float | None) -> None:
+        if seconds is None or self._reasoning_since is None:
+            return
+        self._reasoned = round((self._reasoned or 0) + seconds - self._reasoning_since, 1)
+        self._reasoning_since = None
+        self._reasoned_told = False
 
     def fall_back(self, earlier: str) -> None:
         """Put back the text of an `earlier` attempt, for this one has brought no word. There it broke off."""
@@ -149,6 +164,8 @@ class Answer:
         *self._owed, self._mended = _portions(self._markdown.finish())
 
     def _delta(self, text: str, reasoning: str, blocks: Blocks) -> CompletionDelta:
+        over = text and not self._reasoning and not self._reasoned_told
+        self._reasoned_told = self._reasoned_told or bool(over)
         return CompletionDelta(
             conversation=self._conversation,
             message=self._message,
@@ -156,12 +173,14 @@ class Answer:
             blocks=blocks,
             count=self._markdown.count,
             reasoning=reasoning or None,
+            reasoning_seconds=self._reasoned if over else None,
         )
 
     def end(
         self, *, seconds: float, error: ProviderError | None = None, stopped: bool = False
     ) -> CompletionFinished | CompletionFailed:
         """Say how it ends. Everything taken must have been said before, and what `mend` left."""
+        self._reason_no_more(seconds)
         reason = "stopped" if stopped else self._finish_reason
         said = bool(self.text.strip())
         if reason is None and said:
@@ -175,6 +194,7 @@ class Answer:
                 detail=error.detail,
                 retryable=error.retryable,
                 retry_after=error.retry_after,
+                reasoning_seconds=self._reasoned,
             )
         return CompletionFinished(
             conversation=self._conversation,
@@ -185,6 +205,7 @@ class Answer:
             count=self._markdown.count,
             usage=self.usage,
             seconds=round(seconds, 1),
+            reasoning_seconds=self._reasoned,
         )
 
     def record(self, ended: CompletionFinished | CompletionFailed | None = None) -> dict[str, Any]:
@@ -198,12 +219,15 @@ class Answer:
             "state": "running",
             "model": self._model,
         }
+        if self._reasoned is not None:
+            record["reasoning_seconds"] = self._reasoned
         if ended is None:
             return record
         if self._all_reasoning:
             record["reasoning"] = self._all_reasoning
         if isinstance(ended, CompletionFailed):
-            return record | {"state": "failed", "error": {"code": ended.code, "detail": ended.detail}}
+            error = {"code": ended.code, "detail": ended.detail, "retryable": ended.retryable}
+            return record | {"state": "failed", "error": error}
         if ended.usage:
             record["usage"] = ended.usage
         return record | {"state": "done", "finish_reason": ended.finish_reason, "seconds": ended.seconds}

@@ -131,6 +131,49 @@ def test_reasoning_is_said_at_once_as_it_came_since_the_last_time() -> None:
     assert said.reasoning == "So I think."
 
 
+def test_reasoning_ends_with_the_first_words_and_how_long_it_took_is_said_once_and_kept() -> None:
+    answer = new_answer()
+    said = []
+    for seconds, delta in (
+        (2.0, Delta(reasoning="Hm. ")),
+        (5.0, Delta(reasoning="So.")),
+        (6.5, Delta("\n")),
+        (9.5, Delta("Yes")),
+        (11.0, Delta(", really", finish_reason="stop")),
+    ):
+        answer.take(delta, seconds)
+        said.append(answer.delta())
+    assert [event and event.reasoning_seconds for event in said] == [None, None, None, 7.5, None]
+    ended = finished(answer, seconds=12.0)
+    assert ended.reasoning_seconds == 7.5
+    assert answer.record()["reasoning_seconds"] == answer.record(ended)["reasoning_seconds"] == 7.5
+
+
+def test_reasoning_without_words_lasts_until_the_end_and_none_has_no_time() -> None:
+    answer = new_answer()
+    answer.take(Delta(reasoning="Hm."), 1.0)
+    answer.delta()
+    ended = failed(answer, seconds=4.0)
+    assert ended.reasoning_seconds == answer.record(ended)["reasoning_seconds"] == 3.0
+    answer = new_answer()
+    answer.take(Delta("Yes", finish_reason="stop"), 1.0)
+    said = answer.delta()
+    assert said
+    assert "reasoning_seconds" not in said.encode() + finished(answer).encode() + str(answer.record())
+
+
+def test_reasoning_of_an_answer_that_goes_on_takes_the_time_of_all() -> None:
+    answer = Answer(
+        conversation="c1", message="m2", prompt="m1", model="small", created="now", attempt=2, kept="Half ",
+        reasoning="Hm. ", reasoning_seconds=4.0,
+    )  # fmt: skip
+    answer.take(Delta(reasoning="So."), 1.0)
+    answer.take(Delta("and half", finish_reason="stop"), 3.0)
+    said = answer.delta()
+    assert said
+    assert said.reasoning_seconds == finished(answer).reasoning_seconds == 6.0
+
+
 # Ending
 
 
@@ -359,7 +402,7 @@ def test_record_of_a_failed_answer_has_its_error() -> None:
         **BASE,
         "text": "",
         "state": "failed",
-        "error": {"code": "provider_rate_limited", "detail": "Too much."},
+        "error": {"code": "provider_rate_limited", "detail": "Too much.", "retryable": True},
     }
 
 

@@ -38,6 +38,7 @@ export class Chat {
   #withdrawn = new Map(); // message id -> {conversation, text, discard}: what is being taken back from here
   #discarded = { texts: [] }; // {conversation, texts}: the words that Undo would bring back
   #removing = new Set(); // ids of chats that are being deleted from here
+  #leaving = null; // {parent, tip, view}: the prompt that is answered anew, and the end of what then is in the other version
 
   constructor(wire, parts, { conversation, at, running }) {
     this.#wire = wire;
@@ -275,7 +276,7 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, chips, transcript, list, menu, memory, pill, shortcuts, model } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, pill, shortcuts, model, messageMenu } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
@@ -287,6 +288,8 @@ export class Chat {
     transcript.lineUp();
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
+    transcript.addEventListener("menu", ({ detail }) => messageMenu.open(detail.id, detail.button, this.#otherModels(detail)));
+    messageMenu.addEventListener("action", ({ detail }) => this.#actOnMessage(detail));
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
     transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
     transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent));
@@ -387,7 +390,7 @@ export class Chat {
     if (past) transcript.unsend(id);
     else if (here) transcript.accept(id, message, answer);
     if (begins && pending.resumed) this.#wire.open(conversation); // it may have gone on since
-    if (here && transcript.message(message)?.dataset.state === "queued") this.#say("Your message waits for the answer before it");
+    if (here && transcript.message(message)?.dataset.state === "queued") this.#say("Your message waits for the answer that is being written");
     if (!here && this.#id !== conversation) this.#wire.close(conversation); // a chat that is not shown, or not any more
     if (pending?.stop) this.#undoSent(pending, { conversation, message, answer });
     this.#showAnswering();
@@ -465,10 +468,35 @@ export class Chat {
     if (this.#parts.socket.state !== "connected") this.#tell("This message may have been sent already. Its answer will be stopped.");
   }
 
-  #regenerate(message) {
-    if (this.#parts.transcript.running) return;
-    this.#wire.regenerate(this.#id, message, this.#parts.model.value || undefined);
-    this.#parts.composer.focus();
+  #regenerate(message, model = this.#parts.model.value) {
+    const { transcript, composer } = this.#parts;
+    if (transcript.running) return;
+    this.#wire.regenerate(this.#id, message, model || undefined);
+    const answer = transcript.message(message);
+    const later = answer !== transcript.last;
+    this.#leaving = later ? { parent: answer?.dataset.parent, tip: transcript.last.dataset.id, view: this.#view } : null;
+    composer.focus();
+  }
+
+  // With another version of an answer what came after it is out of sight: there is a way back to it.
+  #tellOfVersion({ parent }) {
+    const left = this.#leaving;
+    if (left?.parent !== parent || left.view !== this.#view) return;
+    this.#leaving = null;
+    this.#tell("The later messages are in the other version", () => this.#wire.select(this.#id, left.tip), "Show them");
+  }
+
+  #otherModels({ id, models }) {
+    const { transcript, model } = this.#parts;
+    return models ? model.models.filter((each) => each.id !== transcript.message(id).dataset.model) : [];
+  }
+
+  #actOnMessage({ id, action, model }) {
+    const { transcript, details } = this.#parts;
+    const message = transcript.message(id);
+    if (action === "regenerate") this.#regenerate(id, model);
+    else if (action === "raw" && message) details.showRaw(message);
+    else if (message) details.showAbout(message.dataset);
   }
 
   #goOn(message) {
@@ -686,6 +714,7 @@ export class Chat {
     this.#withdrawn.delete(event.parent); // its turn came first
     this.#follow(this.#parts.transcript.start(event));
     this.#say(event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started");
+    this.#tellOfVersion(event);
   }
 
   #finished(event) {
@@ -724,6 +753,7 @@ export class Chat {
     pill.showStore({ available: true });
     setLabels(models);
     model.offer(models);
+    transcript.toggleAttribute("data-several", models.length > 1);
     transcript.label();
   }
 

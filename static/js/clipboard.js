@@ -23,7 +23,7 @@ export async function copyText(text) {
   }
 }
 
-const SHOWN_MILLISECONDS = 1800;
+const SHOWN_MILLISECONDS = 2000;
 
 /** Copy for a button: it carries `data-copied` for a while, and `copied` bubbles from it for who announces things. */
 export async function copyFrom(button, text, said) {

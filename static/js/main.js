@@ -8,6 +8,8 @@ import "./elements/queue-chips.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";
 import "./elements/chat-memory.js";
+import "./elements/message-menu.js";
+import "./elements/message-details.js";
 import "./elements/model-picker.js";
 import "./elements/side-bar.js";
 import "./elements/connection-pill.js";
@@ -37,6 +39,8 @@ const parts = {
   list: part("chat-list"),
   menu: part("chat-menu"),
   memory: part("chat-memory"),
+  messageMenu: part("message-menu"),
+  details: part("message-details"),
   sidebar: part("side-bar"),
   pill: part("connection-pill"),
   toast: part("undo-toast.told"),

@@ -1,6 +1,11 @@
 // One message: its words or blocks, its state, its actions. Everything that can be seen follows from attributes.
 // Events: `regenerate`, `retry`, `continue`, `withdraw` (detail: message id), `version` (detail: sibling's id), `edit`
-// (detail: {text, parent}), `unfocused` where what had the focus is hidden. It does not know its neighbours.
+// (detail: {text, parent}), `menu` (detail: {id, button, models}: other models are asked for, or what else can be done),
+// `unfold` before it grows under the person's hand, `unfocused` where what had the focus is hidden.
+// It does not know its neighbours.
+//
+// There may be thousands: one listener each, and the parts that few messages have are taken from the template when they
+// are needed.
 
 import { labelOf } from "../labels.js";
 import { copyFrom } from "../clipboard.js";
@@ -14,13 +19,32 @@ const NOTES = {
   content_filter: "Cut off by the model’s content filter",
 };
 const PATIENCE_SECONDS = 5;
+const RARE = ".unfold, .reasoning, .anew, .waiting, .note, .failure"; // in the order in which they stand
+const LONG_CHARACTERS = 1800; // as in _message.html
+const LONG_LINES = 24;
+const MAC = /Mac|iP(hone|ad|od)/.test(navigator.platform);
+
+function template(role) {
+  return document.getElementById(`message-${role}`).content;
+}
 
 /** A new element for a message of the protocol's shape. */
 export function messageElement(message) {
-  const template = document.getElementById(`message-${message.role}`);
-  const element = document.importNode(template.content, true).firstElementChild;
+  const element = document.importNode(template(message.role), true).firstElementChild;
+  for (const part of element.querySelectorAll(RARE)) part.remove();
   element.update(message);
   return element;
+}
+
+function isLong(text) {
+  return text.length > LONG_CHARACTERS || text.split("\n", LONG_LINES + 1).length > LONG_LINES;
+}
+
+// The same words as `lasted` in _macros.html, which says no number where none is known.
+function lasted(seconds) {
+  if (seconds < 1) return "Thought for a moment";
+  const whole = Math.floor(seconds);
+  return whole < 60 ? `Thought for ${whole} s` : `Thought for ${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 class ChatMessage extends HTMLElement {
@@ -28,6 +52,8 @@ class ChatMessage extends HTMLElement {
   #text = null;
   #blocks = null;
   #waiting = null; // the timer that counts the seconds of waiting
+  #since = 0; // when the waiting began, or the thinking, in milliseconds
+  #thoughts = { stale: false, due: false, seen: 0 }; // an earlier attempt's; to be scrolled; how far that went by itself
   #until = 0; // when a retry is possible, in milliseconds
   #countdown = null;
   #listening = false;
@@ -38,10 +64,7 @@ class ChatMessage extends HTMLElement {
     if (this.#listening) return;
     this.#listening = true;
     if (this.dataset.role === "assistant") void this.#live; // furnishes the blocks that came with the page
-    this.addEventListener("keydown", (event) => this.#pressed(event));
-    this.addEventListener("input", ({ target }) => writeEdit(this.dataset.id, target.value));
-    this.addEventListener("submit", (event) => this.#submitted(event));
-    this.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
+    this.addEventListener("click", this);
     const draft = this.dataset.role === "user" ? readEdit(this.dataset.id) : null;
     if (draft !== null) this.#openEditor(draft);
   }
@@ -52,7 +75,7 @@ class ChatMessage extends HTMLElement {
   }
 
   get text() {
-    return this.#text ?? this.dataset.text;
+    return this.#text ?? this.dataset.text ?? this.querySelector(".words").textContent;
   }
 
   /** What a listener is told of it: the words of its first block that is no code. */
@@ -61,7 +84,7 @@ class ChatMessage extends HTMLElement {
   }
 
   get siblings() {
-    return this.dataset.siblings.split(" ").filter(Boolean);
+    return (this.dataset.siblings ?? this.dataset.id).split(" ").filter(Boolean);
   }
 
   get #live() {
@@ -78,10 +101,34 @@ class ChatMessage extends HTMLElement {
     if (message.state === "running") this.#goesOnFrom(text);
     this.#setText(text);
     if (changed || growing) this.#showWords(text, html);
+    if (message.reasoning) this.#showThoughts(message);
+    else if (message.state === "running") this.#thoughts.stale = true;
+    this.#know(message);
     this.setSiblings(message.siblings ?? [message.id]);
     this.setModel(message.model);
     if (message.error) this.#showError(message.error);
     this.setState(message.state, message.finish_reason);
+  }
+
+  // What is told of the message on request.
+  #know({ created, seconds, usage, reasoning_seconds }) {
+    if (created) this.dataset.created = created;
+    if (seconds !== undefined) this.dataset.seconds = seconds;
+    if (usage) this.dataset.usage = `${usage.prompt_tokens} ${usage.completion_tokens}`;
+    if (reasoning_seconds === undefined) return;
+    this.dataset.reasoned = reasoning_seconds;
+    if (!this.hasAttribute("data-thinking")) this.#sayLasted(reasoning_seconds);
+  }
+
+  // A part that few messages have: taken from the template where it is not here yet.
+  #part(name) {
+    const here = this.querySelector(`:scope > .${name}`);
+    if (here) return here;
+    const part = document.importNode(template(this.dataset.role).querySelector(`.${name}`), true);
+    if (name === "reasoning") this.querySelector(".blocks").before(part);
+    else if (name === "unfold") this.querySelector(".words").after(part);
+    else this.querySelector(".actions").before(part);
+    return part;
   }
 
   rename(id) {
@@ -94,7 +141,7 @@ class ChatMessage extends HTMLElement {
       this.querySelector(".words").id = `words-${id}`;
       for (const button of this.querySelectorAll(".withdraw")) button.setAttribute("aria-describedby", `words-${id}`);
     }
-    const quote = this.querySelector(".quote");
+    const quote = this.querySelector(".failure .quote");
     if (quote) quote.textContent = id;
   }
 
@@ -105,16 +152,18 @@ class ChatMessage extends HTMLElement {
   /** `state` is the protocol's, or `waiting` (no sign of the answer yet), `sending`, `unsent`, `delayed`. */
   setState(state, finish = "") {
     this.dataset.state = state;
-    this.dataset.finish = finish;
+    if (finish) this.dataset.finish = finish;
+    else delete this.dataset.finish;
     if (state !== "running" && this.hasAttribute("data-anew")) this.#settle();
-    const note = this.querySelector(".note .why");
-    if (note) note.textContent = NOTES[finish] ?? "";
+    if (!["waiting", "running"].includes(state)) this.#thinkNoMore();
+    if (NOTES[finish]) this.#part("note").querySelector(".why").textContent = NOTES[finish];
     this.#count();
     if (this.contains(document.activeElement) && !document.activeElement.checkVisibility()) this.#say("unfocused");
   }
 
   setSiblings(siblings) {
-    this.dataset.siblings = siblings.join(" ");
+    if (siblings.length > 1) this.dataset.siblings = siblings.join(" ");
+    else delete this.dataset.siblings;
     const position = siblings.indexOf(this.dataset.id);
     this.querySelector(".versions").hidden = siblings.length < 2;
     this.querySelector(".versions .count").textContent = `${position + 1}/${siblings.length}`;
@@ -123,14 +172,17 @@ class ChatMessage extends HTMLElement {
   }
 
   setModel(model) {
-    this.dataset.model = model ?? "";
+    if (!model) return;
+    this.dataset.model = model;
     const by = this.querySelector(".by");
     if (by && by.textContent !== labelOf(model)) by.textContent = labelOf(model);
   }
 
   /** The answer begins, perhaps anew, with the text that is kept of an earlier attempt. */
-  start({ text, model }) {
+  start({ text, model, created }) {
     this.#goesOnFrom(text);
+    if (!text) this.#thoughts.stale = true;
+    this.#know({ created });
     if (text !== this.text) this.#showWords(text);
     this.#setText(text);
     this.setModel(model);
@@ -138,24 +190,93 @@ class ChatMessage extends HTMLElement {
   }
 
   grow(delta) {
+    if (delta.reasoning) this.#think(delta.reasoning);
     this.#setText(this.text + delta.text);
+    if (delta.text.trim()) this.#thinkNoMore();
+    this.#know(delta);
     this.#live.grow(delta);
   }
 
-  finish({ blocks, count, finish_reason }) {
-    this.#live.mend(blocks, count);
-    this.setState("done", finish_reason);
+  finish(event) {
+    this.#live.mend(event.blocks, event.count);
+    this.setState("done", event.finish_reason);
+    this.#know(event);
   }
 
   fail(error) {
     this.#showError(error);
     this.setState("failed");
+    this.#know(error);
+  }
+
+  // The model's reasoning stands above its answer: open while it comes, closed once there are words, unless a hand
+  // was at it. It is followed in its own box, for as long as nobody scrolls up in it.
+
+  #think(more) {
+    const box = this.#part("reasoning").querySelector(".thoughts");
+    if (this.#thoughts.stale) box.textContent = "";
+    this.#thoughts.stale = false;
+    if (box.firstChild) box.firstChild.appendData(more);
+    else box.append(more);
+    this.#beginThinking(Date.now());
+    if (!this.#thoughts.due) requestAnimationFrame(() => this.#followThoughts(box));
+    this.#thoughts.due = true;
+  }
+
+  #followThoughts(box) {
+    this.#thoughts.due = false;
+    if (box.scrollTop < this.#thoughts.seen - 1) return; // somebody reads further up
+    box.scrollTop = box.scrollHeight;
+    this.#thoughts.seen = box.scrollTop;
+  }
+
+  #beginThinking(since) {
+    if (this.hasAttribute("data-thinking")) return;
+    this.toggleAttribute("data-thinking", true);
+    if (!this.text && !this.hasAttribute("data-held")) this.#part("reasoning").open = true;
+    this.#since = since;
+    this.#count();
+  }
+
+  #thinkNoMore() {
+    if (this.#thoughts.stale) this.querySelector(".reasoning")?.remove(); // this attempt answers without
+    this.#thoughts.stale = false;
+    if (!this.hasAttribute("data-thinking")) return;
+    this.toggleAttribute("data-thinking", false);
+    const part = this.#part("reasoning");
+    if (!this.#isHeld(part)) part.open = false;
+    this.#sayLasted((Date.now() - this.#since) / 1000);
+    this.#count();
+  }
+
+  // Opened or closed by hand, or being read: it is not closed by itself.
+  #isHeld(part) {
+    const box = part.querySelector(".thoughts");
+    const selection = document.getSelection();
+    const read = box.scrollTop < this.#thoughts.seen - 1 || part.contains(document.activeElement);
+    return this.hasAttribute("data-held") || read || (!selection.isCollapsed && box.contains(selection.anchorNode));
+  }
+
+  #showThoughts({ reasoning, reasoning_seconds, state, text, created }) {
+    const part = this.#part("reasoning");
+    const box = part.querySelector(".thoughts");
+    if (box.textContent !== reasoning) box.textContent = reasoning;
+    this.#thoughts.stale = false;
+    if (state === "running" && !text) this.#beginThinking(Date.parse(created));
+    else if (this.hasAttribute("data-thinking")) this.#thinkNoMore();
+    else if (reasoning_seconds !== undefined) this.#sayLasted(reasoning_seconds);
+  }
+
+  #sayLasted(seconds) {
+    const words = this.querySelector(".reasoning .lasted");
+    if (words) words.textContent = lasted(seconds);
   }
 
   // An attempt that kept nothing begins anew; what stands here keeps its place until there are other words.
   #goesOnFrom(text) {
     if (!this.text || text.startsWith(this.text)) return;
     this.#live.fade();
+    this.#part("anew");
     this.toggleAttribute("data-anew", true);
   }
 
@@ -165,10 +286,27 @@ class ChatMessage extends HTMLElement {
   }
 
   #showWords(text, html) {
-    if (this.dataset.role === "user") this.querySelector(".words").textContent = text;
+    if (this.dataset.role === "user") this.#showPrompt(text);
     else if (!text && this.hasAttribute("data-anew")) return;
     else if (html) this.#live.show(html, text);
     else this.#live.showPlain(text);
+  }
+
+  #showPrompt(text) {
+    const long = isLong(text);
+    this.querySelector(".words").textContent = text;
+    this.toggleAttribute("data-long", long);
+    if (long) this.#part("unfold");
+  }
+
+  // A long prompt shows its beginning, or all of it.
+  #unfold(button) {
+    const open = !this.hasAttribute("data-unfolded");
+    if (open) this.#say("unfold");
+    this.toggleAttribute("data-unfolded", open);
+    button.setAttribute("aria-expanded", String(open));
+    button.textContent = open ? "Show less" : "Show all";
+    if (!open) button.scrollIntoView({ block: "nearest" });
   }
 
   #setText(text) {
@@ -177,10 +315,13 @@ class ChatMessage extends HTMLElement {
     this.toggleAttribute("data-words", text !== "");
   }
 
-  #showError({ code, detail, retry_after }) {
-    this.querySelector(".failure .detail").textContent = detail;
-    this.querySelector(".failure .code").textContent = code;
+  #showError({ code, detail, retryable, retry_after }) {
+    const part = this.#part("failure");
+    part.querySelector(".detail").textContent = detail;
+    part.querySelector(".code").textContent = code;
+    part.querySelector(".quote").textContent = this.dataset.id;
     this.dataset.error = code;
+    this.toggleAttribute("data-final", retryable === false);
     if (retry_after > 0) this.#until = Date.now() + retry_after * 1000; // a snapshot does not say it again
     this.#countDown();
   }
@@ -188,7 +329,7 @@ class ChatMessage extends HTMLElement {
   #countDown() {
     clearInterval(this.#countdown);
     if (!this.#until) return;
-    const retry = this.querySelector(".retry");
+    const retry = this.#part("failure").querySelector(".retry");
     const show = () => {
       const seconds = Math.ceil((this.#until - Date.now()) / 1000);
       retry.disabled = seconds > 0;
@@ -202,15 +343,23 @@ class ChatMessage extends HTMLElement {
   #count() {
     clearInterval(this.#waiting);
     if (this.dataset.state === "delayed") return this.#countDelay();
-    const elapsed = this.querySelector(".elapsed");
-    if (!elapsed || !["waiting", "running"].includes(this.dataset.state) || this.text) return;
-    const since = Date.now();
-    elapsed.textContent = "";
-    this.#waiting = setInterval(() => {
-      const seconds = Math.floor((Date.now() - since) / 1000);
-      if (this.text) clearInterval(this.#waiting);
-      else if (seconds >= PATIENCE_SECONDS) elapsed.textContent = `${seconds} s`;
-    }, 1000);
+    const awaited = ["waiting", "running"].includes(this.dataset.state) && this.dataset.role === "assistant" && !this.text;
+    if (!awaited && !this.hasAttribute("data-thinking")) {
+      this.#since = 0;
+      return this.querySelector(":scope > .waiting")?.remove();
+    }
+    this.#since ||= Math.min(Date.now(), Date.parse(this.dataset.created) || Infinity); // whoever loads it now sees the same
+    if (awaited) this.#part("waiting");
+    this.#waiting = setInterval(() => this.#showSeconds(awaited), 1000);
+    this.#showSeconds(awaited);
+  }
+
+  #showSeconds(awaited) {
+    if (awaited && this.text && !this.hasAttribute("data-thinking")) return this.#count();
+    const seconds = Math.floor((Date.now() - this.#since) / 1000);
+    const words = seconds >= PATIENCE_SECONDS ? `${seconds} s` : "";
+    if (this.hasAttribute("data-thinking")) this.querySelector(".lasted").textContent = `Thinking… ${words}`.trimEnd();
+    else this.querySelector(".elapsed").textContent = words;
   }
 
   #countDelay() {
@@ -222,8 +371,19 @@ class ChatMessage extends HTMLElement {
     show();
   }
 
+  handleEvent({ target }) {
+    const reasoning = target.closest("summary")?.parentElement;
+    const button = target.closest("button");
+    if (reasoning?.matches(".reasoning")) this.#hold(reasoning);
+    else if (button && !button.closest("code-header")) this.#click(button);
+  }
+
+  #hold(reasoning) {
+    this.toggleAttribute("data-held", true);
+    if (!reasoning.open) this.#say("unfold");
+  }
+
   #click(button) {
-    if (!button || button.closest("code-header")) return;
     const { id } = this.dataset;
     const beside = this.siblings.indexOf(id) + (button.matches(".next") ? 1 : -1);
     if (button.matches(".copy")) copyFrom(button, this.text, "Message copied");
@@ -231,6 +391,8 @@ class ChatMessage extends HTMLElement {
     else if (button.matches(".retry")) this.#say("retry", id);
     else if (button.matches(".continue")) this.#say("continue", id);
     else if (button.matches(".withdraw")) this.#say("withdraw", id);
+    else if (button.matches(".more, .others")) this.#say("menu", { id, button, models: button.matches(".others") });
+    else if (button.matches(".unfold")) this.#unfold(button);
     else if (button.matches(".edit")) this.edit(this.text);
     else if (button.matches(".cancel")) this.#leave();
     else if (button.matches(".previous, .next")) this.#say("version", this.siblings[beside]);
@@ -257,7 +419,15 @@ class ChatMessage extends HTMLElement {
 
   #openEditor(text) {
     const editor = document.importNode(document.getElementById("editor").content, true).firstElementChild;
-    editor.querySelector("textarea").value = text;
+    const box = editor.querySelector("textarea");
+    const hint = editor.querySelector(".hint");
+    box.value = text;
+    hint.id = `hint-${this.dataset.id}`;
+    box.setAttribute("aria-describedby", hint.id);
+    if (MAC) hint.firstElementChild.textContent = "⌘ Enter";
+    editor.addEventListener("keydown", (event) => this.#pressed(event));
+    editor.addEventListener("input", () => writeEdit(this.dataset.id, box.value));
+    editor.addEventListener("submit", (event) => this.#submitted(event));
     this.querySelector(".words").after(editor);
     this.toggleAttribute("data-editing", true);
   }
@@ -270,9 +440,8 @@ class ChatMessage extends HTMLElement {
   }
 
   #pressed(event) {
-    const editor = event.target.closest(".editor");
-    if (!editor || event.isComposing) return;
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) editor.requestSubmit();
+    if (event.isComposing) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.requestSubmit();
     else if (event.key === "Escape") this.#leave();
     else return;
     event.preventDefault();

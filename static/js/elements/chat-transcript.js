@@ -31,6 +31,7 @@ class ChatTranscript extends HTMLElement {
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
     this.addEventListener("version", ({ target, detail }) => this.#remember(target, detail));
+    this.addEventListener("unfold", () => this.#follower.stay()); // what opens is read from its top
     this.addEventListener("focusin", ({ target }) => target.closest(".editor") && this.#edited(target.closest("chat-message")));
     new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
     const line = new MutationObserver(() => this.lineUp());
@@ -442,7 +443,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   /** An answer begins, or goes on. False if its parent is not known here. */
-  start({ message, parent, model, text }) {
+  start({ message, parent, model, text, created }) {
     const prompt = this.message(parent);
     if (prompt?.dataset.state === "queued") prompt.setState("done");
     this.lineUp();
@@ -450,7 +451,7 @@ class ChatTranscript extends HTMLElement {
       if (!prompt) return false;
       this.#begin(message, prompt);
     }
-    this.message(message).start({ text, model });
+    this.message(message).start({ text, model, created });
     this.#setRunning(message);
     return true;
   }

@@ -5,32 +5,40 @@ import { copyFrom } from "../clipboard.js";
 /** A new bar, from the page's template. */
 export function codeHeader(language) {
   const header = document.importNode(document.getElementById("code-header").content, true).firstElementChild;
-  header.querySelector(".language").textContent = language || "text";
+  const name = header.querySelector(".language");
+  name.textContent = name.title = language || "text";
   return header;
 }
 
-class CodeHeader extends HTMLElement {
-  #listening = false;
+function figuresIn(nodes) {
+  return [...nodes].flatMap((node) => (node.matches("figure.code") ? [node] : [...node.querySelectorAll("figure.code")]));
+}
 
+/** Blocks take the place of others: code that a person had wrapped stays wrapped. Both are lists of elements. */
+export function keepWraps(old, blocks) {
+  const next = figuresIn(blocks);
+  figuresIn(old).forEach((figure, index) => next[index]?.toggleAttribute("data-wrap", figure.hasAttribute("data-wrap")));
+}
+
+class CodeHeader extends HTMLElement {
   connectedCallback() {
-    const wrap = this.querySelector(".wrap");
-    wrap.setAttribute("aria-pressed", String(this.#figure.hasAttribute("data-wrap")));
-    if (this.#listening) return;
-    this.#listening = true;
-    wrap.addEventListener("click", () => this.#toggleWrap(wrap));
-    this.querySelector(".copy").addEventListener("click", ({ currentTarget }) => this.#copy(currentTarget));
+    this.querySelector(".wrap").setAttribute("aria-pressed", String(this.#figure.hasAttribute("data-wrap")));
+    this.addEventListener("click", this);
+  }
+
+  handleEvent({ target }) {
+    const button = target.closest("button");
+    if (button?.matches(".wrap")) button.setAttribute("aria-pressed", String(this.#figure.toggleAttribute("data-wrap")));
+    else if (button) copyFrom(button, this.#code, "Code copied");
   }
 
   get #figure() {
     return this.closest("figure");
   }
 
-  #toggleWrap(wrap) {
-    wrap.setAttribute("aria-pressed", String(this.#figure.toggleAttribute("data-wrap")));
-  }
-
-  #copy(button) {
-    copyFrom(button, this.#figure.querySelector("code").textContent, "Code copied");
+  // As it stands between its fences: the break before the last fence is not part of it. What still grows may have \r in it.
+  get #code() {
+    return this.#figure.querySelector("code").textContent.replaceAll(/\r\n?/g, "\n").replace(/\n$/, "");
   }
 }
 

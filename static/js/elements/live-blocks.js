@@ -1,7 +1,7 @@
 // Keeps the HTML blocks of one answer while it grows: places what the server rendered, shows the rest as plain text.
 // It does not know messages, states or the wire.
 
-import { codeHeader } from "./code-header.js";
+import { codeHeader, keepWraps } from "./code-header.js";
 
 const policy = globalThis.trustedTypes?.createPolicy("llmchat", { createHTML: (html) => html }) ?? {
   createHTML: (html) => html,
@@ -48,7 +48,9 @@ export class LiveBlocks {
     this.#element.toggleAttribute("data-faded", false);
     this.#gap = gapAfter(text);
     this.#tail = this.#inline = this.#plain = null;
-    this.#element.replaceChildren(this.#place(html));
+    const blocks = this.#place(html);
+    keepWraps(this.#element.children, blocks.children);
+    this.#element.replaceChildren(blocks);
     this.#furnish();
   }
 
@@ -98,7 +100,7 @@ export class LiveBlocks {
     const block = this.#place(html);
     const old = this.#element.children[index];
     if (!old) return this.#element.append(block);
-    if (old.hasAttribute("data-wrap")) block.firstElementChild?.toggleAttribute("data-wrap", true);
+    keepWraps([old], block.children);
     old.replaceWith(block);
   }
 

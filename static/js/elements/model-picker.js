@@ -15,6 +15,11 @@ class ModelPicker extends HTMLElement {
     return this.#select.hidden ? "" : this.#select.value;
   }
 
+  /** What is on offer, in the protocol's shape. */
+  get models() {
+    return [...this.#select.options].map(({ value, text }) => ({ id: value, label: text }));
+  }
+
   /** Choose a model. One that is not on offer changes nothing. */
   choose(id) {
     if ([...this.#select.options].some(({ value }) => value === id)) this.#select.value = id;
