@@ -12,6 +12,7 @@ import "./elements/side-bar.js";
 import "./elements/connection-pill.js";
 import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
+import "./elements/follow-switch.js";
 import { Chat } from "./chat.js";
 import { Outbox } from "./outbox.js";
 import { Socket } from "./socket.js";
@@ -36,8 +37,11 @@ const parts = {
   offer: part("undo-toast.offer"),
   model: part("model-picker"),
 };
+const follow = part("follow-switch");
 
 parts.composer.limit = JSON.parse(dataset.limits).text;
+parts.transcript.follow(follow.on);
+follow.addEventListener("follow", ({ detail }) => parts.transcript.follow(detail));
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
 new Chat(wire, parts, {
   conversation: dataset.conversation || null,

@@ -22,7 +22,7 @@ export class LiveBlocks {
   constructor(element, text) {
     this.#element = element;
     this.#gap = gapAfter(text);
-    this.#furnish();
+    furnish(this.#element);
   }
 
   /** What is here belongs to an earlier attempt: it stays, faded, until the first words of the next take its place. */
@@ -49,7 +49,6 @@ export class LiveBlocks {
     this.#gap = gapAfter(text);
     this.#tail = this.#inline = this.#plain = null;
     this.#element.replaceChildren(this.#place(html));
-    this.#furnish();
   }
 
   /** Show text that has no rendering yet in place of everything. */
@@ -76,12 +75,12 @@ export class LiveBlocks {
     this.#clearTail();
     for (const [index, html] of blocks) this.#replace(index, html);
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
-    this.#furnish();
   }
 
   #place(html) {
     const holder = document.createElement("template");
     holder.innerHTML = policy.createHTML(html);
+    furnish(holder.content);
     return holder.content;
   }
 
@@ -139,15 +138,13 @@ export class LiveBlocks {
     this.#inline = null;
     this.#tail = this.#plain = null;
   }
+}
 
-  #furnish() {
-    // Each block goes in the direction of its words; code has none of its own.
-    for (const code of this.#element.querySelectorAll("code:not([dir])")) code.dir = "ltr";
-    for (const block of this.#element.querySelectorAll(":scope > :not([dir], figure)")) block.dir = "auto";
-    for (const figure of this.#element.querySelectorAll("figure.code:not(:has(> code-header))")) {
-      figure.prepend(codeHeader(figure.dataset.language));
-    }
-  }
+// Each block goes in the direction of its words; code has none of its own. Only new blocks: the others are finished.
+function furnish(blocks) {
+  for (const code of blocks.querySelectorAll("code:not([dir])")) code.dir = "ltr";
+  for (const block of blocks.children) if (!block.matches("[dir], figure")) block.dir = "auto";
+  for (const figure of blocks.querySelectorAll("figure.code:not(:has(> code-header))")) figure.prepend(codeHeader(figure.dataset.language));
 }
 
 // The next items of a list are on lines of their own also before they are rendered.
