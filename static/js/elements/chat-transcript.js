@@ -6,7 +6,7 @@ import { messageElement } from "./chat-message.js";
 import { NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 
-const ABOVE_TURN = 40; // px left free above a new prompt
+const ABOVE_TURN = 16; // px left free above a new turn, which has room of its own above its words
 const LEAST_ANSWER = 120; // px kept free for an answer whatever the prompt's height
 const EARLY = 3; // heights of the box before the top at which older messages are asked for
 const KEPT_CHATS = 5; // that were shown a moment ago, for whoever comes back to them

@@ -73,6 +73,7 @@ export class ScrollFollower {
 
   /** Keep what is being read where it is, or the end in sight, while `change` alters what stands around it. */
   hold(change) {
+    if (!this.#pinned && this.#scrolling) this.#look();
     change();
     this.#settle();
   }
@@ -104,9 +105,14 @@ export class ScrollFollower {
 
   #settle() {
     const drift = this.#pinned ? this.distance : (this.#place?.drift ?? 0);
-    // The browser itself may have kept it in place.
-    this.#write(Math.abs(drift) < 1 ? this.#box.scrollTop : this.#box.scrollTop + drift);
+    if (Math.abs(drift) < 1) this.#write(this.#box.scrollTop); // the browser itself may have kept it in place
+    else if (this.#pinned || !this.#scrolling) this.#write(this.#box.scrollTop + drift);
     this.#tell();
+  }
+
+  // It stands elsewhere than it was left, and the event that tells so is still to come.
+  get #scrolling() {
+    return this.#box.scrollTop !== this.#last;
   }
 
   #glide() {
