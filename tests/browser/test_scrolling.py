@@ -35,7 +35,17 @@ READ = """() => {
     if (found && found.getBoundingClientRect().top >= top) return found;
   }
 }"""
-FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done))))"
+AT_REST = """() => new Promise((done) => {
+  const log = document.querySelector("[role=log]");
+  let position = -1, frames = 0;
+  const look = () => {
+    frames = log.scrollTop === position ? frames + 1 : 0;
+    position = log.scrollTop;
+    if (frames > 8) done();
+    else requestAnimationFrame(look);
+  };
+  look();
+})"""
 WATCH_TOP = """(element) => {
   const seen = (window.seen = []);
   const look = () => { seen.push(element.getBoundingClientRect().top); requestAnimationFrame(look); };
@@ -93,14 +103,13 @@ async def test_reader_leaves_the_growing_end_in_every_way_and_comes_back_to_it(
         await page.get_by_role("log").focus()
         await leave()
         await expect(pinned(page), way).not_to_be_attached()
-        await page.evaluate(FRAMES)
+        await page.evaluate(AT_REST)
         read = await reading(page)
         before = await read.evaluate(TOP_OF)
         gates[way].open()
         await expect(answers(page)).to_contain_text(f"After the {way}.")
-        await page.evaluate(FRAMES)
-        if way != "touch":  # a fling may go on for a while
-            assert abs(await read.evaluate(TOP_OF) - before) <= 1, way
+        await page.evaluate(AT_REST)
+        assert abs(await read.evaluate(TOP_OF) - before) <= 1, way
         await expect(jump(page), way).to_be_visible()
         await page.evaluate("document.getSelection().removeAllRanges()")
         if way == "key":
@@ -149,7 +158,7 @@ async def test_prompt_goes_near_the_top_and_stays_until_its_answer_fills_the_box
     assert 32 <= await words.evaluate(TOP_OF) <= 50
     await words.evaluate(WATCH_TOP)
     await expect(answers(page).last.get_by_text("Short.")).to_have_count(3)
-    await page.evaluate(FRAMES)
+    await page.evaluate(AT_REST)
     tops = await page.evaluate("seen")
     assert max(tops) - min(tops) <= 1
     gate.open()
@@ -187,7 +196,7 @@ async def test_place_in_a_chat_is_found_again_after_another_chat_a_reload_and_in
     await page.get_by_role("log").hover()
     await page.mouse.wheel(0, -900)
     await expect(jump(page)).to_be_visible()
-    await page.evaluate(FRAMES)
+    await page.evaluate(AT_REST)
     read = await reading(page)
     words, before = await read.inner_text(), await read.evaluate(TOP_OF)
     paragraph = answers(page).get_by_text(words.split(",")[0], exact=False).first
@@ -201,7 +210,7 @@ async def test_place_in_a_chat_is_found_again_after_another_chat_a_reload_and_in
     assert abs(await paragraph.evaluate(TOP_OF) - before) <= 1
     for width in (500, 1280):
         await page.set_viewport_size({"width": width, "height": 720})
-        await page.evaluate(FRAMES)
+        await page.evaluate(AT_REST)
         await expect(paragraph).to_be_in_viewport()
     assert abs(await paragraph.evaluate(TOP_OF) - before) <= 4
     await jump(page).click()
@@ -218,7 +227,7 @@ async def test_nothing_that_changes_its_height_above_moves_what_is_read(page: Pa
     await page.get_by_role("log").hover()
     await page.mouse.wheel(0, -900)
     await expect(pinned(page)).not_to_be_attached()
-    await page.evaluate(FRAMES)
+    await page.evaluate(AT_REST)
     read = await reading(page)
     before = await read.evaluate(TOP_OF)
     changes = {
@@ -234,5 +243,5 @@ async def test_nothing_that_changes_its_height_above_moves_what_is_read(page: Pa
     for what, change in changes.items():
         if (going := change()) is not None:
             await going
-        await page.evaluate(FRAMES)
+        await page.evaluate(AT_REST)
         assert abs(await read.evaluate(TOP_OF) - before) <= 1, what
