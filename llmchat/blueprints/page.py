@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +21,9 @@ from llmchat.events import ID, PROTOCOL, ConversationList, ConversationSnapshot
 
 RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
+
+INLINE_BYTES = 64 * 1024
+"""Of the first response, what its messages take; with all that is around them it stays below 100 KB."""
 
 REASONS = {
     HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take that.",
@@ -120,16 +124,20 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
             except NotFound:
                 snapshot = None
     missing = wanted is not None and snapshot is None
+    labels = {model["id"]: model["label"] for model in here.chat.models}
+    messages = await _inline(snapshot.messages, labels) if snapshot else []
     page = await render_template(
         "page.html",
         title=snapshot.title if snapshot else None,
         conversation=wanted if snapshot else None,
         snapshot=asdict(snapshot) if snapshot else None,
+        messages=messages,
+        cut=bool(snapshot) and len(messages) < len(snapshot.messages),
         missing=missing,
         conversations=conversations,
         more=more,
         models=here.chat.models,
-        labels={model["id"]: model["label"] for model in here.chat.models},
+        labels=labels,
         limits=here.chat.limits,
         version=__version__,
         socket_url=f"{'wss' if who.secure else 'ws'}://{request.host}/ws/chat/",
@@ -142,3 +150,16 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
         response.headers.add("Set-Cookie", await here.access_cookie(who))
     response.headers["Cache-Control"] = "private, no-cache"
     return response
+
+
+async def _inline(messages: Sequence[dict[str, Any]], labels: dict[str, str]) -> list[str]:
+    """Draw the newest messages that the first response has room for, at least one; the page asks for the others."""
+    drawn: list[str] = []
+    left = INLINE_BYTES
+    for message in reversed(messages):
+        markup = await render_template("_message.html", message=message, labels=labels)
+        left -= len(markup.encode())
+        if drawn and left < 0:
+            break
+        drawn.insert(0, markup)
+    return drawn

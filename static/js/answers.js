@@ -8,19 +8,25 @@ async function sha256(text) {
 }
 
 export class Answers {
-  #texts = new Map(); // message id -> text so far
+  #texts = new Map(); // message id -> {conversation, text}: so far
 
-  start(message, text) {
-    this.#texts.set(message, text);
+  start(conversation, message, text) {
+    this.#texts.set(message, { conversation, text });
+  }
+
+  /** What follows of a conversation does not go on from what was told of it. */
+  forget(conversation) {
+    for (const [message, told] of this.#texts) if (told.conversation === conversation) this.#texts.delete(message);
   }
 
   append(message, text) {
-    if (this.#texts.has(message)) this.#texts.set(message, this.#texts.get(message) + text);
+    const told = this.#texts.get(message);
+    if (told) told.text += text;
   }
 
   /** Forget the answer; false if its text is not what the server's digest says. */
   async finish(message, digest) {
-    const text = this.#texts.get(message);
+    const text = this.#texts.get(message)?.text;
     this.#texts.delete(message);
     if (text === undefined || !digest || !crypto.subtle) return true; // no SubtleCrypto over plain http
     return (await sha256(text)) === digest;

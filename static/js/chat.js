@@ -4,12 +4,14 @@
 import { opening, progress } from "./announcer.js";
 import { before, readChatKey, readDraft, writeChatKey, writeDraft } from "./drafts.js";
 import { setLabels } from "./labels.js";
+import { readPlace, writePlace } from "./places.js";
 import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
 const RESTORABLE_MILLISECONDS = 28_000; // the server keeps a deleted chat for 30 s
 const SETTLED = 200; // prompts that are remembered as settled: a list is read in a moment
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
+const AWAY = "This chat will be shown when the connection is back";
 const GONE = "That chat was deleted. Your message for it is here.";
 const CORRECTIONS = {
   conflict: "More of the chat was summarised meanwhile. Copy your words, close this and open it again.",
@@ -34,6 +36,7 @@ export class Chat {
   #told = new Set(); // ids of those of which is told that they were refused
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
+  #returning = null; // where the person was in this chat, until they are there again
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
   #withdrawn = new Map(); // message id -> {conversation, text, discard}: what is being taken back from here
   #discarded = { texts: [] }; // {conversation, texts}: the words that Undo would bring back
@@ -61,6 +64,7 @@ export class Chat {
     if (push && location.pathname !== path) history.pushState({}, "", path);
     if (id === this.#id && !this.#missing) return this.#parts.composer.focus();
     if (this.#id) this.#wire.close(this.#id);
+    this.#notePlace();
     this.#enter(id);
     if (id) this.#turnTo(id);
     else this.#clear();
@@ -183,12 +187,20 @@ export class Chat {
     this.#showAnswering();
   }
 
-  // What was shown stays, faded, for the moment that a snapshot takes; without one it would be a foreign chat.
+  // A chat that was here a moment ago is shown as it was left. Else what was shown stays, faded, for the moment that a
+  // snapshot takes; without one it would be a foreign chat.
   #turnTo(id) {
+    const { transcript, socket } = this.#parts;
     const view = this.#view;
-    this.#parts.transcript.toggleAttribute("data-turning", true);
-    setTimeout(() => view === this.#view && this.#fresh && this.#blank(), TURNING_MILLISECONDS);
     this.#wire.open(id);
+    if (transcript.recall(id)) {
+      this.#fresh = false;
+      this.#showAllPending();
+      return this.#goBack();
+    }
+    transcript.toggleAttribute("data-turning", true);
+    if (socket.state !== "connected") return this.#blank();
+    setTimeout(() => view === this.#view && this.#fresh && this.#blank(), TURNING_MILLISECONDS);
   }
 
   #blank() {
@@ -196,6 +208,40 @@ export class Chat {
     if (!transcript.hasAttribute("data-turning")) return;
     transcript.toggleAttribute("data-turning", false);
     this.#clear();
+    this.#showAway();
+  }
+
+  // In place of a chat that cannot be read now.
+  #showAway() {
+    const { transcript, socket } = this.#parts;
+    const away = Boolean(this.#id) && this.#fresh && (socket.state !== "connected" || this.#storeAway);
+    if (away && !transcript.hasAttribute("data-away")) this.#say(AWAY);
+    transcript.toggleAttribute("data-away", away);
+  }
+
+  #notePlace() {
+    const { transcript } = this.#parts;
+    if (this.#id && !this.#fresh) writePlace(this.#id, this.#returning ?? transcript.place);
+  }
+
+  // To where the person was when they left this chat, if they have not gone elsewhere in it meanwhile.
+  async #goBack() {
+    const { transcript } = this.#parts;
+    const place = this.#returning;
+    const view = this.#view;
+    if (!place) return;
+    await this.#readBack(() => transcript.lacks(place));
+    if (view !== this.#view || this.#returning !== place || transcript.lacks(place)) return;
+    this.#returning = null;
+    if (transcript.atEnd) transcript.goTo(place);
+  }
+
+  async #readBack(lacks) {
+    const view = this.#view;
+    const { transcript } = this.#parts;
+    for (let page = 0; page < PAGES_BACK && view === this.#view && lacks(); page++) {
+      if (!(await this.#older(transcript.oldest))) return;
+    }
   }
 
   #clear() {
@@ -212,7 +258,8 @@ export class Chat {
     this.#setPlace(id || pending ? "" : "empty");
     this.#setTitle(id ? (this.#parts.list.title(id) ?? "Chat") : "New chat");
     this.#parts.list.setCurrent(id);
-    this.#parts.transcript.toggleAttribute("data-turning", false);
+    this.#returning = id && readPlace(id);
+    for (const state of ["data-turning", "data-away"]) this.#parts.transcript.toggleAttribute(state, false);
     this.#parts.transcript.leave();
     this.#parts.chips.show([]);
     this.#showAnswering();
@@ -220,14 +267,18 @@ export class Chat {
 
   #hydrate(at, running) {
     const { transcript } = this.#parts;
+    if (!this.#missing) transcript.adopt(this.#id);
     transcript.expect(running);
     if (running) {
       transcript.dataset.running = running;
-      if (transcript.message(running)) this.#wire.hydrate(running, transcript.message(running).text);
+      if (transcript.message(running)) this.#wire.hydrate(this.#id, running, transcript.message(running).text);
       this.#showAnswering();
     }
     this.#fresh = false;
-    if (!this.#missing) this.#wire.open(this.#id, at);
+    if (this.#missing) return;
+    this.#returning = readPlace(this.#id);
+    this.#goBack();
+    this.#wire.open(this.#id, at);
   }
 
   get #missing() {
@@ -309,6 +360,8 @@ export class Chat {
     model.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
+    addEventListener("pagehide", () => this.#notePlace());
+    document.addEventListener("visibilitychange", () => document.hidden && this.#notePlace());
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", () => this.show(null));
     for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#suggested(button.dataset.prompt));
@@ -415,6 +468,7 @@ export class Chat {
     for (const pending of this.#pending.values()) if (pending.view === view) pending.prompt.conversation = conversation;
     this.#id = conversation;
     this.#fresh = false;
+    this.#parts.transcript.adopt(conversation);
     history.replaceState({}, "", `/c/${conversation}`);
     this.#parts.composer.adopt(conversation);
     this.#parts.list.setCurrent(conversation);
@@ -559,8 +613,10 @@ export class Chat {
     try {
       const older = await this.#wire.older(conversation, before);
       if (conversation === this.#id) this.#parts.transcript.prepend(older);
+      return true;
     } catch {
-      this.#parts.transcript.olderFailed();
+      if (conversation === this.#id) this.#parts.transcript.olderFailed();
+      return false;
     }
   }
 
@@ -680,17 +736,19 @@ export class Chat {
   #connected(connected) {
     this.#parts.transcript.setConnected(connected);
     this.#followAnswer();
+    this.#showAway();
   }
 
   #snapshot(event) {
     const { transcript } = this.#parts;
     const fresh = this.#fresh;
     this.#fresh = false;
-    transcript.toggleAttribute("data-turning", false);
+    for (const state of ["data-turning", "data-away"]) transcript.toggleAttribute(state, false);
     transcript.show(event, fresh);
     this.#showAllPending();
     this.#takenBackMeanwhile(event);
     this.#turn();
+    this.#goBack();
     this.#setTitle(event.title);
     this.#parts.model.choose(event.model);
     this.#showAnswering();
@@ -699,7 +757,7 @@ export class Chat {
   async #turn() {
     const { transcript } = this.#parts;
     const view = this.#view;
-    for (let page = 0; page < PAGES_BACK && view === this.#view && transcript.missing; page++) await this.#older(transcript.oldest);
+    await this.#readBack(() => transcript.missing);
     const words = view === this.#view && transcript.turn();
     if (words) this.#say(words);
   }
@@ -743,6 +801,7 @@ export class Chat {
     this.#setPlace("missing");
     this.#setTitle("Chat not found");
     this.#parts.transcript.clear();
+    this.#parts.transcript.forget(this.#id);
     this.#sync();
   }
 
@@ -772,6 +831,7 @@ export class Chat {
 
   #deleted(conversation) {
     this.#parts.list.remove(conversation);
+    this.#parts.transcript.forget(conversation);
     if (conversation !== this.#id) return;
     if (!this.#removing.has(conversation)) {
       this.#tell("This chat was deleted");
@@ -783,6 +843,7 @@ export class Chat {
 
   async #ready() {
     this.#parts.outbox.pump();
+    this.#goBack();
     try {
       this.#parts.list.refresh(await this.#wire.list());
     } catch {

@@ -17,6 +17,7 @@ import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
 import "./elements/shortcut-sheet.js";
 import { Announcer } from "./announcer.js";
+import "./elements/follow-switch.js";
 import { Chat } from "./chat.js";
 import { Outbox } from "./outbox.js";
 import { Shortcuts } from "./shortcuts.js";
@@ -50,9 +51,12 @@ const parts = {
   shortcuts: new Shortcuts(),
   sheet: part("shortcut-sheet"),
 };
+const follow = part("follow-switch");
 
 parts.sheet.shortcuts = parts.shortcuts;
 parts.composer.limit = JSON.parse(dataset.limits).text;
+parts.transcript.follow(follow.on);
+follow.addEventListener("follow", ({ detail }) => parts.transcript.follow(detail));
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
 new Chat(wire, parts, {
   conversation: dataset.conversation || null,

@@ -79,12 +79,13 @@ export class Wire extends EventTarget {
 
   close(conversation) {
     clearTimeout(this.#places.get(conversation)?.again);
+    this.#answers.forget(conversation);
     if (this.#places.delete(conversation)) this.#socket.send({ type: "conversation.close", conversation });
   }
 
   /** Say that an answer is under way whose text so far came with the page. */
-  hydrate(message, text) {
-    this.#answers.start(message, text);
+  hydrate(conversation, message, text) {
+    this.#answers.start(conversation, message, text);
   }
 
   older(conversation, before, limit = 30) {
@@ -310,7 +311,8 @@ export class Wire extends EventTarget {
     if (!this.#places.has(frame.conversation)) return;
     this.#places.set(frame.conversation, { at: frame.at, asked: false, tries: 0 });
     const running = frame.messages.find((message) => message.id === frame.running);
-    if (running) this.#answers.start(running.id, running.text);
+    this.#answers.forget(frame.conversation); // also one on another branch, of which the snapshot passed over some
+    if (running) this.#answers.start(frame.conversation, running.id, running.text);
     this.#fulfilEnded(frame);
     this.#emit(frame.type, frame);
   }
@@ -385,7 +387,7 @@ export class Wire extends EventTarget {
 
   #follow(event) {
     this.#fulfil(event);
-    if (event.type === "completion.started") this.#answers.start(event.message, event.text);
+    if (event.type === "completion.started") this.#answers.start(event.conversation, event.message, event.text);
     else if (event.type === "completion.delta") this.#answers.append(event.message, event.text);
     else if (event.type === "completion.finished") this.#verify(event);
     else if (event.type === "conversation.selected") this.open(event.conversation);

@@ -3,11 +3,14 @@
 // is not here any more), `unfocused` where what had the focus is gone. It does not know the wire.
 
 import { messageElement } from "./chat-message.js";
+import { NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 
-const ABOVE_TURN = 40; // px left free above a new prompt
+const ABOVE_TURN = 16; // px left free above a new turn, which has room of its own above its words
 const LEAST_ANSWER = 120; // px kept free for an answer whatever the prompt's height
-const EARLY = 400; // px before the top at which older messages are asked for
+const EARLY = 3; // heights of the box before the top at which older messages are asked for
+const KEPT_CHATS = 5; // that were shown a moment ago, for whoever comes back to them
+const KEPT_MESSAGES = 60; // of each, the newest
 const PENDING = ["sending", "unsent", "delayed"]; // states of prompts that nobody accepted yet
 const WAITING = ["queued", ...PENDING]; // of those whose answer is not due yet: they stand last
 
@@ -17,6 +20,9 @@ class ChatTranscript extends HTMLElement {
   #aside = document.createElement("div"); // what edits on their way take the place of: it is back if they do not go
   #jump;
   #follower;
+  #frame = new NextFrame(() => this.#paint());
+  #grown = new Map(); // element -> deltas of it that are placed with the next frame
+  #kept = new Map(); // conversation id -> {elements, more}: chats that are not shown any more, the last one last
   #turned = null; // {id, top, names, pinned}: the version turned to, where it was, the buttons to be found there
 
   connectedCallback() {
@@ -56,7 +62,9 @@ class ChatTranscript extends HTMLElement {
   }
 
   message(id) {
-    return this.#messages.find((element) => element.dataset.id === id);
+    let element = this.last; // of thousands, it is mostly one of the newest
+    while (element && element.dataset.id !== id) element = element.previousElementSibling;
+    return element ?? undefined;
   }
 
   /** The answer that is being made, or that is the next one; "" where there is none. */
@@ -113,11 +121,84 @@ class ChatTranscript extends HTMLElement {
   }
 
   clear() {
-    this.#column.replaceChildren();
+    this.#shelve();
+    this.#fill(null, { elements: [], more: false });
+  }
+
+  /** What is shown is this conversation. */
+  adopt(conversation) {
+    this.dataset.conversation = conversation;
+  }
+
+  /** Show a conversation as it was when it was left; false where it is not here any more. */
+  recall(conversation) {
+    const kept = this.#kept.get(conversation);
+    if (!kept) return false;
+    this.#shelve();
+    this.#fill(conversation, kept);
+    this.#kept.delete(conversation);
+    return true;
+  }
+
+  /** A conversation is gone: it is not shown again. */
+  forget(conversation) {
+    this.#kept.delete(conversation);
+    if (this.dataset.conversation === conversation) delete this.dataset.conversation;
+  }
+
+  #fill(conversation, { elements, more }) {
+    if (conversation) this.adopt(conversation);
+    else delete this.dataset.conversation;
+    this.#column.replaceChildren(...elements);
     this.#aside.replaceChildren();
-    this.toggleAttribute("data-more", false);
+    this.#setMore(more);
     this.#setRunning(null);
+    this.#makeRoom();
     this.#follower.snap();
+  }
+
+  // Whoever comes back finds it at once, also while there is no connection.
+  #shelve() {
+    this.#frame.now();
+    const { conversation } = this.dataset;
+    const stored = this.#messages.filter(({ dataset }) => dataset.state !== "waiting" && !PENDING.includes(dataset.state));
+    if (!conversation || stored.length === 0) return;
+    const elements = stored.slice(-KEPT_MESSAGES);
+    this.#kept.delete(conversation);
+    this.#kept.set(conversation, { elements, more: elements.length < stored.length || this.hasAttribute("data-more") });
+    if (this.#kept.size > KEPT_CHATS) this.#kept.delete(this.#kept.keys().next().value);
+  }
+
+  #setMore(more) {
+    this.toggleAttribute("data-more", more);
+    this.toggleAttribute("data-failed", false);
+  }
+
+  // What is read: {message, path, top, share}; null where the end is in sight, which is where one comes back to.
+  get place() {
+    const place = this.#follower.pinned ? null : this.#follower.place;
+    return place && { message: place.element.dataset.id, ...place.record };
+  }
+
+  /** Nobody has scrolled since the end was shown. */
+  get atEnd() {
+    return this.#follower.pinned;
+  }
+
+  /** Whether a place is further up than what is here. */
+  lacks({ message }) {
+    return !this.message(message) && this.hasAttribute("data-more");
+  }
+
+  /** Go to where `place` was; where its message is gone, stay. */
+  goTo(place) {
+    const element = this.message(place.message);
+    if (element) this.#follower.goTo(element, place);
+  }
+
+  /** Whether an answer is followed while it grows. */
+  follow(follows) {
+    this.toggleAttribute("data-still", !follows);
   }
 
   /** What is shown belongs to a conversation that is left: nothing of it goes on here. */
@@ -127,11 +208,13 @@ class ChatTranscript extends HTMLElement {
   }
 
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
-  show({ messages, more, running }, fresh) {
-    const held = fresh || this.#follower.pinned ? null : this.#inView();
+  show({ conversation, messages, more, running }, fresh) {
+    this.#frame.now();
     const change = () => this.#showAll(messages, more, fresh);
-    if (held) this.#follower.keep(held, change);
-    else change();
+    if (fresh) this.#shelve();
+    if (fresh) change();
+    else this.#follower.hold(change);
+    this.adopt(conversation);
     this.#setRunning(running);
     this.expect(running);
     if (fresh || this.#follower.pinned) this.#follower.snap();
@@ -144,7 +227,7 @@ class ChatTranscript extends HTMLElement {
     const elements = messages.map((message, index) => this.#shown(message, messages[index + 1]));
     const older = fresh ? [] : this.#olderThan(messages[0]);
     this.#arrange([...older, ...elements, ...unsent], fresh || this.#turned);
-    if (older.length === 0) this.toggleAttribute("data-more", more);
+    if (older.length === 0) this.#setMore(more);
   }
 
   // What was loaded before the messages of a snapshot stays, where it leads to them.
@@ -158,10 +241,6 @@ class ChatTranscript extends HTMLElement {
     const { top, bottom } = this.#log.getBoundingClientRect();
     const box = element.getBoundingClientRect();
     return box.bottom > top && box.top < bottom;
-  }
-
-  #inView() {
-    return this.#messages.find((element) => this.#sees(element));
   }
 
   #remember(element, id) {
@@ -231,15 +310,18 @@ class ChatTranscript extends HTMLElement {
   }
 
   prepend({ messages, more }) {
+    const here = new Set(this.#messages.map(({ dataset }) => dataset.id));
     this.#follower.hold(() => {
-      this.#column.prepend(...messages.filter(({ id }) => !this.message(id)).map(messageElement));
-      this.toggleAttribute("data-more", more);
+      this.#column.prepend(...messages.filter(({ id }) => !here.has(id)).map(messageElement));
+      this.#setMore(more);
+      this.toggleAttribute("data-loading", false);
     });
-    this.toggleAttribute("data-loading", false);
   }
 
+  /** They are asked for again when the person wants them, or the connection is back. */
   olderFailed() {
     this.toggleAttribute("data-loading", false);
+    this.toggleAttribute("data-failed", true);
   }
 
   /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`. */
@@ -341,6 +423,7 @@ class ChatTranscript extends HTMLElement {
 
   setConnected(connected) {
     this.toggleAttribute("data-lost", !connected);
+    if (connected) this.toggleAttribute("data-failed", false);
     if (this.#aside.hasChildNodes()) this.#follower.stay();
     for (const element of this.#in(...PENDING)) {
       element.setState(!connected ? "unsent" : element.early ? "delayed" : "sending");
@@ -444,6 +527,7 @@ class ChatTranscript extends HTMLElement {
 
   /** An answer begins, or goes on. False if its parent is not known here. */
   start({ message, parent, model, text, created }) {
+    this.#frame.now();
     const prompt = this.message(parent);
     if (prompt?.dataset.state === "queued") prompt.setState("done");
     this.lineUp();
@@ -470,17 +554,26 @@ class ChatTranscript extends HTMLElement {
   grow(delta) {
     const element = this.#answer(delta.message);
     if (!element) return this.dataset.running === delta.message;
-    element.grow(delta);
-    this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
+    this.#grown.set(element, joined(this.#grown.get(element) ?? [], delta));
+    this.#frame.ask();
     return true;
   }
 
+  #paint() {
+    if (this.hasAttribute("data-still") && this.#follower.pinned) this.#follower.stay();
+    for (const [element, deltas] of this.#grown) for (const delta of deltas) element.grow(delta);
+    this.#grown.clear();
+    this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
+  }
+
   finish(event) {
+    this.#frame.now();
     this.#answer(event.message)?.finish(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
   }
 
   fail(event) {
+    this.#frame.now();
     this.#answer(event.message)?.fail(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
   }
@@ -517,6 +610,7 @@ class ChatTranscript extends HTMLElement {
   #setRunning(answer) {
     if (answer) this.dataset.running = answer;
     else delete this.dataset.running;
+    this.#follower.gliding = Boolean(answer);
   }
 
   // A new prompt goes near the top: the room below it belongs to the answer, so that nothing moves while it fills.
@@ -529,15 +623,15 @@ class ChatTranscript extends HTMLElement {
   #beginLater(answer) {
     const before = this.#log.scrollHeight;
     this.#follower.stay();
-    this.#follower.keep(this.#inView() ?? answer, () => {
-      for (const element of this.#messages) element.style.minHeight = "";
+    this.#follower.hold(() => {
+      this.#clearRoom();
       answer.style.minHeight = `${answer.offsetHeight + before - this.#log.scrollHeight}px`;
     });
   }
 
   #makeRoom(begin = false) {
     const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
-    for (const element of this.#messages) if (element !== answer || begin) element.style.minHeight = "";
+    this.#clearRoom(begin ? null : answer);
     if (!answer || answer !== this.#messages.findLast((element) => !element.hasAttribute("data-waits")) || answer.dataset.role !== "assistant") return;
     if (!begin && !answer.hasAttribute("data-room")) return;
     const prompt = answer.previousElementSibling;
@@ -548,11 +642,16 @@ class ChatTranscript extends HTMLElement {
     answer.style.minHeight = `${Math.max(LEAST_ANSWER, room)}px`;
   }
 
+  #clearRoom(besides = null) {
+    for (const element of this.#messages) if (element !== besides && element.hasAttribute("style")) element.style.minHeight = "";
+  }
+
   #scrolled({ pinned, distance }) {
     this.toggleAttribute("data-pinned", pinned);
     if (!pinned && distance > FAR) this.#jump.hidden = false;
     else if (pinned || distance < NEAR) this.#hideJump();
-    if (this.#log.scrollTop < EARLY && !pinned) this.#askOlder();
+    const near = this.#log.scrollTop < EARLY * this.#log.clientHeight;
+    if (near && !pinned && !this.hasAttribute("data-failed")) this.#askOlder();
   }
 
   #jumped() {
@@ -567,9 +666,18 @@ class ChatTranscript extends HTMLElement {
 
   #askOlder() {
     if (!this.hasAttribute("data-more") || this.hasAttribute("data-loading") || !this.oldest) return;
+    this.toggleAttribute("data-failed", false);
     this.toggleAttribute("data-loading", true);
     this.dispatchEvent(new CustomEvent("older", { bubbles: true, detail: this.oldest }));
   }
+}
+
+// Deltas that only bring text are placed as one.
+function joined(deltas, delta) {
+  const last = deltas.at(-1);
+  if (!last || last.blocks.length > 0 || delta.blocks.length > 0) return [...deltas, delta];
+  const { text, reasoning } = delta;
+  return [...deltas.slice(0, -1), { ...delta, text: last.text + text, reasoning: (last.reasoning ?? "") + (reasoning ?? "") }];
 }
 
 customElements.define("chat-transcript", ChatTranscript);

@@ -22,7 +22,8 @@ export class LiveBlocks {
   constructor(element, text) {
     this.#element = element;
     this.#gap = gapAfter(text);
-    this.#furnish();
+    furnish(this.#element);
+    this.#level();
   }
 
   /** What is here belongs to an earlier attempt: it stays, faded, until the first words of the next take its place. */
@@ -51,7 +52,7 @@ export class LiveBlocks {
     const blocks = this.#place(html);
     keepWraps(this.#element.children, blocks.children);
     this.#element.replaceChildren(blocks);
-    this.#furnish();
+    this.#level();
   }
 
   /** Show text that has no rendering yet in place of everything. */
@@ -78,7 +79,7 @@ export class LiveBlocks {
     this.#clearTail();
     for (const [index, html] of blocks) this.#replace(index, html);
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
-    this.#furnish();
+    this.#level();
   }
 
   // Whatever a model begins with, the outline that is heard leaves out no level below the message's own heading.
@@ -93,6 +94,7 @@ export class LiveBlocks {
   #place(html) {
     const holder = document.createElement("template");
     holder.innerHTML = policy.createHTML(html);
+    furnish(holder.content);
     return holder.content;
   }
 
@@ -150,17 +152,13 @@ export class LiveBlocks {
     this.#inline = null;
     this.#tail = this.#plain = null;
   }
+}
 
-  #furnish() {
-    // Each block goes in the direction of its words; code has none of its own.
-    for (const code of this.#element.querySelectorAll("code:not([dir])")) code.dir = "ltr";
-    for (const block of this.#element.querySelectorAll(":scope > :not([dir], figure)")) block.dir = "auto";
-    for (const figure of this.#element.querySelectorAll("figure.code:not(:has(> code-header))")) {
-      figure.prepend(codeHeader(figure.dataset.language));
-    }
-    for (const table of this.#element.querySelectorAll(".table:not([tabindex])")) table.tabIndex = 0; // to scroll it by keys
-    this.#level();
-  }
+// Each block goes in the direction of its words; code has none of its own. Only new blocks: the others are finished.
+function furnish(blocks) {
+  for (const code of blocks.querySelectorAll("code:not([dir])")) code.dir = "ltr";
+  for (const block of blocks.children) if (!block.matches("[dir], figure")) block.dir = "auto";
+  for (const figure of blocks.querySelectorAll("figure.code:not(:has(> code-header))")) figure.prepend(codeHeader(figure.dataset.language));
 }
 
 // The next items of a list are on lines of their own also before they are rendered.

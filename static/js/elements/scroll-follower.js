@@ -1,15 +1,21 @@
-// Decides whether a scrolling box follows its growing content, and does so. It knows no messages.
-// Every position it writes is remembered: a scroll event at another position is the reader's own.
+// Decides whether a scrolling box follows its growing content, and does so; else it keeps what is read where it is.
+// It knows no messages. Every position it writes is remembered: a scroll event at another position is the reader's own.
+
+import { placeIn, recordedPlace } from "./reading-place.js";
 
 const NEAR = 60;
 const FAR = 200;
 const UPWARD = 3;
 const DRAG = 10;
+const KEYS_UP = ["PageUp", "Home", "ArrowUp"];
 
 export class ScrollFollower {
+  gliding = false; // the content grows by what is written, rather than because it is drawn otherwise
   #box;
+  #content;
   #changed;
   #pinned = true;
+  #place = null; // what is read, while the end is not followed
   #written = 0;
   #last = 0;
   #touch = 0;
@@ -18,14 +24,15 @@ export class ScrollFollower {
   /** `changed` is called with {pinned, distance} whenever either may have changed. */
   constructor(box, content, changed) {
     this.#box = box;
+    this.#content = content;
     this.#changed = changed;
     box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    box.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.#unpin(), { passive: true });
+    box.addEventListener("wheel", (event) => this.#wheeled(event), { passive: true });
     box.addEventListener("touchstart", ({ touches }) => (this.#touch = touches[0].clientY), { passive: true });
     box.addEventListener("touchmove", ({ touches }) => touches[0].clientY - this.#touch >= DRAG && this.#unpin(), { passive: true });
-    box.addEventListener("keydown", ({ key }) => ["PageUp", "Home", "ArrowUp"].includes(key) && this.#unpin());
+    box.addEventListener("keydown", ({ key, target }) => KEYS_UP.includes(key) && !target.matches("textarea") && this.#unpin());
     document.addEventListener("selectionchange", () => this.#selected());
-    const observer = new ResizeObserver(() => this.#grown());
+    const observer = new ResizeObserver((entries) => this.#resized(entries));
     observer.observe(content);
     observer.observe(box);
   }
@@ -42,6 +49,12 @@ export class ScrollFollower {
     return this.#box.scrollHeight - this.#box.clientHeight;
   }
 
+  /** What is at the upper edge: {element, record}, the element a child of the content. Null where there is nothing. */
+  get place() {
+    const place = this.#pinned ? placeIn(this.#box, this.#content) : this.#place;
+    return place && { element: place.outermost, record: place.record };
+  }
+
   /** Go to the end at once and stay there. */
   snap() {
     this.#pinned = true;
@@ -53,60 +66,94 @@ export class ScrollFollower {
   stay() {
     this.#pinned = false;
     cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#look();
     this.#tell();
   }
 
-  /** Keep what is being read where it is, while `change` alters what stands above it. */
+  /** Keep what is being read where it is, or the end in sight, while `change` alters what stands around it. */
   hold(change) {
-    const before = this.#box.scrollHeight - this.#box.scrollTop;
+    if (!this.#pinned && this.#scrolling) this.#look();
     change();
-    this.#write(this.#box.scrollHeight - before);
-  }
-
-  /** Keep an element where it is seen, while `change` alters what stands around it. */
-  keep(element, change) {
-    const before = element.getBoundingClientRect().top;
-    change();
-    if (element.isConnected) this.#write(this.#box.scrollTop + element.getBoundingClientRect().top - before);
+    this.#settle();
   }
 
   /** Leave the end, and show an element at a height. */
   showAt(element, top) {
     this.#unpin();
     this.#write(this.#box.scrollTop + element.getBoundingClientRect().top - top);
+    this.#look();
   }
 
-  #grown() {
-    if (this.#pinned) this.#glide();
-    else this.#tell();
+  /** Leave the end, and go to where `place` was, in this element. */
+  goTo(element, record) {
+    this.stay();
+    this.#place = recordedPlace(this.#box, element, record);
+    this.#settle();
+  }
+
+  #look() {
+    this.#place = placeIn(this.#box, this.#content);
+  }
+
+  // Before the frame is painted: what was read has not moved for the eye.
+  #resized(entries) {
+    const grown = entries.every(({ target }) => target === this.#content);
+    if (this.#pinned && (this.gliding || this.#frame) && grown) this.#glide();
+    else this.#settle();
+  }
+
+  #settle() {
+    const drift = this.#pinned ? this.distance : (this.#place?.drift ?? 0);
+    if (Math.abs(drift) < 1) this.#write(this.#box.scrollTop); // the browser itself may have kept it in place
+    else if (this.#pinned || !this.#scrolling) this.#write(this.#box.scrollTop + drift);
+    this.#tell();
+  }
+
+  // It stands elsewhere than it was left, and the event that tells so is still to come.
+  get #scrolling() {
+    return this.#box.scrollTop !== this.#last;
   }
 
   #glide() {
     cancelAnimationFrame(this.#frame);
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return this.#write(this.#end);
     this.#frame = requestAnimationFrame(() => {
+      this.#frame = 0;
       if (!this.#pinned) return;
-      const distance = this.distance;
+      const { distance } = this;
       this.#write(distance < 2 || distance > FAR ? this.#end : this.#box.scrollTop + Math.max(1, distance * 0.28));
       if (distance >= 2) this.#glide();
     });
   }
 
   #write(position) {
-    this.#box.scrollTop = position;
+    if (position !== this.#box.scrollTop) this.#box.scrollTop = position;
     this.#written = this.#last = this.#box.scrollTop;
   }
 
   #scrolled() {
     const position = this.#box.scrollTop;
     if (Math.abs(position - this.#written) >= 2) this.#moved(position - this.#last);
+    if (!this.#pinned && position !== this.#last) this.#look();
     this.#last = position;
     this.#tell();
   }
 
   #moved(by) {
     if (by <= -UPWARD && this.distance > 1) this.#unpin();
-    else if (by > 0 && this.distance < NEAR) this.#pinned = true;
+    else if (by > 0) this.#pinNear();
+  }
+
+  // The wheel also makes text larger, and goes sideways.
+  #wheeled({ deltaY, ctrlKey, shiftKey }) {
+    if (ctrlKey || shiftKey) return;
+    if (deltaY < 0) this.#unpin();
+    else if (deltaY > 0) this.#pinNear();
+  }
+
+  #pinNear() {
+    if (this.distance < NEAR) this.#pinned = true;
   }
 
   #selected() {

@@ -1,0 +1,26 @@
+// Where the person was in each chat, for this tab: ids and shares, no pixels. Storage may be full or forbidden.
+
+const KEY = "llmchat.places";
+const MOST = 50; // chats; the ones left longest ago go first
+
+function read() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEY)) ?? [];
+  } catch {
+    return [];
+  }
+}
+
+/** `place` of a chat that was left; null where its end was in sight. */
+export function readPlace(conversation) {
+  return read().find(([id]) => id === conversation)?.[1] ?? null;
+}
+
+export function writePlace(conversation, place) {
+  const others = read().filter(([id]) => id !== conversation);
+  try {
+    sessionStorage.setItem(KEY, JSON.stringify(place ? [...others, [conversation, place]].slice(-MOST) : others));
+  } catch {
+    // then the chat opens at its end
+  }
+}

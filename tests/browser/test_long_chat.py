@@ -1,0 +1,119 @@
+"""A chat of 5,000 messages opens at once, and is read up and down without a jump."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from playwright.async_api import Page, expect
+
+from tests.browser.line import Line
+from tests.browser.long_chat import lengthen
+from tests.browser.person import answers, button, messages, say
+from tests.instances import Store
+from tests.waiting import eventually
+
+MESSAGES = 5_000
+HTML_BYTES = 100_000
+EMPTY_BYTES = 30_000
+NODES = 30_000  # of 350 messages
+# Scrolls up, some steps a frame, and follows what stands in the middle of the box from one frame to the next: how far
+# it strayed from where the scrolling put it, at most, until so many messages are here.
+READ_UP = """([messages, step]) => new Promise((resolve) => {
+  const log = document.querySelector("[role=log]"), column = log.querySelector(".column");
+  const box = log.getBoundingClientRect(), middle = [box.left + box.width / 2, box.top + box.height / 2];
+  let followed = null, top = 0, strayed = 0, where = "";
+  const pick = () => document.elementFromPoint(...middle)?.closest(".blocks > *, .words, .actions");
+  const frame = () => {
+    if (followed?.isConnected) {
+      const by = Math.abs(followed.getBoundingClientRect().top - top);
+      if (by > strayed) [strayed, where] = [by, followed.textContent.slice(0, 60)];
+    }
+    if (column.children.length >= messages) return resolve({ strayed, where });
+    log.scrollTop -= step;
+    followed = pick();
+    top = followed?.getBoundingClientRect().top;
+    requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+})"""
+TOP_OF = "(element) => element.getBoundingClientRect().top"
+AT_TOP = "() => document.querySelector('[role=log]').scrollTop === 0"
+
+
+async def opened(page: Page, store: Store, number: int) -> None:
+    """Show a chat of so many messages."""
+    await say(page, "The newest question")
+    await expect(button(page, "Send")).to_be_visible()
+    await expect(answers(page)).to_contain_text("You said")
+    await lengthen(page, store, number - 2)
+    await page.reload()
+
+
+async def test_chat_of_5000_messages_opens_at_its_end_and_is_read_upwards_without_a_jump(
+    page: Page, store: Store
+) -> None:
+    empty = await page.request.get(page.url)
+    assert len(await empty.body()) <= EMPTY_BYTES
+    await opened(page, store, MESSAGES)
+    response = await page.request.get(page.url)
+    assert len(await response.body()) <= HTML_BYTES
+    await expect(answers(page).last.get_by_text("The newest question")).to_be_in_viewport()
+    inline = await messages(page).count()
+    assert 10 < inline <= 50
+    read = await page.evaluate(READ_UP, [inline + 300, 120])
+    assert read["strayed"] <= 1, read
+    assert await page.evaluate("document.getElementsByTagName('*').length") < NODES
+    await page.get_by_role("log").focus()
+    await page.keyboard.press("End")
+    await expect(answers(page).last.get_by_text("The newest question")).to_be_in_viewport()
+
+
+async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_failure_leaves_the_button(
+    page: Page, store: Store
+) -> None:
+    await opened(page, store, 200)
+    line = await Line.lay(page)
+    held: list[str] = []
+
+    def hold(frame: str) -> str:
+        if '"conversation.older"' not in frame:
+            return frame
+        held.append(frame)
+        return ""
+
+    def fail(frame: str) -> str:
+        told = json.loads(frame)
+        if told["type"] != "conversation.older":
+            return frame
+        return json.dumps({"type": "error", "code": "internal", "detail": "No.", "id": told["id"]})
+
+    line.bend = hold
+    transcript, first = page.locator("chat-transcript"), messages(page).first
+    earlier = page.get_by_role("button", name="Earlier messages")
+    await page.get_by_role("log").focus()
+    await page.keyboard.press("Home")
+    await line.asked("conversation.older")
+    await page.wait_for_function(AT_TOP)
+    await expect(transcript).to_have_attribute("data-loading", "")
+    await expect(earlier).to_be_in_viewport()
+    element = await first.element_handle()
+    assert element
+    before = await element.evaluate(TOP_OF)
+    count = await messages(page).count()
+    await eventually(lambda: asyncio.sleep(0, bool(held)), seconds=10, what="the older messages come")
+    line.bend = fail
+    line.tell(held[0])
+    await expect(messages(page)).to_have_count(count + 30)
+    assert abs(await element.evaluate(TOP_OF) - before) <= 1
+    await page.keyboard.press("Home")
+    await expect(transcript).to_have_attribute("data-failed", "")
+    asked = line.count("conversation.older")
+    await page.keyboard.press("PageDown")
+    await page.keyboard.press("Home")
+    await page.wait_for_function(AT_TOP)
+    assert line.count("conversation.older") == asked
+    line.bend = str
+    await earlier.press("Enter")
+    await expect(messages(page)).to_have_count(count + 60)
+    await expect(transcript).not_to_have_attribute("data-failed", "")

@@ -1,0 +1,68 @@
+"""The page is small, and its head names each of its files, once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import brotli
+
+from tests.instances.instance import ROOT
+
+STATIC, TEMPLATES = ROOT / "static", ROOT / "templates"
+JS_BYTES, CSS_BYTES = 60 * 1024, 25 * 1024  # as brotli leaves them, of all files together
+IMPORT = re.compile(r'^(?:import|export) (?:[^;"]* from )?"(\.[^"]+)";', re.MULTILINE)
+ELSEWHERE = {"elements/sign-in"}  # of the page that asks for the password
+
+
+def listed(name: str) -> list[str]:
+    """Read one of the lists in the head of the page."""
+    found = re.search(rf"for {name} in \[(.*?)\]", (TEMPLATES / "page.html").read_text())
+    assert found
+    return re.findall(r'"([^"]+)"', found[1])
+
+
+def imported(file: Path) -> set[Path]:
+    """Find all modules that one leads to, itself among them."""
+    seen, ahead = set(), [file.resolve()]
+    while ahead:
+        module = ahead.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        ahead += [(module.parent / path).resolve() for path in IMPORT.findall(module.read_text())]
+    return seen
+
+
+def compressed(suffix: str) -> int:
+    """Add up the sizes of all files of a kind, as they travel."""
+    return sum(len(brotli.compress(file.read_bytes())) for file in STATIC.rglob(f"*{suffix}"))
+
+
+def test_scripts_and_sheets_keep_to_their_budgets() -> None:
+    assert compressed(".js") <= JS_BYTES
+    assert compressed(".css") <= CSS_BYTES
+
+
+def test_head_names_every_module_that_is_loaded_and_no_other() -> None:
+    modules = {
+        file.relative_to(STATIC.resolve() / "js").with_suffix("").as_posix()
+        for file in imported(STATIC / "js" / "main.js")
+    }
+    named = listed("module")
+    assert len(named) == len(set(named))
+    assert {*named, "main"} == modules
+    classic = set(re.findall(r"js/([\w-]+)\.js", (TEMPLATES / "page.html").read_text())) - {"main"}
+    everything = {
+        file.relative_to(STATIC / "js").with_suffix("").as_posix() for file in (STATIC / "js").rglob("*.js")
+    }
+    assert everything == modules | classic
+
+
+def test_head_names_every_sheet_there_is() -> None:
+    sheets = {
+        file.relative_to(STATIC / "css").with_suffix("").as_posix() for file in (STATIC / "css").rglob("*.css")
+    }
+    named = listed("sheet")
+    assert len(named) == len(set(named))
+    assert set(named) == sheets - ELSEWHERE
