@@ -274,8 +274,13 @@ export class Chat {
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("keydown", (event) => this.#shortcut(event, sidebar));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
-    for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", () => this.show(null));
+    for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", (event) => this.#startOver(event));
     for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#suggested(button.dataset.prompt));
+  }
+
+  #startOver(event) {
+    event.preventDefault(); // where no script runs, the button is a form's
+    this.show(null);
   }
 
   #suggested(prompt) {

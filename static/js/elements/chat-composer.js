@@ -12,6 +12,11 @@ function characters(count) {
   return count === 1 ? "1 character" : `${count} characters`;
 }
 
+// Whether `main.js` has put the page together.
+function isLive() {
+  return "live" in document.documentElement.dataset;
+}
+
 class ChatComposer extends HTMLElement {
   limit = Infinity;
   #box;
@@ -44,11 +49,12 @@ class ChatComposer extends HTMLElement {
   attach(conversation) {
     this.#keepDraft();
     this.#lifted = [];
-    const early = this.#conversation === null ? this.#box.value : ""; // typed before this script ran
+    const first = this.#conversation === null;
+    const early = first ? this.#box.value : ""; // typed before this script ran
     this.#conversation = conversation ?? "";
     const draft = readDraft(this.#conversation);
     this.#box.value = !early || draft.includes(early) ? draft : [draft, early].filter(Boolean).join("\n\n");
-    this.complain("");
+    if (!first) this.complain(""); // what came with the page is still to be read
     this.#update();
   }
 
@@ -118,7 +124,9 @@ class ChatComposer extends HTMLElement {
   }
 
   #submitted(event) {
+    if (!isLive()) return; // nobody would hear of it: the form goes as it is
     event.preventDefault();
+    if (event.submitter && !this.contains(event.submitter)) return; // another's button, which has done its work
     if (this.dataset.state === "answering" && event.submitter) this.#say("stop");
     else this.#send();
   }
@@ -141,7 +149,7 @@ class ChatComposer extends HTMLElement {
   #pressed(event) {
     if (event.isComposing || event.keyCode === 229) return; // 229: Safari's way of saying the same
     if (event.key === "Escape" && this.#answering) this.#say("stop");
-    if (event.key !== "Enter" || event.shiftKey || event.altKey || virtualKeyboard.matches) return;
+    if (event.key !== "Enter" || event.shiftKey || event.altKey || virtualKeyboard.matches || !isLive()) return;
     event.preventDefault();
     this.#send();
   }
