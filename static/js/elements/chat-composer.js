@@ -30,6 +30,7 @@ class ChatComposer extends HTMLElement {
 
   connectedCallback() {
     this.#box = this.querySelector("textarea");
+    this.#box.autocomplete = "off"; // drafts are kept here; without scripts, Back brings the words again
     this.#button = this.querySelector(".act");
     this.#stop = this.querySelector(".stop");
     this.#problem = this.querySelector(".problem");
