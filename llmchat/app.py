@@ -13,6 +13,7 @@ from quart import Quart
 from llmchat import __version__, events
 from llmchat.access import ACCESS_SECONDS, Access
 from llmchat.blueprints import chat as chat_blueprint
+from llmchat.blueprints import forms as forms_blueprint
 from llmchat.blueprints import ops as ops_blueprint
 from llmchat.blueprints import page as page_blueprint
 from llmchat.blueprints import sign_in as sign_in_blueprint
@@ -114,7 +115,7 @@ def create_app(settings: Settings | None = None) -> Quart:
 
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[EXTENSION] = rooms
-    for blueprint in (page_blueprint, sign_in_blueprint, chat_blueprint, ops_blueprint):
+    for blueprint in (page_blueprint, forms_blueprint, sign_in_blueprint, chat_blueprint, ops_blueprint):
         app.register_blueprint(blueprint.blueprint)
     app.asgi_app = Doors(  # type: ignore[method-assign]
         static_files,

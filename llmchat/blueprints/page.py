@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -14,22 +15,33 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from llmchat import __version__
 from llmchat.blueprints.rooms import rooms
-from llmchat.blueprints.visitors import headers_of
+from llmchat.blueprints.visitors import Visitor, headers_of
 from llmchat.doors import request_id
-from llmchat.errors import NotFound, Unavailable
-from llmchat.events import ID, PROTOCOL, ConversationList, ConversationSnapshot
+from llmchat.errors import BadField, NotFound, Unavailable
+from llmchat.events import (
+    ID,
+    PROTOCOL,
+    ConversationList,
+    ConversationListed,
+    ConversationOlder,
+    ConversationSnapshot,
+)
 
 RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
+REFRESH_SECONDS = 2
+"""After them a page where no script runs looks for more of an answer that is being made."""
+GONE = "That chat was deleted, or it is not yours. Your message is here, in a new one."
 
 INLINE_BYTES = 64 * 1024
 """Of the first response, what its messages take; with all that is around them it stays below 100 KB."""
 
 REASONS = {
-    HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take that.",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "That is more than this address takes.",
-    HTTPStatus.REQUEST_TIMEOUT: "The request came too slowly.",
+    HTTPStatus.METHOD_NOT_ALLOWED: ("That cannot be done here", "This address does not take that."),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("That is too much at once", "It is more than this address takes."),
+    HTTPStatus.REQUEST_TIMEOUT: ("That took too long", "The request came too slowly."),
 }
+NO_REASON = ("That did not work", "The request cannot be answered.")
 
 blueprint = Blueprint("page", __name__)
 
@@ -37,13 +49,13 @@ blueprint = Blueprint("page", __name__)
 @blueprint.get("/")
 async def new_chat() -> ResponseReturnValue:
     """Show an empty chat."""
-    return await _page(None)
+    return await _shown(None)
 
 
 @blueprint.get("/c/<conversation>")
 async def conversation(conversation: str) -> ResponseReturnValue:
     """Show a conversation; 404 where this session has no such one."""
-    return await _page(conversation)
+    return await _shown(conversation)
 
 
 @blueprint.get("/session")
@@ -76,11 +88,7 @@ async def refused(error: HTTPException) -> ResponseReturnValue:
     headers = headers_of()
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.valid_methods or ())
-    return (
-        await error_page(status.phrase, REASONS.get(status, "The request cannot be answered.")),
-        status,
-        headers,
-    )
+    return await error_page(*REASONS.get(status, NO_REASON)), status, headers
 
 
 @blueprint.app_errorhandler(500)
@@ -107,48 +115,75 @@ async def error_page(
     )
 
 
-async def _page(wanted: str | None) -> ResponseReturnValue:
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What the page's form has in it when it is made."""
+
+    words: str = ""
+    problem: str = ""
+    """Why they were not sent."""
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    """Of the form: what is sent twice with it is stored once."""
+
+
+async def page_of(
+    who: Visitor,
+    wanted: str | None,
+    box: Box,
+    *,
+    write: bool,
+    status: int = 200,
+    retry_after: int | None = None,
+) -> ResponseReturnValue:
+    """Make the page of a conversation, None for a new chat. With `write` it stays as it is under a person's hands.
+
+    Where there is no such conversation, words in the box are in that of a new chat. Raises Unavailable.
+    """
     here = rooms()
-    who = await here.visitor(request)
-    if not who.granted:
-        return redirect(url_for("sign_in.show", to=request.path), 303)
-    snapshot: ConversationSnapshot | None = None
-    conversations: list[dict[str, Any]] = []
-    more = False
-    if who.known:
-        listed = await here.chat.listed(who.session, ConversationList(type="conversation.list"))
-        conversations, more = listed.conversations, listed.more
-        if wanted is not None and ID.fullmatch(wanted):
-            try:
-                snapshot = await here.chat.snapshot(who.session, wanted)
-            except NotFound:
-                snapshot = None
+    snapshot = await _snapshot(who, wanted)
     missing = wanted is not None and snapshot is None
     labels = {model["id"]: model["label"] for model in here.chat.models}
-    messages = await _inline(snapshot.messages, labels) if snapshot else []
+    if missing and (who.known or not box.words):
+        status = 404
+    if missing and box.words:
+        box, missing = replace(box, problem=GONE if who.known else box.problem), False
+    listed = await _listed(who)
+    rows = listed.conversations if listed else []
+    before = request.args.get("before")
+    older = await _older(who, wanted, before) if snapshot and before else None
+    shown: Sequence[dict[str, Any]] = older["messages"] if older else snapshot.messages if snapshot else []
+    messages = await _inline(shown, labels)
     page = await render_template(
         "page.html",
         title=snapshot.title if snapshot else None,
         conversation=wanted if snapshot else None,
         snapshot=asdict(snapshot) if snapshot else None,
         messages=messages,
-        cut=bool(snapshot) and len(messages) < len(snapshot.messages),
+        earlier=_earlier(snapshot, older, shown[len(shown) - len(messages) :], len(messages) < len(shown)),
         missing=missing,
-        conversations=conversations,
-        more=more,
+        older=older is not None,
+        conversations=rows,
+        more=listed.more if listed else False,
+        further="chats" in request.args,
         models=here.chat.models,
         labels=labels,
         limits=here.chat.limits,
+        waits=snapshot is not None and _waits(snapshot, rows),
+        box=box,
+        write=write,
+        refresh_seconds=REFRESH_SECONDS,
         version=__version__,
         socket_url=f"{'wss' if who.secure else 'ws'}://{request.host}/ws/chat/",
         signed_in=here.access.required,
         static=here.static,
     )
-    response = await make_response(page, 404 if missing else 200)
+    response = await make_response(page, status)
     response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
     if here.access.required:  # renewed, as the session is
         response.headers.add("Set-Cookie", await here.access_cookie(who))
     response.headers["Cache-Control"] = "private, no-cache"
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
     return response
 
 
@@ -163,3 +198,60 @@ async def _inline(messages: Sequence[dict[str, Any]], labels: dict[str, str]) ->
             break
         drawn.insert(0, markup)
     return drawn
+
+
+def _earlier(
+    snapshot: ConversationSnapshot | None,
+    older: dict[str, Any] | None,
+    drawn: Sequence[dict[str, Any]],
+    cut: bool,
+) -> str | None:
+    """Name the first message drawn, where there are others before it."""
+    more = cut or (older["more"] if older else snapshot is not None and snapshot.more)
+    return drawn[0]["id"] if drawn and more else None
+
+
+async def _shown(wanted: str | None) -> ResponseReturnValue:
+    who = await rooms().visitor(request)
+    if not who.granted:
+        return redirect(url_for("sign_in.show", to=request.path), 303)
+    return await page_of(who, wanted, Box(), write="write" in request.args)
+
+
+async def _snapshot(who: Visitor, wanted: str | None) -> ConversationSnapshot | None:
+    if not who.known or wanted is None or not ID.fullmatch(wanted):
+        return None
+    try:
+        return await rooms().chat.snapshot(who.session, wanted)
+    except NotFound:
+        return None
+
+
+def _waits(snapshot: ConversationSnapshot, rows: list[dict[str, Any]]) -> bool:
+    """Tell whether more of an answer will come. A snapshot tells it of one that is continued only once it goes on."""
+    named = any(row["id"] == snapshot.conversation and row["running"] for row in rows)
+    return named or snapshot.running is not None
+
+
+async def _older(who: Visitor, wanted: str | None, before: str) -> dict[str, Any] | None:
+    """Read the messages before one, for whoever has no script to fetch them; None where there is no such message."""
+    if not ID.fullmatch(before):
+        return None
+    command = ConversationOlder(type="conversation.older", conversation=wanted or "", before=before)
+    try:
+        return asdict(await rooms().chat.older(who.session, command))
+    except NotFound:
+        return None
+
+
+async def _listed(who: Visitor) -> ConversationListed | None:
+    """List the newest conversations; those last used before a time, where the address names one."""
+    if not who.known:
+        return None
+    chat = rooms().chat
+    try:
+        return await chat.listed(
+            who.session, ConversationList(type="conversation.list", before=request.args.get("chats"))
+        )
+    except BadField:
+        return await chat.listed(who.session, ConversationList(type="conversation.list"))

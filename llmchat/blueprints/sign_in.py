@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
-from quart import Blueprint, make_response, redirect, render_template, request
+from quart import Blueprint, make_response, redirect, render_template, request, url_for
 from quart.typing import ResponseReturnValue
 
 from llmchat.blueprints.rooms import rooms
@@ -13,6 +14,9 @@ from llmchat.errors import RateLimited
 
 OWN_PAGE = re.compile(r"/(c/[A-Za-z0-9_-]{1,64})?")
 MAX_PASSWORD = 1000
+NO_COOKIE = (
+    "This browser kept no cookie of this page, and without one you cannot be let in. Allow it, and sign in."
+)
 
 blueprint = Blueprint("sign_in", __name__)
 
@@ -23,7 +27,10 @@ async def show() -> ResponseReturnValue:
     wanted = _wanted(request.args.get("to"))
     if (await rooms().visitor(request)).granted:
         return redirect(wanted, 303)
-    return await _page(wanted)
+    comes_of_it = urlsplit(request.referrer or "").path == url_for(
+        "sign_in.show"
+    )  # whoever is led here is not
+    return await _page(wanted, NO_COOKIE if comes_of_it else "")
 
 
 @blueprint.post("/sign-in")

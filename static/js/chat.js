@@ -363,8 +363,13 @@ export class Chat {
     addEventListener("pagehide", () => this.#notePlace());
     document.addEventListener("visibilitychange", () => document.hidden && this.#notePlace());
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
-    for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", () => this.show(null));
+    for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", (event) => this.#startOver(event));
     for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#suggested(button.dataset.prompt));
+  }
+
+  #startOver(event) {
+    event.preventDefault(); // where no script runs, the button is a form's
+    this.show(null);
   }
 
   #suggested(prompt) {

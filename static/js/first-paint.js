@@ -1,5 +1,6 @@
-// What must be known before the first paint: the theme and whether the chats are shown.
+// What must be known before the first paint: that scripts run, the theme, and whether the chats are shown.
 // A classic script on purpose: modules run too late. It knows nothing else of the page.
+document.documentElement.dataset.js = "";
 try {
   const { dataset } = document.documentElement;
   dataset.theme = localStorage.getItem("llmchat.theme") ?? "system";
@@ -7,3 +8,14 @@ try {
 } catch {
   document.documentElement.dataset.chats = "open"; // storage may be forbidden
 }
+
+// The modules run before the page is loaded. Where they have not taken it over by then, they did not come, or they broke:
+// the page is as without scripts, and looks for more of a running answer by itself, unless one is writing.
+addEventListener("load", () => {
+  const { dataset } = document.documentElement;
+  if ("live" in dataset) return;
+  delete dataset.js;
+  dataset.chats = "open";
+  const seconds = Number(document.body.dataset.renews);
+  if (seconds) setTimeout(() => document.querySelector("#message").value || location.replace(location.pathname), seconds * 1000);
+});

@@ -64,3 +64,5 @@ new Chat(wire, parts, {
   running: dataset.running || null,
 });
 socket.connect();
+history.replaceState(history.state, "", location.pathname); // nothing of a form is sent again, or shown
+document.documentElement.dataset.live = ""; // from here on the forms are ours

@@ -118,6 +118,19 @@ async def test_another_session_cannot_use_the_cookie_nor_a_forged_one(
         await other.close()
 
 
+async def test_browser_without_cookies_is_told_so_when_the_password_led_to_nothing(
+    stranger: Client, asking: Instance
+) -> None:
+    assert "kept no cookie" not in (await stranger.page("/sign-in?to=/")).text
+    assert await sign_in(stranger) == 303
+    stranger.jar.clear()  # as if it had kept none
+    came_from = {"Referer": f"{asking.url}/sign-in?to=/"}
+    page = await stranger.page("/", headers=came_from)
+    assert page.status == 303
+    page = await stranger.page(page.headers["Location"], headers=came_from)
+    assert (page.status, "kept no cookie" in page.text) == (200, True)
+
+
 async def test_form_of_another_site_is_refused(stranger: Client) -> None:
     for path in ("/sign-in", "/sign-out"):
         page = await stranger.page(

@@ -13,6 +13,11 @@ function characters(count) {
   return count === 1 ? "1 character" : `${count.toLocaleString("en")} characters`;
 }
 
+// Whether `main.js` has put the page together.
+function isLive() {
+  return "live" in document.documentElement.dataset;
+}
+
 class ChatComposer extends HTMLElement {
   limit = Infinity;
   #box;
@@ -26,6 +31,7 @@ class ChatComposer extends HTMLElement {
 
   connectedCallback() {
     this.#box = this.querySelector("textarea");
+    this.#box.autocomplete = "off"; // drafts are kept here; without scripts, Back brings the words again
     this.#button = this.querySelector(".act");
     this.#stop = this.querySelector(".stop");
     this.#problem = this.querySelector(".problem");
@@ -47,11 +53,12 @@ class ChatComposer extends HTMLElement {
   attach(conversation) {
     this.#keepDraft();
     this.#lifted = [];
-    const early = this.#conversation === null ? this.#box.value : ""; // typed before this script ran
+    const first = this.#conversation === null;
+    const early = first ? this.#box.value : ""; // typed before this script ran
     this.#conversation = conversation ?? "";
     const draft = readDraft(this.#conversation);
     this.#box.value = !early || draft.includes(early) ? draft : [draft, early].filter(Boolean).join("\n\n");
-    this.complain("");
+    if (!first) this.complain(""); // what came with the page is still to be read
     this.#update();
   }
 
@@ -121,7 +128,9 @@ class ChatComposer extends HTMLElement {
   }
 
   #submitted(event) {
+    if (!isLive()) return; // nobody would hear of it: the form goes as it is
     event.preventDefault();
+    if (event.submitter && event.submitter !== this.#button) return; // another's button, which has done its work
     if (this.dataset.state === "answering" && event.submitter) this.#say("stop");
     else this.#send();
   }
@@ -144,7 +153,7 @@ class ChatComposer extends HTMLElement {
   #pressed(event) {
     if (event.isComposing || event.keyCode === 229) return; // 229: Safari's way of saying the same
     if (event.key === "Escape" && !event.shiftKey && this.#answering && !document.querySelector(OPEN)) this.#say("stop");
-    if (event.key !== "Enter" || event.shiftKey || event.altKey || virtualKeyboard.matches) return;
+    if (event.key !== "Enter" || event.shiftKey || event.altKey || virtualKeyboard.matches || !isLive()) return;
     event.preventDefault();
     this.#send();
   }
