@@ -1,7 +1,7 @@
 // The story of the page: what the person does becomes a command, what the wire tells is shown.
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
-import { before, readChatKey, readDraft, writeChatKey, writeDraft } from "./drafts.js";
+import { before, readChatKey, readDraft, readFiles, writeChatKey, writeDraft, writeFiles } from "./drafts.js";
 import { setLabels } from "./labels.js";
 import { newId } from "./wire.js";
 
@@ -126,10 +126,11 @@ export class Chat {
   }
 
   // The chat of these words is gone: they are in the box of a new one.
-  #moveToNew({ text, conversation }) {
+  #moveToNew({ text, conversation, attachments = [] }) {
     if (this.#id === conversation) this.#abandon();
-    if (!this.#id) return this.#putBack(text, GONE);
+    if (!this.#id) return this.#putBack(text, GONE, attachments);
     writeDraft("", before(readDraft(""), text));
+    writeFiles("", [...attachments, ...readFiles("")]);
     this.#tell("A chat was deleted. Your message for it is in the box of a new one.", () => this.show(null), "Show");
   }
 
@@ -140,12 +141,15 @@ export class Chat {
     const words = [typed, ...transcript.yieldEdits()].filter(Boolean).join("\n\n");
     composer.lift(typed);
     composer.taken(typed, this.#id);
+    const files = this.#parts.tray.take();
+    this.#parts.tray.taken(this.#id);
     history.replaceState({}, "", "/");
     this.show(null, { push: false });
-    if (words) this.#putBack(words, GONE);
+    if (words || files.length > 0) this.#putBack(words, GONE, files);
   }
 
-  #putBack(text, reason) {
+  #putBack(text, reason, files) {
+    this.#parts.tray.put(files);
     this.#parts.composer.rejected(text, reason);
     if (reason) this.#alarm(reason);
     this.#parts.composer.focus();
@@ -252,11 +256,13 @@ export class Chat {
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
+    composer.addEventListener("aloud", ({ detail }) => this.#say(detail));
+    document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
     transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
-    transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent));
+    transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent, detail.attachments));
     transcript.addEventListener("displaced", ({ detail }) => this.#displaced(detail));
     transcript.addEventListener("unfocused", () => composer.focus());
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
@@ -294,13 +300,14 @@ export class Chat {
   }
 
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
-  async #send(text, parent) {
-    const { composer, model, outbox, socket } = this.#parts;
+  async #send(text, parent, kept) {
+    const { composer, model, outbox, socket, tray } = this.#parts;
     this.#blank();
     this.#say("");
     composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
-    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
+    const attachments = parent === undefined ? tray.take() : kept;
+    const prompt = { id: newId(), chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -308,7 +315,9 @@ export class Chat {
     if (socket.state !== "connected") this.#say("Your message will be sent when the connection is back");
     await outbox.add({ ...prompt });
     pending.stored = true;
-    if (parent === undefined) composer.taken(text, conversation);
+    if (parent !== undefined) return;
+    composer.taken(text, conversation);
+    tray.taken(conversation);
   }
 
   /** A prompt of the chat that is shown did not go: its words are in the box again. Without a reason it was taken back. */
@@ -318,7 +327,7 @@ export class Chat {
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
-    this.#putBack(prompt.text, reason);
+    this.#putBack(prompt.text, reason, prompt.attachments);
   }
 
   #displaced(words) {
@@ -352,14 +361,14 @@ export class Chat {
     if (this.#id !== known) this.#wire.open(this.#id);
   }
 
-  #begun(conversation, { prompt: { text }, view }) {
+  #begun(conversation, { prompt: { text, attachments }, view }) {
     for (const pending of this.#pending.values()) if (pending.view === view) pending.prompt.conversation = conversation;
     this.#id = conversation;
     this.#fresh = false;
     history.replaceState({}, "", `/c/${conversation}`);
     this.#parts.composer.adopt(conversation);
     this.#parts.list.setCurrent(conversation);
-    this.#setTitle(this.#parts.list.title(conversation) ?? text.slice(0, 60));
+    this.#setTitle(this.#parts.list.title(conversation) ?? (text || attachments?.[0]?.name || "").slice(0, 60));
   }
 
   // What was not on the wire yet is taken back; else the answer that is made, or will be, is stopped.
@@ -417,7 +426,8 @@ export class Chat {
     const pending = this.#pending.get(message);
     composer.focus();
     if (pending) return this.#takeBack(pending);
-    const words = { conversation: this.#id, text: transcript.message(message).text };
+    const { text, attachments } = transcript.message(message);
+    const words = { conversation: this.#id, text, attachments };
     if (this.#wire.withdraw(this.#id, message)) this.#withdrawn.set(message, words);
   }
 
@@ -428,6 +438,7 @@ export class Chat {
     this.#withdrawn.delete(message);
     transcript.withdraw(message);
     if (words) composer.rejected(words.text, "");
+    if (words) this.#parts.tray.put(words.attachments);
     this.#showAnswering();
     this.#say("Message taken back");
   }
@@ -623,7 +634,7 @@ export class Chat {
   }
 
   #lose() {
-    if (this.#parts.composer.text.trim() || this.#parts.transcript.editing) return this.#abandon();
+    if (this.#parts.composer.text.trim() || this.#parts.tray.filled || this.#parts.transcript.editing) return this.#abandon();
     this.#setPlace("missing");
     this.#setTitle("Chat not found");
     this.#parts.transcript.clear();

@@ -4,6 +4,9 @@ import "./elements/code-header.js";
 import "./elements/chat-message.js";
 import "./elements/chat-transcript.js";
 import "./elements/chat-composer.js";
+import "./elements/attachment-tray.js";
+import "./elements/attachment-list.js";
+import "./elements/picture-viewer.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";
 import "./elements/chat-memory.js";
@@ -14,7 +17,9 @@ import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
 import { Chat } from "./chat.js";
 import { Outbox } from "./outbox.js";
+import { seesPictures } from "./labels.js";
 import { Socket } from "./socket.js";
+import { Uploads } from "./uploads.js";
 import { Wire } from "./wire.js";
 
 const { dataset } = document.body;
@@ -22,10 +27,14 @@ const part = (selector) => document.querySelector(selector);
 
 const socket = new Socket(dataset.socket);
 const wire = new Wire(socket);
+const uploads = new Uploads();
 const parts = {
   socket,
-  outbox: new Outbox((prompt) => wire.sendMessage(prompt)),
+  uploads,
+  outbox: new Outbox((prompt) => wire.sendMessage(prompt), uploads),
   composer: part("chat-composer"),
+  tray: part("attachment-tray"),
+  viewer: part("picture-viewer"),
   transcript: part("chat-transcript"),
   list: part("chat-list"),
   menu: part("chat-menu"),
@@ -37,7 +46,9 @@ const parts = {
   model: part("model-picker"),
 };
 
-parts.composer.limit = JSON.parse(dataset.limits).text;
+const limits = JSON.parse(dataset.limits);
+parts.composer.limit = limits.text;
+parts.tray.furnish({ uploads, limits, sees: () => seesPictures(parts.model.value) });
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
 new Chat(wire, parts, {
   conversation: dataset.conversation || null,

@@ -55,6 +55,10 @@ class ChatMessage extends HTMLElement {
     return this.#text ?? this.dataset.text;
   }
 
+  get attachments() {
+    return this.querySelector("attachment-list")?.files ?? [];
+  }
+
   get siblings() {
     return this.dataset.siblings.split(" ").filter(Boolean);
   }
@@ -72,6 +76,7 @@ class ChatMessage extends HTMLElement {
     this.dataset.parent = message.parent ?? "";
     if (message.state === "running") this.#goesOnFrom(text);
     this.#setText(text);
+    this.querySelector("attachment-list")?.show(message.attachments);
     if (changed || growing) this.#showWords(text, html);
     this.setSiblings(message.siblings ?? [message.id]);
     this.setModel(message.model);
@@ -254,12 +259,14 @@ class ChatMessage extends HTMLElement {
     const editor = document.importNode(document.getElementById("editor").content, true).firstElementChild;
     editor.querySelector("textarea").value = text;
     this.querySelector(".words").after(editor);
+    this.querySelector("attachment-list").edit(true);
     this.toggleAttribute("data-editing", true);
   }
 
   #leave() {
     writeEdit(this.dataset.id, null);
     this.querySelector(".editor").remove();
+    this.querySelector("attachment-list").edit(false);
     this.toggleAttribute("data-editing", false);
     this.querySelector(".edit").focus();
   }
@@ -277,9 +284,10 @@ class ChatMessage extends HTMLElement {
   #submitted(event) {
     event.preventDefault();
     const text = event.target.querySelector("textarea").value.trim();
-    if (!text) return event.target.querySelector("textarea").focus();
+    const attachments = this.querySelector("attachment-list").kept;
+    if (!text && attachments.length === 0) return event.target.querySelector("textarea").focus();
     this.#leave();
-    this.#say("edit", { text, parent: this.dataset.parent || null });
+    this.#say("edit", { text, parent: this.dataset.parent || null, attachments });
   }
 
   #say(type, detail) {
