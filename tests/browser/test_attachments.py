@@ -137,7 +137,7 @@ async def test_files_are_pasted_and_dropped_and_a_long_text_is_one_that_can_be_t
     await page.evaluate(HAND_OVER, {"type": "paste", "text": long * 3})
     await attached(page, 3)
     await box(page).press("Enter")
-    await expect(answers(page)).to_contain_text("You said: File Pasted text.txt: word")
+    await expect(answers(page)).to_contain_text("File Pasted text.txt: word word")
     await expect(messages(page).first.get_by_role("link", name="Pasted text.txt 30 KB")).to_be_visible()
     assert seen(model) == ["text", "image_url", "image_url"]
 
@@ -190,14 +190,14 @@ async def test_prompt_with_a_file_waits_for_the_connection_over_a_reload_and_los
     await expect(tab.locator("attachment-tray [data-state=coming]")).to_have_count(1)
     await box(tab).fill("Look")
     await box(tab).press("Enter")
-    await expect(tab.get_by_text("Will be sent when the connection is back")).to_be_visible()
+    await expect(tab.get_by_text("Will be sent when the connection is back", exact=True)).to_be_visible()
     await expect(tab.get_by_role("img", name="cat.png")).to_be_visible()
     await expect(tray(tab)).to_have_count(0)
     await button(tab, "Take back").click()
     await expect(box(tab)).to_have_value("Look")
     await expect(tray(tab)).to_contain_text(["cat.png"])
     await box(tab).press("Enter")
-    await expect(tab.get_by_text("Will be sent when the connection is back")).to_be_visible()
+    await expect(tab.get_by_text("Will be sent when the connection is back", exact=True)).to_be_visible()
     await tab.reload()
     await expect(tab.get_by_role("img", name="cat.png")).to_be_visible()
     assert tried > 0
@@ -257,7 +257,7 @@ async def test_edit_keeps_the_picture_or_leaves_it_out(page: Page, model: Model)
 
 
 async def test_picture_is_not_sent_to_a_model_that_does_not_see(
-    open_page: OpenPage, start_instance: StartInstance, store: Store, model: Model
+    start_instance: StartInstance, open_page: OpenPage, store: Store, model: Model
 ) -> None:
     page = await open_page(await start_instance(store, OPENAI_MODELS="small,gpt-4o-mini"))
     await pick(page, CAT)

@@ -1,5 +1,5 @@
 // The files that go with the next message: picked, pasted, dropped; each with how far it is. They are part of the draft.
-// Events: `attached` when there are others, `unfit` (detail: why one is not taken), `aloud` (detail: words for the status),
+// Events: `attached` when there are others, `unfit` (detail: why one is not taken; "": that is over), `aloud` (detail: words for the status),
 // `astext` (detail: a pasted text that is wanted in the box). It does not know what becomes of them.
 
 import { readFiles, writeFiles } from "../drafts.js";
@@ -138,7 +138,7 @@ class AttachmentTray extends HTMLElement {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault(); // the browser would leave the page for the file
     this.#dragged = event.type === "drop" ? 0 : this.#dragged + ({ dragenter: 1, dragleave: -1 }[event.type] ?? 0);
-    const free = !document.querySelector("dialog[open]");
+    const free = !document.querySelector("dialog[open]") && this.closest("form").checkVisibility();
     document.querySelector("main").toggleAttribute("data-drop", free && this.#dragged > 0);
     if (event.type === "drop" && free) this.add([...event.dataTransfer.files]);
   }
@@ -199,6 +199,7 @@ class AttachmentTray extends HTMLElement {
   async #pressed(button) {
     const file = button && this.#file(button.closest("li").dataset.key);
     if (!file) return;
+    this.#say("unfit", ""); // what was said of it before is over
     if (button.matches(".retry")) {
       delete file.failed;
       this.#show();
