@@ -99,10 +99,12 @@ async def test_file_of_a_deleted_conversation_is_hidden_at_once_and_comes_back_w
     kept, other = await files.put("k1"), await files.put("k2")
     await files.room.keep("alice", "c1", [kept])
     await files.room.keep("alice", "c2", [other])
+    (stale,) = await files.room.find("alice", [kept])
+    assert stale
     await files.room.doom("alice", "c1", [kept, other])
     assert await files.there("alice", kept, other) == [False, True]
+    await files.room._live("alice", "c1", stale, "keep", DAY_MS)  # by an answer that runs yet
     assert all(0 < left <= DOOMED_MS for left in await files.lives_ms(kept))
-    await files.room.keep("alice", "c1", [kept])  # by an answer that runs yet
     assert await files.there("alice", kept) == [False]
     await files.room.restore("alice", "c1", [kept])
     assert await files.there("alice", kept, other) == [True, True]
@@ -148,6 +150,20 @@ async def test_every_key_ends(files: Files) -> None:
     await files.room.keep("alice", "c1", [kept])
     names = [name async for name in files.redis.scan_iter(f"{files.keys.prefix}:*")]
     assert len(names) == 6
+    assert [name for name in names if await files.redis.pttl(name) < 0] == []
+
+
+async def test_bytes_end_also_where_what_is_known_of_them_was_not_written(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(files.room, "_keep", fail)
+    with pytest.raises(Unavailable):
+        await files.put("k1")
+    names = [name async for name in files.redis.scan_iter(f"{files.keys.prefix}:*")]
+    assert len(names) == 5
     assert [name for name in names if await files.redis.pttl(name) < 0] == []
 
 
