@@ -17,6 +17,7 @@ class AttachmentTray extends HTMLElement {
   sees = () => true; // whether the model that is to answer sees pictures
   #list;
   #conversation = null; // until it belongs to one
+  #draft = {}; // another one with each conversation that is turned to
   #files = []; // {key, id?, name, type, size, thumb?, pasted?}; also `failed`, words, while it could not be sent
   #coming = 0; // files that are being read
   #dragged = 0;
@@ -43,6 +44,7 @@ class AttachmentTray extends HTMLElement {
   /** Belong to another conversation: its draft's files are here. */
   attach(conversation) {
     this.#conversation = conversation ?? "";
+    this.#draft = {};
     this.#files = readFiles(this.#conversation);
     this.#show();
     this.#send();
@@ -95,13 +97,15 @@ class AttachmentTray extends HTMLElement {
 
   /** Take files of a person. */
   async add(given) {
-    const conversation = this.#conversation;
+    const [draft, conversation] = [this.#draft, this.#conversation];
     for (const file of given) {
       if (!this.limit) return this.#say("unfit", "This chat takes no files.");
       if (this.#files.length + this.#coming >= MOST) return this.#say("unfit", `At most ${MOST} files go with one message.`);
       this.#coming += 1;
       try {
-        await this.#addOne(file, conversation);
+        const added = await this.#read(file);
+        if (draft === this.#draft) this.#take(added);
+        else writeFiles(conversation, [...readFiles(conversation), added]); // the person is elsewhere by now
       } catch ({ message }) {
         this.#say("unfit", message);
       } finally {
@@ -110,11 +114,14 @@ class AttachmentTray extends HTMLElement {
     }
   }
 
-  async #addOne(file, conversation) {
+  async #read(file) {
     const { blob, type, thumb } = await fit(file, this.limit);
     const added = { key: newId(), name: file.name || "Picture", type, size: blob.size, thumb, pasted: file.pasted };
     await this.uploads.keep(added, blob);
-    if (conversation !== this.#conversation) return writeFiles(conversation, [...readFiles(conversation), added]);
+    return added;
+  }
+
+  #take(added) {
     this.#files.push(added);
     this.#keep();
     this.#show();
