@@ -12,6 +12,8 @@ from quart import Quart
 
 from llmchat import __version__, events
 from llmchat.access import ACCESS_SECONDS, Access
+from llmchat.attachments import Attachments
+from llmchat.blueprints import attachments as attachments_blueprint
 from llmchat.blueprints import chat as chat_blueprint
 from llmchat.blueprints import forms as forms_blueprint
 from llmchat.blueprints import ops as ops_blueprint
@@ -44,6 +46,7 @@ CHANNEL_CAPACITY = 1000
 """Messages of one connection's inbox: a few seconds of an answer."""
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 5
+MEGABYTE = 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +81,18 @@ def create_app(settings: Settings | None = None) -> Quart:
         continuation=settings.continuation,
     )
     summaries = Summaries(redis, keys, history_days=settings.history_days)
+    attachments = Attachments(
+        redis,
+        keys,
+        largest=settings.attachment_bytes,
+        room=settings.attachments_megabytes * MEGABYTE,
+        days=settings.attachment_lifetime_days,
+    )
     folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions)
-    turns = Turns(settings, history, Leases(redis, keys), broadcaster, completions, listing, folds)
-    chat = Chat(settings, history, turns, listing, summaries)
+    turns = Turns(
+        settings, history, Leases(redis, keys), broadcaster, completions, listing, folds, attachments
+    )
+    chat = Chat(settings, history, turns, listing, summaries, attachments)
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     ready = events.SessionReady(
         protocol=events.PROTOCOL,
@@ -111,11 +123,20 @@ def create_app(settings: Settings | None = None) -> Quart:
         turns=turns,
         ready=ready,
         static=static_files.path,
+        attachments=attachments,
     )
 
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[EXTENSION] = rooms
-    for blueprint in (page_blueprint, forms_blueprint, sign_in_blueprint, chat_blueprint, ops_blueprint):
+    app.request_class = attachments_blueprint.Request
+    for blueprint in (
+        page_blueprint,
+        forms_blueprint,
+        sign_in_blueprint,
+        chat_blueprint,
+        ops_blueprint,
+        attachments_blueprint,
+    ):
         app.register_blueprint(blueprint.blueprint)
     app.asgi_app = Doors(  # type: ignore[method-assign]
         static_files,

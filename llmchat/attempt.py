@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from llmchat.attachment import Attached
+from llmchat.attachments import Attachments
 from llmchat.completion import Completions
 from llmchat.conversation import (
     CALIBRATION_STEP,
@@ -65,8 +67,10 @@ class Attempt:
         lease: Lease,
         session: str,
         turn: Turn,
+        attachments: Attachments,
     ) -> None:
         self._settings = settings
+        self._attachments = attachments
         self._history = history
         self._completions = completions
         self._listing = listing
@@ -119,7 +123,8 @@ class Attempt:
                 return
             self.stop()
         await self._listing.updated(self._session, self.conversation)
-        calibration, error = await self._ask_what_fits(answer, branch)
+        with_files = await _persist(lambda: self._with_attached(branch))
+        calibration, error = await self._ask_what_fits(answer, with_files)
         await self._end(answer, error, calibration)
         self._told = branch, answer
 
@@ -270,7 +275,7 @@ class Attempt:
         return None
 
     async def _read(
-        self, answer: Answer, messages: list[dict[str, str]], parameters: dict[str, Any], news: asyncio.Event
+        self, answer: Answer, messages: list[dict[str, Any]], parameters: dict[str, Any], news: asyncio.Event
     ) -> None:
         """Take what the model says. Raises ProviderError."""
         stream = self._completions.stream(self.turn.model, messages, parameters, kept=self._given)
@@ -340,6 +345,27 @@ class Attempt:
         if not branch.messages or branch.messages[-1]["id"] != self.turn.answer:
             return branch, None
         return replace(branch, messages=branch.messages[:-1]), branch.messages[-1]
+
+    async def _with_attached(self, branch: Branch) -> Branch:
+        """Read the files of the newest messages, as many as can fit: of the others, words say that they were there."""
+        sees = self._settings.sees(self.turn.model)
+        left = budget_of(self._settings.context_tokens, branch.conversation.calibration)
+        messages = []
+        for message in reversed(branch.messages):
+            attachments = message.get("attachments", ())
+            read: dict[str, Attached] = {}
+            if attachments and left > 0:
+                read = await self._attachments.attached(
+                    self._session,
+                    self.conversation,
+                    [each["id"] for each in attachments],
+                    images=sees,
+                    text_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,
+                )
+            left -= estimated_tokens(message["text"]) + sum(each.tokens for each in read.values())
+            attached = [read.get(each["id"], Attached(each["name"], each["type"])) for each in attachments]
+            messages.append(message | {"attached": attached} if attached else message)
+        return replace(branch, messages=messages[::-1])
 
     def _system(self, branch: Branch) -> str:
         """Give what the model is told before the messages."""

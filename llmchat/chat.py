@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmchat import events
+from llmchat.attachment import is_image
+from llmchat.attachments import Attachment, Attachments
 from llmchat.conversation import (
     Branch,
     Conversation,
@@ -19,7 +21,7 @@ from llmchat.conversation import (
     leaves_room,
     milliseconds,
 )
-from llmchat.errors import BadField, Busy, NotFound, TooLong, Unavailable
+from llmchat.errors import BadField, Busy, NoAttachment, NotFound, TooLong, Unavailable
 from llmchat.events import (
     ConversationListed,
     ConversationOlderEvent,
@@ -56,25 +58,37 @@ class Chat:
     """Carries out commands of a session. Raises CommandError where one cannot be."""
 
     def __init__(
-        self, settings: Settings, history: History, turns: Turns, listing: Listing, summaries: Summaries
+        self,
+        settings: Settings,
+        history: History,
+        turns: Turns,
+        listing: Listing,
+        summaries: Summaries,
+        attachments: Attachments,
     ) -> None:
         self._settings = settings
         self._history = history
         self._turns = turns
         self._listing = listing
         self._summaries = summaries
+        self._attachments = attachments
 
     @property
     def models(self) -> list[dict[str, Any]]:
         """The models on offer, the default first."""
         return [
-            {"id": model, "label": self._settings.label_of(model), "images": False} for model in self._offered
+            {
+                "id": model,
+                "label": self._settings.label_of(model),
+                "images": self._settings.sees(model),
+            }
+            for model in self._offered
         ]
 
     @property
     def limits(self) -> dict[str, int]:
         """What a client should know before it sends: characters of a text, bytes of an attachment."""
-        return {"text": self._settings.max_prompt_chars, "attachment": 0}
+        return {"text": self._settings.max_prompt_chars, "attachment": self._settings.attachment_bytes}
 
     async def snapshot(
         self, session: str, conversation: str, *, command: str | None = None
@@ -149,10 +163,10 @@ class Chat:
     async def send(self, session: str, command: events.MessageSend, allowance: Allowance) -> Accepted:
         """Take a prompt, once for each id, and have it answered.
 
-        Raises TooLong, BadField, NotFound, Conflict, Busy, RateLimited.
+        Raises TooLong, BadField, NotFound, NoAttachment, Conflict, Busy, RateLimited.
         """
         self._check_text("text", command.text)
-        if not command.text.strip():
+        if not command.text.strip() and not command.attachments:
             raise BadField("The field text is wrong: it must have a word in it.")
         conversation = self.conversation_of(session, command)
         message = derived_id("message", conversation, command.id)
@@ -163,22 +177,29 @@ class Chat:
             await allowance.prompt()
         if command.conversation and not model:
             model = (await self._history.conversation(session, conversation)).model_among(self._offered)
+        files = [] if repeated else await self._files(session, conversation, command.attachments)
+        if not repeated:
+            self._check_sees(model or self._offered[0], files)
         try:
             sent = await self._history.send(
                 session=session,
                 conversation=conversation,
                 new=command.conversation is None,
-                title=first_words(command.text),
+                title=first_words(command.text or (files[0].name if files else "")),
                 message=message,
                 text=command.text,
                 parent=(command.parent or "") if command.names_parent else TIP,
                 answer=derived_id("answer", conversation, command.id),
                 model=model or self._offered[0],
+                attachments=[each.shaped() for each in files],
             )
         except Busy:
             self._turns.begin(conversation)  # should nobody make the answer that is in the way
             raise
         self._turns.begin(conversation)
+        if command.attachments:
+            with suppress(Unavailable):  # whoever makes the answer keeps them, too
+                await self._attachments.keep(session, conversation, command.attachments)
         accepted = MessageAccepted(
             id=command.id, conversation=conversation, message=message, answer=sent.answer, at=sent.at
         )
@@ -298,15 +319,18 @@ class Chat:
 
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. Raises NotFound."""
-        turn = (await self._history.conversation(session, conversation)).turn
+        known = await self._history.conversation(session, conversation)
         await self._history.delete(session, conversation)
-        if turn is not None:
-            await self._turns.wake_for_stop(conversation, turn.answer)
+        await self._attachments.doom(session, conversation, known.attachments)
+        if known.turn is not None:
+            await self._turns.wake_for_stop(conversation, known.turn.answer)
         await self._listing.deleted(session, conversation)
 
     async def restore(self, session: str, conversation: str) -> ConversationUpdated:
         """Bring back a conversation deleted a moment ago. Raises NotFound."""
-        event = self._listing.updated_event(await self._history.restore(session, conversation))
+        restored = await self._history.restore(session, conversation)
+        await self._attachments.restore(session, conversation, restored.attachments)
+        event = self._listing.updated_event(restored)
         await self._listing.updated(session, conversation)
         return event
 
@@ -319,6 +343,19 @@ class Chat:
             return known, await self._history.message(session, conversation, answer)
         except NotFound:
             return known, None
+
+    async def _files(self, session: str, conversation: str, ids: Sequence[str]) -> list[Attachment]:
+        """Find what a prompt names, each once. Raises NoAttachment."""
+        found = await self._attachments.find(session, list(dict.fromkeys(ids)))
+        files = [each for each in found if each is not None and each.conversation in ("", conversation)]
+        if len(files) < len(found):
+            raise NoAttachment("A file of this message is not here any more. Attach it again.")
+        return files
+
+    def _check_sees(self, model: str, files: Sequence[Attachment]) -> None:
+        if any(is_image(each.type) for each in files) and not self._settings.sees(model):
+            label = self._settings.label_of(model)
+            raise BadField(f"{label} cannot see pictures. Choose another model, or remove the picture.")
 
     async def _answered(self, conversation: str, prompt: str) -> bool:
         """Tell whether the newest answer to a prompt did not fail."""

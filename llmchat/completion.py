@@ -172,7 +172,7 @@ class Completions:
     async def stream(
         self,
         model: str,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         parameters: Mapping[str, Any],
         *,
         kept: str = "",

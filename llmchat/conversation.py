@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from llmchat.attachment import IMAGE_TOKENS, Attached, content, told
+
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 TITLE_CHARACTERS = 48
 UNTITLED = "New chat"
@@ -138,6 +140,8 @@ class Conversation:
     continued: int = 0
     """Answers that went on after their end."""
     turn: Turn | None = None
+    attachments: Sequence[str] = ()
+    """Ids of all files that its messages ever had."""
 
     @property
     def running(self) -> str | None:
@@ -211,8 +215,34 @@ def budget_of(context_tokens: int, calibration: float) -> int:
 class Context:
     """What the model is sent, and how many tokens we think it is before calibration."""
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     estimate: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message as the model may be sent it: its words, with those of its files, and its pictures."""
+
+    role: str
+    text: str
+    attached: Sequence[Attached] = ()
+
+    @classmethod
+    def of(cls, message: dict[str, Any]) -> _Sent:
+        attached = message.get("attached", ())
+        return cls(message["role"], told(message["text"], attached), attached)
+
+    @property
+    def images(self) -> int:
+        return sum(1 for each in self.attached if each.url is not None)
+
+    @property
+    def cost(self) -> int:
+        return estimated_tokens(self.text) + MESSAGE_TOKENS + self.images * IMAGE_TOKENS
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        return {"role": self.role, "content": content(self.text, self.attached)}
 
 
 def context(
@@ -221,33 +251,48 @@ def context(
     """Choose what the model is sent: the system prompt always, then the newest messages that fit.
 
     `calibration` is tokens counted by the provider per token estimated here. A newest message that does not fit
-    alone keeps its beginning and its end, and never less of them than its share.
+    alone keeps its beginning and its end, and never less of them than its share. `attached` of a message are its
+    files; where there is no room for them, words say that they were there.
     """
     budget = budget_of(context_tokens, calibration)
-    chosen: list[dict[str, str]] = []
+    chosen: list[_Sent] = []
     used = 0
     if system:
         used = estimated_tokens(system) + MESSAGE_TOKENS
     for message in reversed(branch):
-        text = message["text"]
-        if not text:
+        sent = _Sent.of(message)
+        if not sent.text and not sent.images:
             continue
-        cost = estimated_tokens(text) + MESSAGE_TOKENS
-        fits = used + cost <= budget
+        if chosen and used + sent.cost > budget:
+            sent = _Sent.of(message | {"attached": [each.instead for each in sent.attached]})
+        fits = used + sent.cost <= budget
         if not fits and chosen:
             break
         if not fits:
-            text = shortened(text, max(budget - used - MESSAGE_TOKENS, context_tokens // PROMPT_SHARE))
-            cost = estimated_tokens(text) + MESSAGE_TOKENS
-        chosen.append({"role": message["role"], "content": text})
-        used += cost
+            sent = _newest(message, budget - used, context_tokens // PROMPT_SHARE)
+        chosen.append(sent)
+        used += sent.cost
         if not fits:
             break
-    while len(chosen) > 1 and chosen[-1]["role"] != "user":  # a model wants a prompt first
-        used -= estimated_tokens(chosen.pop()["content"]) + MESSAGE_TOKENS
+    while len(chosen) > 1 and chosen[-1].role != "user":  # a model wants a prompt first
+        used -= chosen.pop().cost
+    messages = [each.shape for each in reversed(chosen)]
     if system:
-        chosen.append({"role": "system", "content": system})
-    return Context(chosen[::-1], used)
+        messages.insert(0, {"role": "system", "content": system})
+    return Context(messages, used)
+
+
+def _newest(message: dict[str, Any], room: int, share: int) -> _Sent:
+    """Make a message fit that does not: as many pictures as fit beside its share, and what is left of the words."""
+    attached: list[Attached] = []
+    left = room - share - MESSAGE_TOKENS
+    for each in message.get("attached", ()):
+        keeps = each.url is None or left >= IMAGE_TOKENS
+        left -= IMAGE_TOKENS if keeps and each.url is not None else 0
+        attached.append(each if keeps else each.instead)
+    sent = _Sent.of(message | {"attached": attached})
+    most = max(room - MESSAGE_TOKENS - sent.images * IMAGE_TOKENS, share)
+    return _Sent(sent.role, shortened(sent.text, most), attached)
 
 
 def going_on(kept: str, context_tokens: int, calibration: float) -> list[dict[str, Any]]:

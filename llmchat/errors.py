@@ -11,8 +11,10 @@ LlmchatError
 │   ├── NotFound             no such conversation or message, or another session's
 │   ├── Conflict             an id used before with another text
 │   ├── Busy                 an answer is running
+│   ├── NoAttachment         a file of a prompt is not there, or not for this conversation
 │   ├── RateLimited          so much at once is more than a session or an address may
 │   └── Unavailable          Redis is away, full or read-only (ours to mend, the client's to repeat)
+├── AttachmentRefused        the client's: a file that is not taken, said by HTTP
 ├── Fenced                   ours: another instance holds the turn now
 ├── Behind                   ours: the store has lost some of the answer that is being made
 └── ProviderError            the model server's: becomes `completion.failed`
@@ -93,6 +95,12 @@ class Busy(CommandError):
     code = "busy"
 
 
+class NoAttachment(CommandError):
+    """A file that a prompt names is not there any more, is another session's or another conversation's."""
+
+    code = "no_attachment"
+
+
 class RateLimited(CommandError):
     """More than a session, or an address, may do in a minute. `retry_after` is in seconds."""
 
@@ -111,6 +119,17 @@ class Unavailable(CommandError):
 
     def __init__(self, detail: str = "The store cannot be reached now. Try again in a moment.") -> None:
         super().__init__(detail)
+
+
+class AttachmentRefused(LlmchatError):
+    """A file is not taken. `status` is HTTP's, `detail` a sentence for a person."""
+
+    def __init__(self, status: int, detail: str, *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+        """In seconds, where waiting helps."""
 
 
 class Fenced(LlmchatError):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from llmchat.attachment import MAX_ATTACHMENTS
 from llmchat.errors import BadField, BadFrame, CommandError, UnknownType
 
 SUBPROTOCOL = "llmchat.v1"
@@ -121,6 +122,7 @@ class MessageSend(Command):
     conversation: Id | None = None
     parent: Id | None = None
     model: Annotated[str, Field(max_length=200)] | None = None
+    attachments: Annotated[list[Id], Field(max_length=MAX_ATTACHMENTS)] = []
 
     @property
     def names_parent(self) -> bool:

@@ -128,6 +128,7 @@ class History:
         parent: str,
         answer: str,
         model: str,
+        attachments: Sequence[dict[str, Any]] = (),
     ) -> Sent:
         """Store a prompt and make its turn takeable, or put it behind those that wait, once for each message id.
 
@@ -141,7 +142,7 @@ class History:
             if spot.free:
                 await self._announce(session, conversation, new=new)
             created = timestamp()
-            record = {
+            record: dict[str, Any] = {
                 "id": message,
                 "role": "user",
                 "parent": spot.parent or None,
@@ -149,6 +150,8 @@ class History:
                 "created": created,
                 "state": "done",
             }
+            if attachments:
+                record["attachments"] = list(attachments)
             shown = record | ({"siblings": [*spot.siblings, message]} if spot.siblings else {})
             if spot.queued:
                 shown["state"] = "queued"
@@ -158,6 +161,7 @@ class History:
                     [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue],
                     *(session, int(new), _new_epoch(), created, title, message, digest(text)[:32]),
                     *(_json(record), spot.revision, spot.parent, answer, model, int(spot.queued), MAX_QUEUED),
+                    " ".join(each["id"] for each in attachments),
                     *self._placing(added, keys.channel),
                 )
             )
@@ -694,6 +698,7 @@ def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]
         calibration=float(state.get("calibration", 1.0)),
         continued=int(state.get("continued", 0)),
         turn=_turn(turn) if turn else None,
+        attachments=state.get("attachments", "").split(),
     )
 
 

@@ -102,6 +102,23 @@ class Keys:
         """Name the count of a session's sign-outs."""
         return f"{self.prefix}:sign-outs:{session}"
 
+    def attachment(self, attachment: str) -> str:
+        """Name the hash of what is known of a file."""
+        return f"{self.prefix}:{{attachment.{attachment}}}:facts"
+
+    def attachment_bytes(self, attachment: str) -> str:
+        """Name a file's bytes."""
+        return f"{self.prefix}:{{attachment.{attachment}}}:bytes"
+
+    def attachments_of(self, session: str) -> str:
+        """Name the sorted set of a session's files: bytes and id → when it goes, in ms. Their sum is under `…:bytes`."""
+        return f"{self.prefix}:{{{group_of_session(session)}}}:attachments"
+
+    @property
+    def attachments(self) -> str:
+        """The sorted set of all files, as `attachments_of`."""
+        return f"{self.prefix}:{{attachments}}"
+
     @property
     def probe(self) -> str:
         """The key that is written to see whether anything can be."""

@@ -15,6 +15,8 @@ from llmchat.settings import ADDRESS_SHARE
 MINUTE_MS = 60_000
 SIGN_INS_PER_MINUTE = 10
 """Guesses of the password by one session; ADDRESS_SHARE times as many by one address."""
+ATTACHMENTS_PER_MINUTE = 60
+"""Files sent by one session; likewise."""
 NETWORK_BITS = 64
 """What one IPv6 customer has; a single address of it would be no limit."""
 
@@ -27,6 +29,7 @@ class Rates:
     connections: int = 0
     frames: int = 0
     sign_ins: int = SIGN_INS_PER_MINUTE
+    attachments: int = ATTACHMENTS_PER_MINUTE
 
 
 class Limits:
@@ -73,6 +76,10 @@ class Allowance:
         """Take a websocket; with `look`, tell only whether one could be had."""
         await self.limits.take("frames", self.session, self.address, 1, "look")
         await self.limits.take("connections", self.session, self.address, 1, "look" if look else "take")
+
+    async def attachment(self) -> None:
+        """Take a file that is sent."""
+        await self.limits.take("attachments", self.session, self.address, 1)
 
     async def sign_in(self) -> None:
         """Take a guess of the password."""

@@ -11,6 +11,7 @@ import logging
 import resource
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import h11
@@ -34,7 +35,7 @@ UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux 
 LINGER_SECONDS = 1.0
 """For the close frame to be read."""
 UNREAD_BODY = 256 * 1024
-"""Of a request's body that the app has not read; what comes after it is dropped. No address of ours takes a quarter."""
+"""Of a request's body that the app has not read; what comes while there is so much is dropped."""
 PIECE_BYTES = 512
 """What a piece of a body costs beside its bytes: it may have a single one."""
 FILES_ASKED = 65_536
@@ -125,8 +126,19 @@ class _Request(HTTPStream):
     def __init__(self, app: Any, config: Config, *arguments: Any) -> None:
         config = copy.copy(config)
         config.max_app_queue_size = 0
-        super().__init__(app, config, *arguments)
+        super().__init__(partial(self._read, app), config, *arguments)
         self._unread = 0
+
+    async def _read(self, app: Any, scope: Any, receive: Any, *rest: Any) -> None:
+        """Serve by the app, and notice what it reads."""
+
+        async def received() -> Any:
+            message = await receive()
+            if message.get("body"):
+                self._unread -= len(message["body"]) + PIECE_BYTES
+            return message
+
+        await app(scope, received, *rest)
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Body):

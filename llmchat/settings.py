@@ -32,6 +32,17 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
 SECONDS = "a number of seconds from 0.1 to 3600"
+SESSION_PART = 4
+"""One part in so many of all room for files is the most that a session may take."""
+SEEING = re.compile(
+    r"gpt-4o|gpt-4\.1|gpt-4-turbo|gpt-5|\bo[134]\b|claude|gemini|gemma-?3|llama-?4|llava|moondream|minicpm-v|"
+    r"pixtral|internvl|mistral-(small-3|medium-3)|\bvl\b|[0-9]vl|vision",
+    re.IGNORECASE,
+)
+BLIND = re.compile(
+    r"audio|transcribe|tts|\bo[13]-mini|gemma-?3:?-?(270m|1b)|claude-(2|instant)|3-5-haiku", re.IGNORECASE
+)
+"""Names of models that are known to see, and of those among them that do not."""
 CONTINUATIONS = ("auto", "never", "flag", "last", "prefix")
 
 
@@ -246,6 +257,31 @@ VARIABLES = (
         "days a conversation is kept after its last use; 0 keeps it for ever",
         "a whole number from 0 to 36500",
     ),
+    Variable(
+        "ATTACHMENT_BYTES",
+        "5000000",
+        "the largest picture or text file taken; 0 takes none",
+        "a whole number from 0 to 20000000",
+    ),
+    Variable(
+        "ATTACHMENTS_MEGABYTES",
+        "256",
+        f"how much of them Redis keeps in all; of one session a {SESSION_PART}th",
+        "a whole number from 1 to 1000000",
+    ),
+    Variable(
+        "ATTACHMENT_DAYS",
+        "90",
+        "days one is kept after it was last sent to the model, at most HISTORY_DAYS; 0 keeps it as long as that",
+        "a whole number from 0 to 36500",
+    ),
+    Variable(
+        "IMAGE_MODELS",
+        "",
+        "the models that are sent pictures, separated by commas; `*` is all",
+        "names separated by commas, or *",
+        shown="those of names that are known to see",
+    ),
 )
 
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
@@ -289,6 +325,21 @@ class Settings:
     port: int = 8000
     data_dir: Path = Path(".llmchat")
     history_days: int = 400
+    attachment_bytes: int = 5_000_000
+    attachments_megabytes: int = 256
+    attachment_days: int = 90
+    image_models: tuple[str, ...] = ()
+
+    @property
+    def attachment_lifetime_days(self) -> int:
+        """Days a file is kept after its last use; 0 is for ever."""
+        return min((days for days in (self.attachment_days, self.history_days) if days), default=0)
+
+    def sees(self, model: str) -> bool:
+        """Whether `model` is sent pictures."""
+        if self.image_models:
+            return bool({"*", model} & set(self.image_models))
+        return SEEING.search(model) is not None and BLIND.search(model) is None
 
     @property
     def has_model(self) -> bool:
@@ -364,6 +415,10 @@ class Settings:
             port=reader.number("PORT", 0, 65535),
             data_dir=reader.path("DATA_DIR") or Path(),
             history_days=reader.number("HISTORY_DAYS", 0, 36_500),
+            attachment_bytes=reader.number("ATTACHMENT_BYTES", 0, 20_000_000),
+            attachments_megabytes=reader.number("ATTACHMENTS_MEGABYTES", 1, 1_000_000),
+            attachment_days=reader.number("ATTACHMENT_DAYS", 0, 36_500),
+            image_models=reader.names("IMAGE_MODELS"),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llmchat.attachment import IMAGE_TOKENS, is_image, mentioned
 from llmchat.conversation import MESSAGE_TOKENS, Summary, estimated_tokens, shortened
 
 FOLD_AT = 0.5
@@ -40,8 +41,17 @@ def most_characters(context_tokens: int) -> int:
 
 
 def cost(message: dict[str, Any]) -> int:
-    """Estimate what a message takes of the context, in tokens."""
-    return estimated_tokens(message["text"]) + MESSAGE_TOKENS if message["text"] else 0
+    """Estimate what a message's words take of the context, in tokens."""
+    words = mentioned(message)
+    return estimated_tokens(words) + MESSAGE_TOKENS if words else 0
+
+
+def weight(message: dict[str, Any]) -> int:
+    """Estimate what a message takes of the context with its files."""
+    files = message.get("attachments", ())
+    return cost(message) + sum(
+        IMAGE_TOKENS if is_image(each["type"]) else each["size"] // 4 for each in files
+    )
 
 
 def fold_up_to(uncovered: Sequence[dict[str, Any]], budget: int) -> str | None:
@@ -49,11 +59,11 @@ def fold_up_to(uncovered: Sequence[dict[str, Any]], budget: int) -> str | None:
 
     `budget` is what the context has for messages, in tokens. None while enough of it is left.
     """
-    if sum(map(cost, uncovered)) <= budget * FOLD_AT:
+    if sum(map(weight, uncovered)) <= budget * FOLD_AT:
         return None
     left = 0
     for index in range(len(uncovered) - 1, 0, -1):
-        left += cost(uncovered[index])
+        left += weight(uncovered[index])
         before = uncovered[index - 1]
         if before["role"] == "assistant" and left >= budget * LEFT:
             return str(before["id"])
@@ -81,7 +91,7 @@ def question(
     """Word what a model is asked, so that it fits."""
     words = max(20, most_characters(context_tokens) // CHARACTERS_PER_WORD)
     most = int(context_tokens * FOLDED / calibration)
-    texts = [message["text"] for message in folded]
+    texts = [mentioned(message) for message in folded]
     if sum(map(cost, folded)) > most:
         texts = [shortened(text, max(SHORTEST, most // len(texts))) for text in texts]
     told = [

@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from llmchat.attachments import Attachments
 from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.completion import Completions
@@ -66,8 +67,10 @@ class Turns:
         completions: Completions,
         listing: Listing,
         folds: Folds,
+        attachments: Attachments,
     ) -> None:
         self._settings = settings
+        self._attachments = attachments
         self._history = history
         self._leases = leases
         self._broadcaster = broadcaster
@@ -250,6 +253,7 @@ class Turns:
                 lease,
                 session,
                 turn,
+                self._attachments,
             )
             self._told_away = False
             async with self._leases.holding(lease, partial(self._look_for_stop, attempt)):

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
@@ -158,6 +159,7 @@ class House:
         self.folds = Folds(
             settings, self.history, self.summaries, Leases(self.redis, self.keys, of="fold"), self.completions
         )
+        self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, room=4_000_000, days=1)
         self.turns = Turns(
             settings,
             self.history,
@@ -166,9 +168,10 @@ class House:
             self.completions,
             self.listing,
             self.folds,
+            self.attachments,
         )
         self.limits = Limits(self.redis, self.keys, rates or Rates())
-        self.chat = Chat(settings, self.history, self.turns, self.listing, self.summaries)
+        self.chat = Chat(settings, self.history, self.turns, self.listing, self.summaries, self.attachments)
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked
         self._tasks: list[asyncio.Task[None]] = []

@@ -37,7 +37,10 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "summary.correct": ({"conversation": "c1", "message": "m1", "text": "Better"}, {}),
     "conversation.delete": ({"conversation": "c1"}, {}),
     "conversation.restore": ({"conversation": "c1"}, {}),
-    "message.send": ({"id": "m1", "text": "Hi"}, {"conversation": "c1", "parent": "m0", "model": "small"}),
+    "message.send": (
+        {"id": "m1", "text": "Hi"},
+        {"conversation": "c1", "parent": "m0", "model": "small", "attachments": ["f1"]},
+    ),
     "message.select": ({"conversation": "c1", "message": "m1"}, {}),
     "message.withdraw": ({"conversation": "c1", "message": "m1"}, {}),
     "completion.stop": ({"conversation": "c1"}, {"message": "m1"}),
@@ -92,7 +95,7 @@ def test_command_is_parsed_with_its_fields(kind: str) -> None:
 @pytest.mark.parametrize("kind", FIELDS)
 def test_command_is_parsed_when_it_has_fields_that_we_do_not_know(kind: str) -> None:
     plain = parse_frame(frame(kind, **FIELDS[kind][0]))
-    assert parse_frame(frame(kind, **FIELDS[kind][0], attachments=["a1"], later={"deep": [None]})) == plain
+    assert parse_frame(frame(kind, **FIELDS[kind][0], more=["a1"], later={"deep": [None]})) == plain
 
 
 @pytest.mark.parametrize(("kind", "missing"), REQUIRED)
@@ -103,7 +106,7 @@ def test_command_is_refused_when_a_field_is_missing(kind: str, missing: str) -> 
     assert missing in error.detail
 
 
-@pytest.mark.parametrize("wrong", [7.5, ["x"], {"x": 1}])
+@pytest.mark.parametrize("wrong", [7.5, [7], {"x": 1}])
 @pytest.mark.parametrize(("kind", "mistyped"), MISTYPED)
 def test_command_is_refused_when_a_field_is_mistyped(kind: str, mistyped: str, wrong: Any) -> None:
     error = refused(frame(kind, **{**FIELDS[kind][0], mistyped: wrong}))

@@ -61,7 +61,9 @@ def turns() -> FakeTurns:
 @pytest.fixture
 def rooms(turns: FakeTurns) -> Rooms:
     nobody = cast(Any, None)
-    return Rooms(nobody, nobody, nobody, nobody, nobody, nobody, nobody, cast(Any, turns), nobody, nobody)
+    return Rooms(
+        nobody, nobody, nobody, nobody, nobody, nobody, nobody, cast(Any, turns), nobody, nobody, nobody
+    )
 
 
 @pytest.fixture

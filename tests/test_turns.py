@@ -17,6 +17,7 @@ from llmchat import attempt as attempt_room
 from llmchat import completion
 from llmchat import turn as turn_room
 from llmchat import turns as turns_room
+from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import Branch, Turn, digest
@@ -59,8 +60,16 @@ class Instance:
         summaries = Summaries(self.redis, self.keys, history_days=1)
         fold_leases = Leases(self.redis, self.keys, of="fold")
         self.folds = Folds(settings, self.history, summaries, fold_leases, self.completions)
+        self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, room=4_000_000, days=1)
         self.turns = Turns(
-            settings, self.history, self.leases, self.broadcaster, self.completions, listing, self.folds
+            settings,
+            self.history,
+            self.leases,
+            self.broadcaster,
+            self.completions,
+            listing,
+            self.folds,
+            self.attachments,
         )
 
     async def __aenter__(self) -> Instance:

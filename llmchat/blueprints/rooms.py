@@ -12,6 +12,7 @@ from functools import partial
 from quart import Request, Websocket, current_app
 
 from llmchat.access import Access
+from llmchat.attachments import Attachments
 from llmchat.blueprints.visitors import (
     CONNECTIONS,
     CONNECTIONS_OF_ADDRESS,
@@ -53,6 +54,9 @@ class Rooms:
     ready: SessionReady
     static: Callable[[str], str]
     """Gives the path of one of the page's files."""
+    attachments: Attachments
+    uploads: Counter[str] = field(default_factory=Counter)
+    """Files that come just now, by session and by address."""
     backlog: Backlog = field(default_factory=Backlog)
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)

@@ -1,8 +1,8 @@
 -- Store a prompt, make its turn takeable or put it behind those that wait, and place message.added: one step, safe to
 -- repeat. `queued` = '1': the caller has seen an answer being made.
 local conversation, messages, tree, log, turn, queue = unpack(KEYS)
-local session, new, epoch, now, title, id, digest, record, revision, parent, answer, model, queued, most, body, channel,
-  log_ms, log_entries, log_bytes, retention_ms = unpack(ARGV)
+local session, new, epoch, now, title, id, digest, record, revision, parent, answer, model, queued, most, files, body,
+  channel, log_ms, log_entries, log_bytes, retention_ms = unpack(ARGV)
 
 if redis.call('EXISTS', conversation) == 0 then
   if new == '0' then return {'not_found'} end
@@ -23,6 +23,11 @@ if tostring(redis.call('EXISTS', turn)) ~= queued then return {'moved'} end
 if redis.call('LLEN', queue) >= tonumber(most) then return {'busy'} end
 
 redis.call('HSET', messages, id, record)
+local had = redis.call('HGET', conversation, 'attachments') or ''
+for file in string.gmatch(files, '%S+') do
+  if not string.find(had, file, 1, true) then had = had .. ' ' .. file end
+end
+if had ~= '' then redis.call('HSET', conversation, 'attachments', had) end
 join(conversation, tree, id, 'user', parent)
 turn_to(conversation, tree, id, parent)
 redis.call('HSET', tree, answer, 'assistant ' .. id)  -- to come: what is sent next goes below it

@@ -2,7 +2,7 @@
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
 import { opening, progress } from "./announcer.js";
-import { before, readChatKey, readDraft, writeChatKey, writeDraft } from "./drafts.js";
+import { before, readChatKey, readDraft, readFiles, writeChatKey, writeDraft, writeFiles } from "./drafts.js";
 import { setLabels } from "./labels.js";
 import { readPlace, writePlace } from "./places.js";
 import { newId } from "./wire.js";
@@ -39,7 +39,7 @@ export class Chat {
   #returning = null; // where the person was in this chat, until they are there again
   #removed = []; // {id, shown, at}: the chats that Undo would bring back
   #withdrawn = new Map(); // message id -> {conversation, text, discard}: what is being taken back from here
-  #discarded = { texts: [] }; // {conversation, texts}: the words that Undo would bring back
+  #discarded = { texts: [], files: [] }; // {conversation, texts, files}: what Undo would bring back
   #removing = new Set(); // ids of chats that are being deleted from here
   #leaving = null; // {parent, tip, view}: the prompt that is answered anew, and the end of what then is in the other version
 
@@ -154,10 +154,11 @@ export class Chat {
   }
 
   // The chat of these words is not there, or no more: they are in the box of a new one.
-  #moveToNew({ text, conversation, detail }, gone) {
+  #moveToNew({ text, conversation, detail, attachments = [] }, gone) {
     if (this.#id === conversation) this.#abandon();
-    if (!this.#id) return this.#putBack(text, gone ? GONE : detail);
+    if (!this.#id) return this.#putBack(text, gone ? GONE : detail, attachments);
     writeDraft("", before(readDraft(""), text));
+    writeFiles("", [...attachments, ...readFiles("")]);
     const words = gone ? "A chat was deleted. Your message for it is" : "A message was not sent. It is";
     this.#tell(`${words} in the box of a new chat.`, () => this.show(null), "Show");
   }
@@ -169,12 +170,15 @@ export class Chat {
     const words = [typed, ...transcript.yieldEdits()].filter(Boolean).join("\n\n");
     composer.lift(typed);
     composer.taken(typed, this.#id);
+    const files = this.#parts.tray.take();
+    this.#parts.tray.taken(this.#id);
     history.replaceState({}, "", "/");
     this.show(null, { push: false });
-    if (words) this.#putBack(words, GONE);
+    if (words || files.length > 0) this.#putBack(words, GONE, files);
   }
 
-  #putBack(text, reason) {
+  #putBack(text, reason, files) {
+    this.#parts.tray.put(files);
     this.#parts.composer.rejected(text, reason);
     if (reason) this.#alarm(reason);
     this.#parts.composer.focus();
@@ -337,13 +341,15 @@ export class Chat {
     chips.addEventListener("unfocused", () => composer.focus());
     transcript.addEventListener("line", ({ detail }) => chips.show(detail));
     transcript.lineUp();
+    composer.addEventListener("aloud", ({ detail }) => this.#say(detail));
+    document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("menu", ({ detail }) => messageMenu.open(detail.id, detail.button, this.#otherModels(detail)));
     messageMenu.addEventListener("action", ({ detail }) => this.#actOnMessage(detail));
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
     transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
-    transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent));
+    transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent, detail.attachments));
     transcript.addEventListener("displaced", ({ detail }) => this.#displaced(detail));
     transcript.addEventListener("unfocused", () => composer.focus());
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
@@ -403,13 +409,14 @@ export class Chat {
   }
 
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
-  async #send(text, parent) {
-    const { composer, model, outbox, socket, tab } = this.#parts;
+  async #send(text, parent, kept) {
+    const { composer, model, outbox, socket, tab, tray } = this.#parts;
     this.#blank();
     this.#say("");
     composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
-    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined };
+    const attachments = parent === undefined ? tray.take() : kept;
+    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments };
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -417,7 +424,9 @@ export class Chat {
     if (socket.state !== "connected") this.#say("Your message will be sent when the connection is back");
     await outbox.add({ ...prompt });
     pending.stored = true;
-    if (parent === undefined) composer.taken(text, conversation);
+    if (parent !== undefined) return;
+    composer.taken(text, conversation);
+    tray.taken(conversation);
   }
 
   /** A prompt of the chat that is shown did not go: its words are in the box again. Without a reason it was taken back. */
@@ -428,8 +437,9 @@ export class Chat {
     if (prompt.parent !== undefined) this.#wire.open(this.#id); // what the edit had taken the place of
     this.#showAnswering();
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
-    if (discard) this.#discard({ conversation: this.#id, text: prompt.text });
-    else this.#putBack(prompt.text, reason);
+    const { text, attachments } = prompt;
+    if (discard) this.#discard({ conversation: this.#id, text, attachments });
+    else this.#putBack(text, reason, attachments);
   }
 
   #displaced(words) {
@@ -469,7 +479,7 @@ export class Chat {
     if (this.#id !== known) this.#wire.open(this.#id);
   }
 
-  #begun(conversation, { prompt: { text }, view }) {
+  #begun(conversation, { prompt: { text, attachments }, view }) {
     for (const pending of this.#pending.values()) if (pending.view === view) pending.prompt.conversation = conversation;
     this.#id = conversation;
     this.#fresh = false;
@@ -477,7 +487,7 @@ export class Chat {
     history.replaceState({}, "", `/c/${conversation}`);
     this.#parts.composer.adopt(conversation);
     this.#parts.list.setCurrent(conversation);
-    this.#setTitle(this.#parts.list.title(conversation) ?? text.slice(0, 60));
+    this.#setTitle(this.#parts.list.title(conversation) ?? (text || attachments?.[0]?.name || "").slice(0, 60));
   }
 
   // What was not on the wire yet is taken back; else the answer that is made, or will be, is stopped.
@@ -573,7 +583,8 @@ export class Chat {
       pending.discard = discard;
       return this.#takeBack(pending);
     }
-    const words = { conversation: this.#id, text: transcript.message(message).text, discard };
+    const { text, attachments } = transcript.message(message);
+    const words = { conversation: this.#id, text, attachments, discard };
     if (this.#wire.withdraw(this.#id, message)) this.#withdrawn.set(message, words);
   }
 
@@ -584,23 +595,25 @@ export class Chat {
     this.#withdrawn.delete(message);
     transcript.withdraw(message);
     if (words && !words.discard) composer.rejected(words.text, "");
+    if (words && !words.discard) this.#parts.tray.put(words.attachments);
     this.#showAnswering();
     if (words?.discard) this.#discard(words);
     else this.#say("Message taken back");
   }
 
   // Several that go one after the other come back together.
-  #discard({ conversation, text }) {
+  #discard({ conversation, text, attachments = [] }) {
     const more = this.#parts.toast.offersUndo && this.#discarded.conversation === conversation;
     const texts = [...(more ? this.#discarded.texts : []), text];
+    const files = [...(more ? this.#discarded.files : []), ...attachments];
     const words = texts.length === 1 ? "Message deleted" : `${texts.length} messages deleted`;
-    this.#tell(words, () => this.#undiscard({ conversation, texts }), "Undo");
-    this.#discarded = { conversation, texts };
+    this.#tell(words, () => this.#undiscard({ conversation, texts, files }), "Undo");
+    this.#discarded = { conversation, texts, files };
   }
 
-  #undiscard({ conversation, texts }) {
+  #undiscard({ conversation, texts, files }) {
     if (conversation !== this.#id) this.show(conversation);
-    this.#putBack(texts.join("\n\n"), "");
+    this.#putBack(texts.filter(Boolean).join("\n\n"), "", files);
   }
 
   // Where the event was missed, the snapshot in its place tells what became of it.
@@ -802,7 +815,7 @@ export class Chat {
   }
 
   #lose() {
-    if (this.#parts.composer.text.trim() || this.#parts.transcript.editing) return this.#abandon();
+    if (this.#parts.composer.text.trim() || this.#parts.tray.filled || this.#parts.transcript.editing) return this.#abandon();
     this.#setPlace("missing");
     this.#setTitle("Chat not found");
     this.#parts.transcript.clear();

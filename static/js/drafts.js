@@ -19,6 +19,7 @@ export function behind(draft, text) {
 
 /** A draft with a text put before it, unless it stands there already. */
 export function before(draft, text) {
+  if (!text) return draft;
   if (`${draft.trim()}\n`.startsWith(`${text}\n`)) return draft;
   return draft ? `${text}\n\n${draft}` : text;
 }
@@ -27,6 +28,26 @@ export function writeDraft(conversation, text) {
   try {
     if (text) localStorage.setItem(keyOf(conversation), text);
     else localStorage.removeItem(keyOf(conversation));
+  } catch {
+    // a draft is a courtesy
+  }
+}
+
+const filesKeyOf = (conversation) => `llmchat.draft-files.${conversation || "new"}`;
+
+/** The files that go with a draft. */
+export function readFiles(conversation) {
+  try {
+    return JSON.parse(localStorage.getItem(filesKeyOf(conversation)) ?? "[]");
+  } catch {
+    return [];
+  }
+}
+
+export function writeFiles(conversation, files) {
+  try {
+    if (files.length > 0) localStorage.setItem(filesKeyOf(conversation), JSON.stringify(files));
+    else localStorage.removeItem(filesKeyOf(conversation));
   } catch {
     // a draft is a courtesy
   }

@@ -5,6 +5,9 @@ import "./elements/chat-message.js";
 import "./elements/chat-transcript.js";
 import "./elements/chat-composer.js";
 import "./elements/queue-chips.js";
+import "./elements/attachment-tray.js";
+import "./elements/attachment-list.js";
+import "./elements/picture-viewer.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";
 import "./elements/chat-memory.js";
@@ -20,9 +23,11 @@ import { Announcer } from "./announcer.js";
 import "./elements/follow-switch.js";
 import { Chat } from "./chat.js";
 import { Outbox } from "./outbox.js";
+import { seesPictures } from "./labels.js";
 import { Shortcuts } from "./shortcuts.js";
 import { Socket } from "./socket.js";
 import { Tab } from "./tab.js";
+import { Uploads } from "./uploads.js";
 import { Wire } from "./wire.js";
 
 const { dataset } = document.body;
@@ -30,12 +35,16 @@ const part = (selector) => document.querySelector(selector);
 
 const socket = new Socket(dataset.socket);
 const wire = new Wire(socket);
+const uploads = new Uploads();
 const parts = {
   socket,
   tab: new Tab(),
-  outbox: new Outbox((prompt) => wire.sendMessage(prompt)),
+  uploads,
+  outbox: new Outbox((prompt) => wire.sendMessage(prompt), uploads),
   composer: part("chat-composer"),
   chips: part("queue-chips"),
+  tray: part("attachment-tray"),
+  viewer: part("picture-viewer"),
   transcript: part("chat-transcript"),
   list: part("chat-list"),
   menu: part("chat-menu"),
@@ -53,8 +62,10 @@ const parts = {
 };
 const follow = part("follow-switch");
 
+const limits = JSON.parse(dataset.limits);
 parts.sheet.shortcuts = parts.shortcuts;
-parts.composer.limit = JSON.parse(dataset.limits).text;
+parts.composer.limit = limits.text;
+parts.tray.furnish({ uploads, limits, sees: () => seesPictures(parts.model.value) });
 parts.transcript.follow(follow.on);
 follow.addEventListener("follow", ({ detail }) => parts.transcript.follow(detail));
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));

@@ -169,7 +169,8 @@ class Spare {
 }
 
 /**
- * A prompt: {id, tab, chat, conversation?, text, parent?, model?}. `tab` is where it was typed. `chat` is what a new chat is known by in this browser
+ * A prompt: {id, tab, chat, conversation?, text, parent?, model?, attachments?}. `tab` is where it was typed. Files without
+ * an `id` have to be taken by the server first; while they are not, it waits. `chat` is what a new chat is known by in this browser
  * until the server has named its conversation. One that came too fast has `notBefore`, a time. One that the server
  * refused stays here until a tab takes it out and gives the person its words back, with `detail` and with `refused`: the
  * code, or "gone" where the conversation is.
@@ -178,6 +179,8 @@ class Spare {
  */
 export class Outbox extends EventTarget {
   #post; // sends one; resolves with what the server answers
+  #uploads; // knows of files whether the server has them
+  #preparing = new Set(); // ids of prompts whose files are on their way from this tab
   #kept = new Kept(() => this.#comeLate());
   #spare = new Spare();
   #assumed = new Map(); // id -> the prompt, or null: changes that could not be written
@@ -187,9 +190,10 @@ export class Outbox extends EventTarget {
   #again = false;
   #later = 0; // the timer for those that came too fast
 
-  constructor(post) {
+  constructor(post, uploads) {
     super();
     this.#post = post;
+    this.#uploads = uploads;
     addEventListener("beforeunload", (event) => this.#spare.fleeting && event.preventDefault());
     if (!globalThis.BroadcastChannel) return;
     this.#channel = new BroadcastChannel(CHANNEL);
@@ -242,7 +246,10 @@ export class Outbox extends EventTarget {
       const chat = prompt.conversation ?? prompt.chat;
       if (prompt.refused) continue;
       if (!seen.has(chat) && prompt.notBefore > Date.now()) soonest = Math.min(soonest, prompt.notBefore);
-      else if (!seen.has(chat) && !this.#flying.has(chat)) this.#fly(prompt, chat);
+      else if (!seen.has(chat) && !this.#flying.has(chat)) {
+        if (prompt.attachments?.some((file) => !file.id)) this.#prepare(prompt);
+        else this.#fly(prompt, chat);
+      }
       seen.add(chat);
     }
     this.#pumping = false;
@@ -253,12 +260,27 @@ export class Outbox extends EventTarget {
     this.pump();
   }
 
+  async #prepare({ id, attachments }) {
+    if (this.#preparing.has(id)) return this.#uploads.pump();
+    this.#preparing.add(id);
+    try {
+      const ids = await this.#uploads.ids(attachments);
+      const taken = attachments.map((file, at) => ({ ...file, id: ids[at] }));
+      await this.#change((each) => (each.id === id ? { ...each, attachments: taken } : each));
+    } catch (error) {
+      if (error.message) await this.#refuse({ id }, error); // else the person took them back
+    }
+    this.#preparing.delete(id);
+    this.pump();
+  }
+
   async #fly(prompt, chat) {
     this.#flying.set(chat, prompt.id);
     try {
       const accepted = await this.#post(prompt);
       this.#channel?.postMessage({ accepted });
       await this.#change((each) => this.#after(each, prompt, accepted.conversation));
+      for (const { key } of prompt.attachments ?? []) if (key) this.#uploads.forget(key);
       this.#announce();
     } catch (error) {
       if (error.code === "cancelled") await this.#cancel(prompt);
@@ -273,12 +295,20 @@ export class Outbox extends EventTarget {
   }
 
   async #refuse(prompt, { code, message, retryAfter }) {
+    if (code === "no_attachment" && !prompt.again && prompt.attachments.some(({ key }) => key)) return this.#sendFilesAgain(prompt);
     const notBefore = Date.now() + (retryAfter * 1000 || ASK_AGAIN_MILLISECONDS[code]);
     const gone = code === "not_found" && prompt.conversation && prompt.parent === undefined; // then also for those behind it
     const news = code in ASK_AGAIN_MILLISECONDS ? { notBefore } : { refused: gone ? "gone" : code, detail: message };
     const meant = ({ id, conversation }) => id === prompt.id || (gone && conversation === prompt.conversation);
     await this.#change((each) => (meant(each) ? { ...each, ...news } : each));
     this.#announce();
+  }
+
+  // The server has lost what is here yet: once more.
+  async #sendFilesAgain({ id, attachments }) {
+    for (const file of attachments) if (file.key) this.#uploads.renew(file.key);
+    const anew = attachments.map((file) => (file.key ? { ...file, id: undefined } : file));
+    await this.#change((each) => (each.id === id ? { ...each, attachments: anew, again: true } : each));
   }
 
   #after(each, prompt, conversation) {

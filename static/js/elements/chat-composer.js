@@ -24,6 +24,7 @@ class ChatComposer extends HTMLElement {
   #button;
   #stop;
   #problem;
+  #tray;
   #conversation = null; // until it belongs to one
   #answering = false;
   #timer = 0;
@@ -35,6 +36,10 @@ class ChatComposer extends HTMLElement {
     this.#button = this.querySelector(".act");
     this.#stop = this.querySelector(".stop");
     this.#problem = this.querySelector(".problem");
+    this.#tray = this.querySelector("attachment-tray");
+    this.#tray.addEventListener("attached", () => this.#update());
+    this.#tray.addEventListener("unfit", ({ detail }) => this.complain(detail));
+    this.#tray.addEventListener("astext", ({ detail }) => this.#insert(detail));
     this.querySelector("form").addEventListener("submit", (event) => this.#submitted(event));
     this.#box.addEventListener("input", () => this.#typed());
     this.#box.addEventListener("keydown", (event) => this.#pressed(event));
@@ -56,6 +61,7 @@ class ChatComposer extends HTMLElement {
     const first = this.#conversation === null;
     const early = first ? this.#box.value : ""; // typed before this script ran
     this.#conversation = conversation ?? "";
+    this.#tray.attach(this.#conversation);
     const draft = readDraft(this.#conversation);
     this.#box.value = !early || draft.includes(early) ? draft : [draft, early].filter(Boolean).join("\n\n");
     if (!first) this.complain(""); // what came with the page is still to be read
@@ -67,6 +73,7 @@ class ChatComposer extends HTMLElement {
     writeDraft(this.#conversation, "");
     this.#conversation = conversation;
     this.#keepDraft();
+    this.#tray.adopt(conversation);
   }
 
   /** `stopping`: the answer is to be stopped, and has not ended yet. */
@@ -137,10 +144,17 @@ class ChatComposer extends HTMLElement {
 
   #send() {
     const text = this.#box.value.trim();
-    if (!text) return;
+    if (!text && !this.#tray.filled) return;
     if (this.#tooLong) return this.complain(this.#lengthProblem);
+    if (this.#tray.problem) return this.complain(this.#tray.problem);
     this.complain("");
     this.#say("send", text);
+  }
+
+  #insert(text) {
+    this.#box.setRangeText(text, this.#box.selectionStart, this.#box.selectionEnd, "end");
+    this.#box.focus();
+    this.#typed();
   }
 
   #typed() {
@@ -167,7 +181,7 @@ class ChatComposer extends HTMLElement {
   }
 
   #update() {
-    const ready = this.#box.value.trim() !== "" && !this.#tooLong;
+    const ready = (this.#box.value.trim() !== "" || this.#tray.filled) && !this.#tooLong;
     this.dataset.state = ready ? "ready" : this.#answering ? "answering" : "empty";
     this.toggleAttribute("data-queues", ready && this.#answering);
     const stops = this.dataset.state === "answering";

@@ -83,6 +83,10 @@ class ChatMessage extends HTMLElement {
     return this.querySelector(".blocks > :not(figure, hr)")?.textContent ?? "";
   }
 
+  get attachments() {
+    return this.querySelector("attachment-list")?.files ?? [];
+  }
+
   get siblings() {
     return (this.dataset.siblings ?? this.dataset.id).split(" ").filter(Boolean);
   }
@@ -100,6 +104,7 @@ class ChatMessage extends HTMLElement {
     this.dataset.parent = message.parent ?? "";
     if (message.state === "running") this.#goesOnFrom(text);
     this.#setText(text);
+    this.querySelector("attachment-list")?.show(message.attachments);
     if (changed || growing) this.#showWords(text, html);
     if (message.reasoning) this.#showThoughts(message);
     else if (message.state === "running") this.#thoughts.stale = true;
@@ -429,12 +434,14 @@ class ChatMessage extends HTMLElement {
     editor.addEventListener("input", () => writeEdit(this.dataset.id, box.value));
     editor.addEventListener("submit", (event) => this.#submitted(event));
     this.querySelector(".words").after(editor);
+    this.querySelector("attachment-list").edit(true);
     this.toggleAttribute("data-editing", true);
   }
 
   #leave() {
     writeEdit(this.dataset.id, null);
     this.querySelector(".editor").remove();
+    this.querySelector("attachment-list").edit(false);
     this.toggleAttribute("data-editing", false);
     this.querySelector(".edit").focus();
   }
@@ -451,9 +458,10 @@ class ChatMessage extends HTMLElement {
   #submitted(event) {
     event.preventDefault();
     const text = event.target.querySelector("textarea").value.trim();
-    if (!text) return event.target.querySelector("textarea").focus();
+    const attachments = this.querySelector("attachment-list").kept;
+    if (!text && attachments.length === 0) return event.target.querySelector("textarea").focus();
     this.#leave();
-    this.#say("edit", { text, parent: this.dataset.parent || null });
+    this.#say("edit", { text, parent: this.dataset.parent || null, attachments });
   }
 
   #say(type, detail) {

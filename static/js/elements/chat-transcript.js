@@ -325,11 +325,11 @@ class ChatTranscript extends HTMLElement {
   }
 
   /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`. */
-  send({ id, text, parent, notBefore = 0 }, connected) {
+  send({ id, text, parent, notBefore = 0, attachments }, connected) {
     if (parent !== undefined) this.#putBehindAside(parent, text);
     const last = this.last;
     const due = !last || last.dataset.role === "assistant" ? !this.dataset.running : false;
-    const element = messageElement({ id, role: "user", parent: last?.dataset.id ?? null, text, state: connected ? "sending" : "unsent" });
+    const element = messageElement({ id, role: "user", parent: last?.dataset.id ?? null, text, attachments, state: connected ? "sending" : "unsent" });
     this.#column.append(element);
     if (parent !== undefined) element.dataset.edits = parent ?? "";
     if (due && connected) this.#wait(`answer-${id}`, element);

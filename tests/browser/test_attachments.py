@@ -1,0 +1,272 @@
+"""Files beside a prompt: picked, pasted, dropped, kept, sent, seen and taken away."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from playwright.async_api import FilePayload, Locator, Page, Route, expect
+
+from llmchat.redis_client import connect
+from tests.browser.conftest import OpenPage
+from tests.browser.fragile import cut, mend, open_fragile
+from tests.browser.person import answers, box, button, chats, delete, messages
+from tests.browser.watch import Watch
+from tests.conftest import StartInstance
+from tests.fakes import Model
+from tests.instances import Instance, Store
+
+Instances = tuple[Instance, Instance]
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+CAT: FilePayload = {"name": "cat.png", "mimeType": "image/png", "buffer": PNG}
+NOTES: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"Buy milk."}
+HAND_OVER = """({type, name, kind, bytes, text}) => {
+  const data = new DataTransfer();
+  if (bytes) data.items.add(new File([Uint8Array.from(atob(bytes), (each) => each.charCodeAt(0))], name, {type: kind}));
+  if (text) data.setData("text/plain", text);
+  const target = document.querySelector(type === "paste" ? "textarea" : "[role=log]");
+  const named = type === "paste" ? {clipboardData: data} : {dataTransfer: data};
+  const Kind = type === "paste" ? ClipboardEvent : DragEvent;
+  target.dispatchEvent(new Kind(type, {...named, bubbles: true, cancelable: true}));
+}"""
+PHOTO = """async (side) => {
+  const canvas = Object.assign(document.createElement("canvas"), {width: side, height: side / 2});
+  const context = canvas.getContext("2d");
+  for (let at = 0; at < side; at += 8) {
+    context.fillStyle = `hsl(${at * 7} 60% 50%)`;
+    context.fillRect(at, 0, 8, side);
+  }
+  return canvas.toDataURL("image/png").split(",")[1];
+}"""
+
+
+def tray(page: Page) -> Locator:
+    """The files that go with the next message."""
+    return page.get_by_role("list", name="Attachments of your message").get_by_role("listitem")
+
+
+async def pick(page: Page, *files: FilePayload) -> None:
+    """Pick files as a person does."""
+    async with page.expect_file_chooser() as chosen:
+        await button(page, "Attach files").click()
+    await (await chosen.value).set_files(list(files))
+
+
+async def attached(page: Page, count: int) -> None:
+    """Wait until so many files are with the server."""
+    await expect(page.locator("attachment-tray [data-state=taken]")).to_have_count(count)
+
+
+async def send(page: Page, text: str, said: str) -> None:
+    """Send, and wait for the answer's end."""
+    await box(page).fill(text)
+    await box(page).press("Enter")
+    await expect(answers(page).last).to_contain_text(said)
+    await expect(button(page, "Stop")).to_be_hidden()
+
+
+def pictures(page: Page, name: str = "cat.png") -> Locator:
+    return messages(page).get_by_role("link", name=name)
+
+
+def seen(model: Model, at: int = -1) -> list[str]:
+    """The kinds of parts that the model was sent as the newest prompt."""
+    content: Any = model.requests[at].messages[-1]["content"]
+    return [part["type"] for part in content] if isinstance(content, list) else ["text"]
+
+
+async def test_picked_files_outlive_a_reload_go_to_the_model_and_are_seen_in_another_tab(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    await pick(page, CAT, NOTES)
+    await attached(page, 2)
+    await page.reload()
+    await attached(page, 2)
+    await expect(tray(page)).to_contain_text(["cat.png", "notes.txt"])
+    await button(page, "Remove notes.txt").click()
+    await expect(tray(page)).to_have_count(1)
+    await expect(button(page, "Remove cat.png")).to_be_focused()
+    await send(page, "What is it?", "You said: What is it?")
+    await expect(tray(page)).to_have_count(0)
+    assert seen(model) == ["text", "image_url"]
+    other = await open_page(instances[1], page.url.removeprefix(instances[0].url), like=page)
+    for tab in (page, other):
+        await expect(tab.get_by_role("img", name="cat.png")).to_have_js_property("complete", value=True)
+        await expect(tab.get_by_role("img", name="cat.png")).to_have_css("width", "112px")
+    await pictures(other).click()
+    await expect(other.get_by_role("dialog", name="cat.png")).to_be_visible()
+    await other.keyboard.press("Escape")
+    await expect(other.get_by_role("dialog")).to_have_count(0)
+    await expect(pictures(other)).to_be_focused()
+    await button(other, "Regenerate").click()
+    await expect(other.get_by_text("2/2")).to_be_visible()
+    await expect(answers(page).last).to_contain_text("You said: What is it?")
+    assert seen(model) == ["text", "image_url"]
+    await page.reload()
+    await expect(page.get_by_role("img", name="cat.png")).to_be_visible()
+    source = await page.get_by_role("img", name="cat.png").get_attribute("src")
+    assert (await page.request.get(f"{instances[0].url}{source}")).status == 200
+    await delete(page, "What is it?")
+    await expect(chats(page)).to_have_count(0)
+    assert (await page.request.get(f"{instances[0].url}{source}")).status == 404
+
+
+async def test_files_are_pasted_and_dropped_and_a_long_text_is_one_that_can_be_text_again(
+    page: Page, model: Model
+) -> None:
+    given = {"name": "cat.png", "kind": "image/png", "bytes": base64.b64encode(PNG).decode()}
+    await page.evaluate(HAND_OVER, {"type": "paste", **given})
+    await attached(page, 1)
+    await page.evaluate(HAND_OVER, {"type": "paste", **given, "text": "Cells"})  # of a table: words are meant
+    await page.evaluate(HAND_OVER, {"type": "dragenter", **given})
+    await expect(page.locator("main[data-drop]")).to_be_attached()
+    await page.evaluate(HAND_OVER, {"type": "drop", **given})
+    await attached(page, 2)
+    await expect(page.locator("main[data-drop]")).to_have_count(0)
+    long = "word " * 2_000
+    await page.evaluate(HAND_OVER, {"type": "paste", "text": long})
+    await attached(page, 3)
+    await expect(tray(page).last).to_contain_text("Pasted text.txt")
+    await button(page, "Keep as text").click()
+    await expect(box(page)).to_have_value(long)
+    await expect(tray(page)).to_have_count(2)
+    await box(page).fill("")
+    await page.evaluate(HAND_OVER, {"type": "paste", "text": long * 3})
+    await attached(page, 3)
+    await box(page).press("Enter")
+    await expect(answers(page)).to_contain_text("File Pasted text.txt: word word")
+    await expect(messages(page).first.get_by_role("link", name="Pasted text.txt 30 KB")).to_be_visible()
+    assert seen(model) == ["text", "image_url", "image_url"]
+
+
+async def test_what_cannot_go_is_told_before_it_is_sent_and_a_large_photo_is_made_smaller(
+    page: Page, model: Model
+) -> None:
+    await pick(page, {"name": "song.mp3", "mimeType": "audio/mpeg", "buffer": b"\x00\x01"})
+    await expect(page.get_by_text("song.mp3 cannot be attached.").first).to_be_visible()
+    await pick(page, {"name": "long.txt", "mimeType": "text/plain", "buffer": b"x" * 5_000_001})
+    await expect(
+        page.get_by_text("long.txt is too large. At most 5 MB can be attached.").first
+    ).to_be_visible()
+    await pick(page, {"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"})
+    await expect(page.get_by_text("broken.png cannot be read as a picture.").first).to_be_visible()
+    await pick(page, *[NOTES] * 7)
+    await expect(page.get_by_text("At most 6 files go with one message.").first).to_be_visible()
+    await attached(page, 6)
+    for _ in range(6):
+        await button(page, "Remove notes.txt").first.click()
+    await expect(button(page, "Attach files")).to_be_focused()
+    await expect(button(page, "Send")).to_be_disabled()
+    photo = base64.b64decode(await page.evaluate(PHOTO, 3000))
+    await pick(page, {"name": "photo.png", "mimeType": "image/png", "buffer": photo})
+    await attached(page, 1)
+    await send(page, "Look", "You said: Look")
+    await page.reload()
+    image = page.get_by_role("img", name="photo.png")
+    await expect(image).to_have_js_property("naturalWidth", 2048)
+    await expect(image).to_have_js_property("naturalHeight", 1024)
+
+
+async def test_prompt_with_a_file_waits_for_the_connection_over_a_reload_and_loses_nothing(
+    page: Page, watch: Watch, model: Model
+) -> None:
+    for fault in ("WebSocket connection to", "ERR_FAILED"):
+        watch.allow(fault)
+    tab = await open_fragile(page.context, page.url)
+    tried = 0
+
+    async def refuse(route: Route) -> None:
+        nonlocal tried
+        tried += 1
+        await route.abort()
+
+    await tab.route("**/attachments", refuse)
+    await cut(tab)
+    await page.close()
+    await pick(tab, CAT)
+    await expect(tab.locator("attachment-tray [data-state=coming]")).to_have_count(1)
+    await box(tab).fill("Look")
+    await box(tab).press("Enter")
+    await expect(tab.get_by_text("Will be sent when the connection is back", exact=True)).to_be_visible()
+    await expect(tab.get_by_role("img", name="cat.png")).to_be_visible()
+    await expect(tray(tab)).to_have_count(0)
+    await button(tab, "Take back").click()
+    await expect(box(tab)).to_have_value("Look")
+    await expect(tray(tab)).to_contain_text(["cat.png"])
+    await box(tab).press("Enter")
+    await expect(tab.get_by_text("Will be sent when the connection is back", exact=True)).to_be_visible()
+    await tab.reload()
+    await expect(tab.get_by_role("img", name="cat.png")).to_be_visible()
+    assert tried > 0
+    assert model.requests == []
+    await tab.unroute("**/attachments")
+    await mend(tab)
+    await expect(answers(tab)).to_contain_text("You said: Look")
+    assert seen(model) == ["text", "image_url"]
+    await expect(pictures(tab)).to_have_count(1)
+
+
+async def test_file_that_the_server_refuses_is_tried_again_and_one_that_it_lost_is_sent_again(
+    page: Page, watch: Watch, model: Model, store: Store
+) -> None:
+    watch.allow("status of 507")
+
+    async def full(route: Route) -> None:
+        await route.fulfill(status=507, json={"detail": "There is no room."})
+
+    await page.route("**/attachments", full)
+    await pick(page, CAT)
+    await expect(tray(page)).to_contain_text(["There is no room."])
+    await box(page).fill("Look")
+    await box(page).press("Enter")
+    await expect(
+        page.get_by_text("cat.png could not be attached. Try it again, or remove it.").first
+    ).to_be_visible()
+    await page.unroute("**/attachments")
+    await button(page, "Try again: cat.png").click()
+    await attached(page, 1)
+    async with connect(store.url) as redis:
+        await redis.delete(*[key async for key in redis.scan_iter("llmchat:{attachment.*}:*")])
+    await box(page).press("Enter")
+    await expect(answers(page)).to_contain_text("You said: Look")
+    assert seen(model) == ["text", "image_url"]
+
+
+async def test_edit_keeps_the_picture_or_leaves_it_out(page: Page, model: Model) -> None:
+    await pick(page, CAT)
+    await attached(page, 1)
+    await send(page, "One", "You said: One")
+    await messages(page).first.hover()
+    await button(page, "Edit").click()
+    await button(page, "Leave out cat.png").click()
+    await button(page, "Cancel").click()
+    await expect(pictures(page)).to_be_visible()
+    for text, kept in (("Two", ["text", "image_url"]), ("Three", ["text"])):
+        await messages(page).first.hover()
+        await button(page, "Edit").click()
+        await page.get_by_role("textbox", name="Edit message").fill(text)
+        if text == "Three":
+            await button(page, "Leave out cat.png").click()
+        await page.get_by_role("textbox", name="Edit message").press("Control+Enter")
+        await expect(answers(page)).to_contain_text(f"You said: {text}")
+        assert seen(model) == kept
+    await expect(pictures(page)).to_have_count(0)
+
+
+async def test_picture_is_not_sent_to_a_model_that_does_not_see(
+    start_instance: StartInstance, open_page: OpenPage, store: Store, model: Model
+) -> None:
+    page = await open_page(await start_instance(store, OPENAI_MODELS="small,gpt-4o-mini"))
+    await pick(page, CAT)
+    await attached(page, 1)
+    await box(page).fill("Look")
+    await box(page).press("Enter")
+    await expect(page.get_by_text("This model cannot see pictures.").first).to_be_visible()
+    assert model.requests == []
+    await page.get_by_role("combobox", name="Model").select_option("gpt-4o-mini")
+    await box(page).press("Enter")
+    await expect(answers(page)).to_contain_text("You said: Look")
+    assert seen(model) == ["text", "image_url"]
