@@ -475,7 +475,9 @@ async def test_prompt_that_came_too_fast_says_when_it_is_sent(
     await add(page, "Second")
     await add(page, "Third")
     await expect(waiting(page)).to_have_count(2)
-    await expect(page.get_by_role("status")).to_have_text("Your message waits for the answer that is being written")
+    await expect(page.get_by_role("status")).to_have_text(
+        "Your message waits for the answer that is being written"
+    )
     gate.open()
     await expect(answers(page)).to_have_count(3)
     await expect(button(page, "Send")).to_be_visible()
