@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from time import thread_time
 
 import pytest
@@ -152,3 +153,8 @@ def test_any_text_is_one_formula_or_none(source: str, display: bool) -> None:
     tags = re.findall(r"</?[a-z]+|/>", html)
     assert all(not (one == "<math" and other == "<math") for one, other in pairwise(tags))
     assert " style=" not in html
+
+
+def test_every_class_of_a_formula_has_its_style() -> None:
+    css = (Path(__file__).parents[1] / "static" / "css" / "prose.css").read_text()
+    assert {name for name in CLASSES if f".{name}" not in css} == set()

@@ -331,6 +331,33 @@ def test_html_is_never_out_of_proportion_to_its_text(text: str) -> None:
     assert sum(len(html) for _, html in last) <= sum(map(len, whole))
 
 
+HEAVY_FORMULAS = {
+    "small blocks": "$$x$$\n\n" * 600,
+    "small blocks in a paragraph": "a $$x$$ " * 600,
+    "letters": "$x$ " * 2_000,
+    "matrices": "$$\n\\begin{matrix}" + "&" * 400 + "\\end{matrix}\n$$\n\n" * 9,
+    "cells": "|a|b|\n|-|-|\n" + "|$x$|$$y$$|\n" * 400,
+    "lists": "- $$\n  x\n  $$\n" * 400,
+    "long paragraph": "as $\\frac{a}{b}$ says, " * 400,
+}
+
+
+@pytest.mark.parametrize("text", HEAVY_FORMULAS.values(), ids=HEAVY_FORMULAS)
+def test_formulas_are_never_out_of_proportion_to_their_text(text: str) -> None:
+    growing = LiveMarkdown()
+    live, rendered = 0, {}
+    for start in range(0, len(text), 12):
+        growing.append(text[start : start + 12])
+        changed = growing.changed()
+        live += sum(len(html) for _, html in changed)
+        rendered.update(changed)
+    rendered.update(growing.finish())
+    whole = render(text)
+    assert [rendered[index] for index in range(growing.count)] == whole
+    assert sum(map(len, whole)) <= GROWTH * len(text) + 4_096
+    assert live <= 2 * GROWTH * len(text) + 4_096
+
+
 def test_block_out_of_proportion_shows_its_source() -> None:
     text = "|" + "a|" * 300 + "\n|" + "-|" * 300 + "\n" + "|\n" * 200
     (html,) = render(text)
