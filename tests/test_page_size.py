@@ -61,7 +61,8 @@ def test_head_names_every_module_that_is_loaded_and_no_other() -> None:
 
 def test_head_names_every_sheet_there_is() -> None:
     sheets = {
-        file.relative_to(STATIC / "css").with_suffix("").as_posix() for file in (STATIC / "css").rglob("*.css")
+        file.relative_to(STATIC / "css").with_suffix("").as_posix()
+        for file in (STATIC / "css").rglob("*.css")
     }
     named = listed("sheet")
     assert len(named) == len(set(named))

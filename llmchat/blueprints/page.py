@@ -22,8 +22,8 @@ from llmchat.events import ID, PROTOCOL, ConversationList, ConversationSnapshot
 RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
 
-INLINE_BYTES = 64 * 1024
-"""Of the first response, what its messages take; with all that is around them it stays below 100 KB."""
+INLINE_BYTES = 48 * 1024
+"""Of the first response, what its messages take: with a full list of chats beside them it stays below 100 KB."""
 
 REASONS = {
     HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take that.",
@@ -132,7 +132,7 @@ async def _page(wanted: str | None) -> ResponseReturnValue:
         conversation=wanted if snapshot else None,
         snapshot=asdict(snapshot) if snapshot else None,
         messages=messages,
-        cut=bool(snapshot) and len(messages) < len(snapshot.messages),
+        cut=snapshot is not None and len(messages) < len(snapshot.messages),
         missing=missing,
         conversations=conversations,
         more=more,

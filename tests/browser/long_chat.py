@@ -42,12 +42,12 @@ async def lengthen(page: Page, store: Store, messages: int) -> None:
         first = (await redis.hget(keys.tree, "children:")).decode()
         ids = [f"seeded-{number}" for number in range(messages)]
         records, tree = {}, {}
-        for number, (parent, name, child) in enumerate(
-            zip(["", *ids], ids, [*ids[1:], first], strict=False)
-        ):
+        for number, (parent, name, child) in enumerate(zip(["", *ids], ids, [*ids[1:], first], strict=False)):
             role = "assistant" if number % 2 else "user"
             record = {"id": name, "role": role, "parent": parent or None, "text": text_of(number)}
-            records[name] = json.dumps(record | {"created": CREATED, "state": "done", "finish_reason": "stop"})
+            records[name] = json.dumps(
+                record | {"created": CREATED, "state": "done", "finish_reason": "stop"}
+            )
             tree |= {name: f"{role} {parent}", f"children:{name}": child, f"chosen:{name}": child}
         record = json.loads(await redis.hget(keys.messages, first))
         records[first] = json.dumps(record | {"parent": ids[-1]})

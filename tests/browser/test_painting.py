@@ -120,7 +120,9 @@ async def test_words_that_come_within_a_frame_are_placed_together_and_a_hidden_t
 ) -> None:
     line = await Line.lay(page)
     go, hidden, shown = Gate(), Gate(), Gate()
-    model.answer("It begins. ", go, *spoken("a word " * 40, 0.06), hidden, "While hidden. ", shown, "Shown again.")
+    model.answer(
+        "It begins. ", go, *spoken("a word " * 40, 0.06), hidden, "While hidden. ", shown, "Shown again."
+    )
     await say(page, "Go")
     await expect(answers(page)).to_contain_text("It begins.")
     await page.evaluate(HOLD_FRAMES)
@@ -143,7 +145,9 @@ async def test_words_that_come_within_a_frame_are_placed_together_and_a_hidden_t
     await expect(answers(page)).to_contain_text("Shown again.")
 
 
-async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(page: Page, model: Model) -> None:
+async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
+    page: Page, model: Model
+) -> None:
     await say(page, "Warm up")
     await expect(button(page, "Send")).to_be_visible()
     await expect(answers(page)).to_contain_text("You said")

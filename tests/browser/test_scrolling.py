@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-import pytest
 from playwright.async_api import ElementHandle, Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -20,14 +17,17 @@ LONG = "".join(
     for number in range(40)
 )
 LATE = (
-    "".join(f"Line {number}.\n\n" for number in range(6)) + "```\n" + "wide " * 60 + "\n" * 3 + "```\n\n" + LONG
+    "".join(f"Line {number}.\n\n" for number in range(6))
+    + "```\n"
+    + "wide " * 60
+    + "\n" * 3
+    + "```\n\n"
+    + LONG
 )
 DISTANCE = "() => { const log = document.querySelector('[role=log]'); return log.scrollHeight - log.scrollTop - log.clientHeight; }"
 AT_END = f"() => ({DISTANCE})() < 2"
 SCROLL = "(by) => document.querySelector('[role=log]').scrollBy({ top: by, behavior: 'instant' })"
-TOP_OF = (
-    "(element) => element.getBoundingClientRect().top - document.querySelector('[role=log]').getBoundingClientRect().top"
-)
+TOP_OF = "(element) => element.getBoundingClientRect().top - document.querySelector('[role=log]').getBoundingClientRect().top"
 READ = """() => {
   const { left, top, width } = document.querySelector("[role=log]").getBoundingClientRect();
   for (let y = top + 4; ; y += 8) {
@@ -73,7 +73,12 @@ async def reading(page: Page) -> ElementHandle:
 async def drag(page: Page, by: int) -> None:
     """Draw a finger over the conversation."""
     session = await page.context.new_cdp_session(page)
-    for kind, y in (("touchStart", 300), ("touchMove", 300 + by // 2), ("touchMove", 300 + by), ("touchEnd", 0)):
+    for kind, y in (
+        ("touchStart", 300),
+        ("touchMove", 300 + by // 2),
+        ("touchMove", 300 + by),
+        ("touchEnd", 0),
+    ):
         points = [] if kind == "touchEnd" else [{"x": 200, "y": y}]
         await session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
@@ -146,7 +151,9 @@ async def test_jump_button_shows_itself_far_from_the_end_and_has_a_dot_for_new_t
     end.open()
 
 
-async def test_prompt_goes_near_the_top_and_stays_until_its_answer_fills_the_box(page: Page, model: Model) -> None:
+async def test_prompt_goes_near_the_top_and_stays_until_its_answer_fills_the_box(
+    page: Page, model: Model
+) -> None:
     model.answer(LONG, to="First")
     gate, end = Gate(), Gate()
     model.answer("Short.\n\n" * 3, gate, LONG, end, to="Second")
@@ -231,7 +238,9 @@ async def test_nothing_that_changes_its_height_above_moves_what_is_read(page: Pa
     read = await reading(page)
     before = await read.evaluate(TOP_OF)
     changes = {
-        "a late height": lambda: page.evaluate("document.querySelector('.blocks > p').style.height = '300px'"),
+        "a late height": lambda: page.evaluate(
+            "document.querySelector('.blocks > p').style.height = '300px'"
+        ),
         "lines wrapped": lambda: page.evaluate("document.querySelector('[role=log] .wrap').click()"),
         "the theme": lambda: page.get_by_role("radio", name="Dark").check(),
         "a keyboard": lambda: page.set_viewport_size({"width": 1280, "height": 420}),
