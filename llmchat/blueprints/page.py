@@ -33,8 +33,8 @@ REFRESH_SECONDS = 2
 """After them a page where no script runs looks for more of an answer that is being made."""
 GONE = "That chat was deleted, or it is not yours. Your message is here, in a new one."
 
-INLINE_BYTES = 64 * 1024
-"""Of the first response, what its messages take; with all that is around them it stays below 100 KB."""
+INLINE_BYTES = 48 * 1024
+"""Of the first response, what its messages take: with a full list of chats beside them it stays below 100 KB."""
 
 REASONS = {
     HTTPStatus.METHOD_NOT_ALLOWED: ("That cannot be done here", "This address does not take that."),

@@ -153,7 +153,8 @@ async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
     await expect(answers(page)).to_contain_text("You said")
     session = await page.context.new_cdp_session(page)
     before = await left(session)
-    model.answer(*[PART.format(number=number) for number in range(130)], "The end.")
+    parts = [PART.format(number=number) for number in range(130)]
+    model.answer(*[step for part in parts for step in (Text(part), Pause(0.02))], "The end.")
     await box(page).fill("A very long one")
     await box(page).press("Enter")
     await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)

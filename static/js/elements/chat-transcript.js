@@ -174,7 +174,7 @@ class ChatTranscript extends HTMLElement {
     this.toggleAttribute("data-failed", false);
   }
 
-  // What is read: {message, path, top, share}; null where the end is in sight, which is where one comes back to.
+  /** What is read: {message, path, top, share}; null where the end is in sight, which is where one comes back to. */
   get place() {
     const place = this.#follower.pinned ? null : this.#follower.place;
     return place && { message: place.element.dataset.id, ...place.record };
