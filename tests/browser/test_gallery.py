@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import FilePayload, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
@@ -143,6 +143,10 @@ async def test_every_state_of_a_chat_has_its_picture(
     await expect(page.get_by_text("2/2")).to_be_visible()
     await expect(button(page, "Send")).to_be_visible()
     await gallery.hang(page, "versions")
+    await send(page, "A long story.\n" * 30)
+    await expect(answers(page).last).to_contain_text("A long story.")
+    await expect(button(page, "Stop")).to_be_hidden()
+    await gallery.hang(page, "folded")
 
 
 async def test_every_trouble_has_its_picture(
@@ -175,6 +179,43 @@ async def test_every_trouble_has_its_picture(
     await gallery.hang(error, "error")
 
 
+async def test_files_have_their_pictures(
+    gallery: Gallery, screen: str, open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], **SCREENS[screen])
+    photo = await page.screenshot()
+    files: list[FilePayload] = [
+        {"name": "kitchen.png", "mimeType": "image/png", "buffer": photo},
+        {"name": "recipe.txt", "mimeType": "text/plain", "buffer": b"Flour, eggs, sugar.\n" * 90},
+    ]
+    await page.locator("attachment-tray input").set_input_files(files)
+    await expect(page.locator("attachment-tray [data-state=taken]")).to_have_count(2)
+    model.answer("A plain cake: *flour, eggs and sugar* are what it takes.")
+    await box(page).fill("What do I bake with these?")
+    await gallery.hang(page, "files")
+    await button(page, "Send").click()
+    await expect(answers(page)).to_contain_text("A plain cake")
+    await expect(button(page, "Stop")).to_be_hidden()
+    await gallery.hang(page, "files-sent")
+    await page.get_by_role("link", name="kitchen.png").click()
+    await gallery.hang(page, "picture")
+
+
+async def test_page_without_scripts_has_its_pictures(
+    gallery: Gallery, screen: str, open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], java_script_enabled=False, **SCREENS[screen])
+    gate = Gate()
+    model.answer(RICH, gate)
+    await send(page, "How do I cut a cake?")
+    await gate.wait()
+    await expect(answers(page)).to_contain_text("late")
+    await gallery.hang(page, "without-scripts-writing")
+    gate.open()
+    await expect(page.get_by_text("The answer is being written")).to_be_hidden()
+    await gallery.hang(page, "without-scripts")
+
+
 async def test_every_menu_and_dialog_has_its_picture(
     gallery: Gallery, screen: str, open_page: OpenPage, instances: Instances, model: Model
 ) -> None:
@@ -197,6 +238,17 @@ async def test_every_menu_and_dialog_has_its_picture(
     await page.get_by_role("menuitem", name="Memory").click()
     await expect(page.get_by_role("dialog", name="Memory")).to_be_visible()
     await gallery.hang(page, "memory")
+    await page.keyboard.press("Escape")
+    if screen == "phone":
+        await button(page, "Hide chats").click()
+    await button(page, "More").last.click()
+    await gallery.hang(page, "message-menu")
+    await page.get_by_role("menuitem", name="Information").click()
+    await gallery.hang(page, "information")
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("Control+/")
+    await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    await gallery.hang(page, "shortcuts")
 
 
 async def test_sign_in_has_its_picture(
