@@ -676,6 +676,7 @@ export class Chat {
   }
 
   async #ready() {
+    this.#parts.uploads.pump();
     this.#parts.outbox.pump();
     try {
       this.#parts.list.refresh(await this.#wire.list());
