@@ -2,6 +2,7 @@
 // Events: `regenerate`, `retry`, `continue`, `withdraw` (detail: message id), `version` (detail: sibling's id), `edit`
 // (detail: {text, parent}), `unfocused` where what had the focus is hidden. It does not know its neighbours.
 
+import "./attachment-list.js"; // before a message is: it may open its editor at once
 import { labelOf } from "../labels.js";
 import { copyFrom } from "../clipboard.js";
 import { readEdit, writeEdit } from "../drafts.js";
