@@ -26,8 +26,9 @@ SECONDS = 120.0
 SILENT_SECONDS = 10.0
 AT_ONCE = 40
 """Files that come to one instance at the same time: so much memory they may take."""
-AT_ONCE_OF_ADDRESS = 12
-AT_ONCE_OF_SESSION = 4
+AT_ONCE_OF_ADDRESS = 24
+AT_ONCE_OF_SESSION = 8
+"""A browser has six connections to a host."""
 HARMLESS = "default-src 'none'; sandbox"
 """Whatever a file says, opened by itself it is a picture or a text."""
 

@@ -860,6 +860,7 @@ export class Chat {
   }
 
   async #ready() {
+    this.#parts.uploads.pump();
     this.#parts.outbox.pump();
     this.#goBack();
     try {

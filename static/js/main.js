@@ -3,10 +3,9 @@
 import "./elements/code-header.js";
 import "./elements/chat-message.js";
 import "./elements/chat-transcript.js";
+import "./elements/attachment-tray.js";
 import "./elements/chat-composer.js";
 import "./elements/queue-chips.js";
-import "./elements/attachment-tray.js";
-import "./elements/attachment-list.js";
 import "./elements/picture-viewer.js";
 import "./elements/chat-list.js";
 import "./elements/chat-menu.js";

@@ -6,16 +6,18 @@ import asyncio
 import base64
 import io
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
+from llmchat.blueprints.attachments import AT_ONCE_OF_SESSION
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Store
 from tests.instances.talk import send
-from tests.waiting import within
+from tests.waiting import eventually, within
 
 Instances = tuple[Instance, Instance]
 PNG = base64.b64decode(
@@ -312,3 +314,37 @@ async def test_file_that_comes_too_slowly_is_given_up(instances: Instances) -> N
     writer.close()
     assert b" 408 " in answer.splitlines()[0]
     assert b"too slowly" in answer
+
+
+async def test_session_that_sends_too_many_files_at_once_is_told_to_wait(
+    connect: Connect, instances: Instances
+) -> None:
+    client = await connect(instances[0])
+    cookie = "; ".join(f"{each.key}={each.value}" for each in client.jar)
+    lines = ["POST /attachments HTTP/1.1", f"Host: 127.0.0.1:{instances[0].port}", f"Cookie: {cookie}"]
+    head = "\r\n".join([*lines, "Idempotency-Key: k", "Content-Length: 100", "", ""])
+    writers = []
+    for _ in range(AT_ONCE_OF_SESSION):
+        _, writer = await asyncio.open_connection("127.0.0.1", instances[0].port)
+        writer.write(head.encode() + b"half")
+        writers.append(writer)
+
+    async def refused() -> bool:
+        status, told, headers = await post(client, b"Notes")
+        return (status, told.get("detail"), headers.get("Retry-After")) == (
+            429,
+            "Too many files come at once.",
+            "1",
+        )
+
+    await eventually(refused, seconds=8, what="one more is refused")
+    for writer in writers:
+        writer.close()
+    await eventually(taken_again(client), seconds=8, what="the next one is taken")
+
+
+def taken_again(client: Client) -> Callable[[], Awaitable[bool]]:
+    async def taken() -> bool:
+        return (await post(client, b"Notes"))[0] == 201
+
+    return taken

@@ -7,6 +7,7 @@
 // There may be thousands: one listener each, and the parts that few messages have are taken from the template when they
 // are needed.
 
+import "./attachment-list.js"; // before a message is: it may open its editor at once
 import { labelOf } from "../labels.js";
 import { copyFrom } from "../clipboard.js";
 import { readEdit, writeEdit } from "../drafts.js";
