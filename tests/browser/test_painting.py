@@ -103,11 +103,14 @@ async def test_answer_moves_nothing_above_its_end_while_it_grows_on_a_slow_machi
     open_page: OpenPage, instances: Instances, model: Model, width: int
 ) -> None:
     page = await open_page(instances[0], viewport={"width": width, "height": 800})
+    await say(page, "First")  # after it the box has its place
+    await expect(answers(page)).to_contain_text("You said: First")
+    await expect(button(page, "Send")).to_be_visible()
     await slowed(page)
     await page.evaluate(WATCH)
     model.answer(*spoken("".join(PART.format(number=number) for number in range(4))), "The end.")
     await say(page, "Everything")
-    await expect(answers(page)).to_contain_text("The end.", timeout=30_000)
+    await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)
     await expect(button(page, "Send")).to_be_visible()
     seen = await page.evaluate("seen")
     print(f"longest task: {seen['long']:.0f} ms")

@@ -67,7 +67,7 @@ async def test_formulas_tasks_and_tables_are_live_and_scroll_in_their_own_boxes_
     await expect(answer.get_by_role("listitem").filter(has=not_done)).to_have_text("Prove it")
     await expect(answer.get_by_role("listitem").first).to_have_css("list-style-type", "none")
     cells = table.get_by_role("cell")
-    assert [await cells.nth(index).evaluate(WHERE) for index in range(3)] == ["left", "right", "right"]
+    assert [await cells.nth(index).evaluate(WHERE) for index in range(3)] == ["left", "left", "right"]
     await page.reload()
     await expect(formulas).to_have_count(2)
     await expect(done).to_be_visible()

@@ -237,7 +237,7 @@ async def test_prompts_outlive_the_instance_and_a_reload_on_another_tab(
     await gate.wait()
     await add(page, "Second")
     await add(page, "Third")
-    await expect(waiting(page)).to_have_count(2)
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(2)  # stored
     path = page.url.removeprefix(doomed.url)
     await doomed.kill()
     gate.open()
