@@ -28,6 +28,8 @@ from llmchat.errors import StartError, Unavailable
 from llmchat.shelf import Shelf
 
 VERSIONED = re.compile(r"/static/([0-9a-f]{32})/.+")
+COMMENT = re.compile(rb"^[ \t]*(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/)$", re.MULTILINE)
+"""Lines of a script that are nothing but a comment. No string of ours goes over lines: a test looks."""
 NAME = re.compile(r"[\w-][\w.-]{0,99}(/[\w-][\w.-]{0,99}){0,9}", re.ASCII)
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 OTHER_VERSIONS = 3
@@ -131,9 +133,16 @@ class StaticFiles:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """Read the files in a folder, in a fixed order; a link is none of them."""
+    """Read the files in a folder, in a fixed order; a link is none of them. Scripts have empty lines for comments."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+    return {file.relative_to(folder).as_posix(): _content(file) for file in files}
+
+
+def _content(file: Path) -> bytes:
+    content = file.read_bytes()
+    if file.suffix != ".js":
+        return content
+    return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), content)
 
 
 def version_of(files: Mapping[str, bytes]) -> str:

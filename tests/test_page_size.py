@@ -7,6 +7,7 @@ from pathlib import Path
 
 import brotli
 
+from llmchat.static_files import read
 from tests.instances.instance import ROOT
 
 STATIC, TEMPLATES = ROOT / "static", ROOT / "templates"
@@ -36,12 +37,28 @@ def imported(file: Path) -> set[Path]:
 
 def compressed(suffix: str) -> int:
     """Add up the sizes of all files of a kind, as they travel."""
-    return sum(len(brotli.compress(file.read_bytes())) for file in STATIC.rglob(f"*{suffix}"))
+    return sum(
+        len(brotli.compress(content)) for name, content in read(STATIC).items() if name.endswith(suffix)
+    )
 
 
 def test_scripts_and_sheets_keep_to_their_budgets() -> None:
     assert compressed(".js") <= JS_BYTES
     assert compressed(".css") <= CSS_BYTES
+
+
+def test_scripts_travel_without_their_comments_and_on_the_same_lines() -> None:
+    for name, content in read(STATIC).items():
+        if name.endswith(".js"):
+            source, travels = (STATIC / name).read_text(), content.decode()
+            assert all(line.count("`") % 2 == 0 for line in source.splitlines()), (
+                f"{name}: a string over lines"
+            )
+            assert source.count("\n") == travels.count("\n")
+            code = [
+                line for line in source.splitlines() if not re.match(r"\s*(//|/?\*)", line) and line.strip()
+            ]
+            assert code == [line for line in travels.splitlines() if line.strip()]
 
 
 def test_head_names_every_module_that_is_loaded_and_no_other() -> None:
