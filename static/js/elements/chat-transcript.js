@@ -14,6 +14,11 @@ const KEPT_MESSAGES = 60; // of each, the newest
 const PENDING = ["sending", "unsent", "delayed"]; // states of prompts that nobody accepted yet
 const WAITING = ["queued", ...PENDING]; // of those whose answer is not due yet: they stand last
 
+// What stands for a prompt without words.
+function namesOf(attachments) {
+  return attachments.map(({ name }) => name).join(", ");
+}
+
 class ChatTranscript extends HTMLElement {
   #log;
   #column;
@@ -102,7 +107,7 @@ class ChatTranscript extends HTMLElement {
     for (const [index, element] of waiting.entries()) if (this.#waits(element, index, line.length)) line.push(element);
     for (const element of here) element.toggleAttribute("data-waits", line.includes(element));
     const detail = line.map((element) => ({
-      ...{ key: element, id: element.dataset.id, state: element.dataset.state, text: element.text },
+      ...{ key: element, id: element.dataset.id, state: element.dataset.state, text: element.text || namesOf(element.attachments) },
       ...{ notBefore: element.notBefore, next: element === waiting[0] },
     }));
     this.dispatchEvent(new CustomEvent("line", { detail }));
