@@ -893,7 +893,7 @@ export class Chat {
   }
 
   #tell(words, act, name) {
-    this.#discarded = { texts: [] };
+    this.#discarded = { texts: [], files: [] };
     this.#parts.toast.show(words, act, name);
     this.#say(words);
   }

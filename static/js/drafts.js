@@ -19,7 +19,7 @@ export function behind(draft, text) {
 
 /** A draft with a text put before it, unless it stands there already. */
 export function before(draft, text) {
-  if (!text || !text) return draft;
+  if (!text) return draft;
   if (`${draft.trim()}\n`.startsWith(`${text}\n`)) return draft;
   return draft ? `${text}\n\n${draft}` : text;
 }
