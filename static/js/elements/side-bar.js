@@ -45,7 +45,7 @@ class SideBar extends HTMLElement {
 
   #setDrawer(open) {
     this.toggleAttribute("data-drawer", open);
-    for (const behind of document.querySelectorAll("main, .skip")) behind.inert = open;
+    for (const behind of document.querySelectorAll("main > :not(.toasts), .skip")) behind.inert = open;
     this.#label();
   }
 
