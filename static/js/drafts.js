@@ -38,7 +38,8 @@ const filesKeyOf = (conversation) => `llmchat.draft-files.${conversation || "new
 /** The files that go with a draft. */
 export function readFiles(conversation) {
   try {
-    return JSON.parse(localStorage.getItem(filesKeyOf(conversation)) ?? "[]");
+    const files = JSON.parse(localStorage.getItem(filesKeyOf(conversation)) ?? "[]");
+    return files.filter(({ key, id, name, type }) => [key ?? id, name, type].every((each) => typeof each === "string"));
   } catch {
     return [];
   }

@@ -109,6 +109,19 @@ class Kept {
   }
 }
 
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function isSound(prompt) {
+  const files = prompt?.attachments ?? [];
+  return typeof prompt?.id === "string" && typeof prompt.text === "string" && Array.isArray(files) && files.every((file) => file?.name);
+}
+
 // What IndexedDB does not take is kept in localStorage, under a key for each, and where that takes nothing either, as
 // long as the page lives.
 class Spare {
@@ -117,10 +130,11 @@ class Spare {
   #read() {
     const found = new Map(this.#unkept);
     try {
-      for (const key of Object.keys(localStorage)) if (key.startsWith(SPARE)) found.set(key, JSON.parse(localStorage[key]));
+      for (const key of Object.keys(localStorage)) if (key.startsWith(SPARE)) found.set(key, parsed(localStorage[key]));
     } catch {
       // forbidden
     }
+    for (const [key, prompt] of found) if (!isSound(prompt)) found.delete(key); // another version's, or nobody's
     return [...found].sort(([one], [other]) => (one < other ? -1 : 1));
   }
 
@@ -198,7 +212,7 @@ export class Outbox extends EventTarget {
     if (!globalThis.BroadcastChannel) return;
     this.#channel = new BroadcastChannel(CHANNEL);
     this.#channel.onmessage = ({ data }) => {
-      if (data.accepted) this.#tell("accepted", data.accepted);
+      if (data?.accepted) this.#tell("accepted", data.accepted);
       this.#tell("changed");
       setTimeout(() => this.pump(), OTHERS_MILLISECONDS);
     };

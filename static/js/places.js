@@ -5,7 +5,8 @@ const MOST = 50; // chats; the ones left longest ago go first
 
 function read() {
   try {
-    return JSON.parse(sessionStorage.getItem(KEY)) ?? [];
+    const places = JSON.parse(sessionStorage.getItem(KEY));
+    return places.filter(([id, place]) => typeof id === "string" && Array.isArray(place?.path));
   } catch {
     return [];
   }

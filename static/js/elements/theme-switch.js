@@ -2,8 +2,8 @@
 
 class ThemeSwitch extends HTMLElement {
   connectedCallback() {
-    const chosen = document.documentElement.dataset.theme ?? "system";
-    this.querySelector(`input[value="${chosen}"]`)?.click();
+    const chosen = document.documentElement.dataset.theme;
+    [...this.querySelectorAll("input")].find(({ value }) => value === chosen)?.click();
     this.addEventListener("change", ({ target }) => this.#choose(target.value));
   }
 
