@@ -29,7 +29,13 @@ STANDS_ON = {
     ("hairline-strong", UI): PAPERS[:3],
     **{(f"code-{name}", TEXT): ("code-background",) for name in CODE},
 }
-BESIDE_WORDS = {"hairline", "accent-line", "failed-line", "scrim", "scrim-picture"}  # these tell nothing that words do not
+BESIDE_WORDS = {
+    "hairline",
+    "accent-line",
+    "failed-line",
+    "scrim",
+    "scrim-picture",
+}  # these tell nothing that words do not
 
 
 def colours() -> dict[str, tuple[str, str]]:

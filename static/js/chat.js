@@ -824,8 +824,9 @@ export class Chat {
   }
 
   // A new connection is told right after this where the store is away.
-  #greeted({ models }) {
-    const { model, pill, transcript } = this.#parts;
+  #greeted({ models, limits }) {
+    const { model, outbox, pill, transcript } = this.#parts;
+    outbox.takesFiles = limits.attachment > 0;
     this.#storeAway = false;
     pill.showStore({ available: true });
     setLabels(models);

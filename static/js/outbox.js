@@ -192,6 +192,7 @@ class Spare {
  * the prompt).
  */
 export class Outbox extends EventTarget {
+  takesFiles = true; // an instance of an earlier version does not: it would answer the words alone
   #post; // sends one; resolves with what the server answers
   #uploads; // knows of files whether the server has them
   #preparing = new Set(); // ids of prompts whose files are on their way from this tab
@@ -262,7 +263,7 @@ export class Outbox extends EventTarget {
       if (!seen.has(chat) && prompt.notBefore > Date.now()) soonest = Math.min(soonest, prompt.notBefore);
       else if (!seen.has(chat) && !this.#flying.has(chat)) {
         if (prompt.attachments?.some((file) => !file.id)) this.#prepare(prompt);
-        else this.#fly(prompt, chat);
+        else if (this.takesFiles || !prompt.attachments?.length) this.#fly(prompt, chat);
       }
       seen.add(chat);
     }

@@ -7,7 +7,7 @@ const OPEN_MILLISECONDS = 2000; // some browsers never answer
 const KEPT_MILLISECONDS = 30 * 86_400_000; // of what nobody sent
 const AGAIN_MILLISECONDS = 1000;
 const DOUBLINGS = 4; // of the time until it is sent again
-const LATER = [0, 401, 408, 429, 502, 503, 504]; // statuses that pass: no connection, a restart, too many at once
+const LATER = [0, 401, 404, 405, 408, 429, 502, 503, 504]; // statuses that pass: no connection, a restart, an instance of an earlier version, too many at once
 const GONE = "This file is not in this browser any more. Attach it again.";
 const WORDS = { 413: "This file is too large for this server.", 415: "This kind of file cannot be attached." };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 from playwright.async_api import FilePayload, Locator, Page, Route, expect
@@ -10,6 +11,7 @@ from playwright.async_api import FilePayload, Locator, Page, Route, expect
 from llmchat.redis_client import connect
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
+from tests.browser.line import Line
 from tests.browser.person import answers, box, button, chats, delete, messages
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
@@ -270,3 +272,26 @@ async def test_picture_is_not_sent_to_a_model_that_does_not_see(
     await box(page).press("Enter")
     await expect(answers(page)).to_contain_text("You said: Look")
     assert seen(model) == ["text", "image_url"]
+
+
+async def test_prompt_with_a_file_waits_where_an_instance_of_an_earlier_version_would_lose_it(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    line = await Line.lay(page)
+    line.bend = lambda frame: re.sub(r'"attachment": ?\d+', '"attachment":0', frame)
+    await line.cut(1012)
+    await line.told("session.ready", 2)
+    await pick(page, NOTES)
+    await attached(page, 1)
+    await box(page).fill("What is on it?")
+    await box(page).press("Enter")
+    await expect(messages(page)).to_have_count(2)
+    await box(page).fill("No file here")
+    await box(page).press("Enter")
+    assert not any("message.send" in frame for frame in line.sent)
+    line.bend = str
+    await line.cut(1012)
+    await expect(answers(page).last).to_contain_text("You said: No file here")
+    await expect(messages(page).first.get_by_role("link", name="notes.txt")).to_be_visible()
+    assert "Buy milk." in str(model.requests[0].messages[-1]["content"])

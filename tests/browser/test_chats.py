@@ -224,7 +224,7 @@ async def test_choice_of_a_model_stays_while_others_come_and_go(page: Page) -> N
 
     def offer(*models: str) -> None:
         offered = [{"id": each, "label": each.title(), "images": False} for each in models]
-        line.tell(json.dumps({"type": "session.ready", "models": offered}))
+        line.tell(json.dumps({"type": "session.ready", "models": offered, "limits": {"attachment": 0}}))
 
     await expect(picker).to_be_hidden()
     offer("large", "small")
