@@ -17,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --pyt
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-system drill soak check format requirements screenshot gallery browser
+.PHONY: help run install test test-system drill soak check format requirements pictures gallery browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -67,8 +67,8 @@ requirements: $(STAMPS)/dev ## pin the newest of everything, with hashes
 	$(COMPILE) --no-deps requirements-local.in -o requirements-local.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 
-screenshot: browser ## make the README's picture anew
-	SCREENSHOT=docs/screenshot.png $(BIN)/python -m pytest -q tests/browser/test_screenshot.py
+pictures: browser ## make the README's pictures anew
+	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_screenshot.py
 
 gallery: browser ## make a picture of every state of the page, in gallery/
 	GALLERY=gallery $(BIN)/python -m pytest -q tests/browser/test_gallery.py
