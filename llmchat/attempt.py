@@ -240,7 +240,7 @@ class Attempt:
             log.warning("The model refused a context for its length: CONTEXT_TOKENS may be too much for it.")
         if error is not None:  # less may not have been the remedy
             calibration = branch.conversation.calibration
-        counted = (answer.usage or {}).get("prompt_tokens", 0)
+        counted = 0 if sent.images else (answer.usage or {}).get("prompt_tokens", 0)  # it is of words
         return calibrated(calibration, sent.estimate, counted), error
 
     async def _ask(self, answer: Answer, branch: Branch, sent: Context) -> ProviderError | None:

@@ -217,6 +217,8 @@ class Context:
 
     messages: list[dict[str, Any]]
     estimate: int
+    images: int = 0
+    """Pictures among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,20 +281,20 @@ def context(
     messages = [each.shape for each in reversed(chosen)]
     if system:
         messages.insert(0, {"role": "system", "content": system})
-    return Context(messages, used)
+    return Context(messages, used, sum(each.images for each in chosen))
 
 
-def _newest(message: dict[str, Any], room: int, share: int) -> _Sent:
+def _newest(message: dict[str, Any], most: int, share: int) -> _Sent:
     """Make a message fit that does not: as many pictures as fit beside its share, and what is left of the words."""
     attached: list[Attached] = []
-    left = room - share - MESSAGE_TOKENS
+    left = most - share - MESSAGE_TOKENS
     for each in message.get("attached", ()):
         keeps = each.url is None or left >= IMAGE_TOKENS
         left -= IMAGE_TOKENS if keeps and each.url is not None else 0
         attached.append(each if keeps else each.instead)
     sent = _Sent.of(message | {"attached": attached})
-    most = max(room - MESSAGE_TOKENS - sent.images * IMAGE_TOKENS, share)
-    return _Sent(sent.role, shortened(sent.text, most), attached)
+    words = max(most - MESSAGE_TOKENS - sent.images * IMAGE_TOKENS, share)
+    return _Sent(sent.role, shortened(sent.text, words), attached)
 
 
 def going_on(kept: str, context_tokens: int, calibration: float) -> list[dict[str, Any]]:

@@ -188,6 +188,22 @@ async def test_picture_goes_to_the_model_with_every_answer_and_is_in_all_tabs(
     assert parts(model) == "And now?"
 
 
+async def test_what_a_provider_counts_for_a_picture_takes_no_room_from_what_is_sent_later(
+    connect: Connect, instances: Instances, model: Model
+) -> None:
+    client = await connect(instances[0])
+    kept = [await attach(client), await attach(client)]
+    model.answer("A house.", to="Look", usage={"prompt_tokens": 8_512, "completion_tokens": 3})
+    accepted = await ask(client, "Look", attachments=kept[:1])
+    await client.ending(accepted["answer"])
+    for text, files in (("What colour is its roof?", []), ("And this one?", kept[1:])):
+        model.answer("Red.", to=text, usage={"prompt_tokens": 8_530, "completion_tokens": 2})
+        more = await ask(client, text, attachments=files, conversation=accepted["conversation"])
+        await client.ending(more["answer"])
+    sent = [isinstance(each["content"], list) for each in model.requests[-1].messages]
+    assert sent == [False, True, False, False, False, True]
+
+
 async def test_prompt_may_be_a_picture_alone_and_a_repeat_is_one(
     connect: Connect, instances: Instances, model: Model
 ) -> None:
