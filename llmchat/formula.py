@@ -70,7 +70,7 @@ def mathml(source: str, *, display: bool) -> str:
         return ""
     try:
         html = _converter().convert_with_local_state(_understood(source.strip()), displaystyle=display)
-    except LatexError:
+    except (LatexError, UnicodeEncodeError):  # the latter of half a character
         return ""
     if len(html) > GROWTH_OF_FORMULA * len(source) + GROWTH_OF_FORMULA_AT_ONCE:
         return ""

@@ -47,6 +47,10 @@ def test_formula_between_words_is_no_block() -> None:
     assert mathml("x^2", display=False) == "<math><msup><mi>x</mi><mn>2</mn></msup></math>"
 
 
+def test_half_a_character_is_no_formula() -> None:
+    assert mathml("\ud800", display=True) == ""
+
+
 def test_lines_are_numbered_only_where_a_number_is_asked_for() -> None:
     assert "(1)" not in mathml(r"\begin{align} a &= b \\ c &= d \end{align}", display=True)
     tagged = mathml(r"\begin{align} a &= b \tag{7} \\ c &= d \end{align}", display=True)
