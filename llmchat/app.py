@@ -46,7 +46,6 @@ CHANNEL_CAPACITY = 1000
 """Messages of one connection's inbox: a few seconds of an answer."""
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 5
-MEGABYTE = 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +62,8 @@ def create_app(settings: Settings | None = None) -> Quart:
             f"SYSTEM_PROMPT takes more than half of the context, which is {settings.context_tokens} tokens: "
             "shorten it, or raise CONTEXT_TOKENS."
         )
+
+    settings.check_attachments()
 
     keys = Keys(settings.redis_prefix)
     try:
@@ -85,7 +86,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         redis,
         keys,
         largest=settings.attachment_bytes,
-        room=settings.attachments_megabytes * MEGABYTE,
+        most_bytes=settings.attachments_bytes,
         days=settings.attachment_lifetime_days,
     )
     folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions)

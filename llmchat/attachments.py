@@ -6,8 +6,9 @@ with its conversation.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,10 +26,16 @@ DAY_MS = 86_400_000
 UNSENT_MS = DAY_MS
 DOOMED_MS = 30_000
 """After its conversation was deleted: as long as that can be brought back."""
+USED_MS = 3_600_000
+"""Within that after one use another one is none: it would keep the file hardly longer."""
+GONE = -2
+"""What Redis tells of the lifetime of what is not there."""
+PIECE_BYTES = 128 * 1024
+"""Of a file that is shown, in memory at once for each who reads it."""
 BYTES_SECONDS = 8.0
 """For the bytes of one file to come from Redis, or to go there."""
 FULL = "There is no room for more files on this server now. Try again later, or write without the file."
-FULL_OF_YOURS = "Your chats have as many files as are kept for one person. Delete a chat that has some."
+FULL_OF_YOURS = "That is more than is kept for one person. Remove files that are not sent yet, or delete chats with files."
 OTHER_FILE = "This key was used for another file. Send it with another one."
 
 
@@ -43,6 +50,8 @@ class Attachment:
     digest: str
     conversation: str
     """The one whose message has it; "" while none has."""
+    left_ms: int = -1
+    """How long it is there yet; -1 is for ever."""
 
     def shaped(self) -> dict[str, Any]:
         """Give the protocol's shape."""
@@ -52,12 +61,12 @@ class Attachment:
 class Attachments:
     """Every method raises Unavailable when Redis is away; each write may be repeated without harm."""
 
-    def __init__(self, redis: Redis, keys: Keys, *, largest: int, room: int, days: int) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, largest: int, most_bytes: int, days: int) -> None:
         self._redis = redis
         self._keys = keys
         self.largest = largest
         """Bytes of one file; 0: none are taken."""
-        self._room = room  # bytes of all
+        self._most_bytes = most_bytes  # of all
         self._lifetime_ms = days * DAY_MS  # after the last use; 0: for ever
         self._book = Script(redis, "book_attachment")
         self._keep = Script(redis, "keep_attachment")
@@ -78,26 +87,26 @@ class Attachments:
             if known.digest != digest:
                 raise AttachmentRefused(409, OTHER_FILE)
             return known
-        await self._take_room(session, new)
+        await self._count(session, new)
         facts, content = self._keys.attachment(new.id), self._keys.attachment_bytes(new.id)
         async with available(BYTES_SECONDS):
-            await self._redis.set(content, body, px=UNSENT_MS)
+            await self._redis.set(content, body, px=UNSENT_MS, nx=True)
         await self._keep([facts, content], "put", session, "", UNSENT_MS, new.name, kind, len(body), digest)
         return new
 
-    async def _take_room(self, session: str, new: Attachment) -> None:
-        """Raise AttachmentRefused where there is none."""
-        if not await self._note(
-            self._keys.attachments_of(session), new, UNSENT_MS, self._room // SESSION_PART
-        ):
+    async def _count(self, session: str, new: Attachment) -> None:
+        """Count a file that comes. Raises AttachmentRefused where it is too much."""
+        own = self._keys.attachments_of(session)
+        if not await self._note(own, new, UNSENT_MS, self._most_bytes // SESSION_PART):
             raise AttachmentRefused(507, FULL_OF_YOURS)
-        if not await self._note(self._keys.attachments, new, UNSENT_MS, self._room):
-            await self._note(self._keys.attachments_of(session), new, 1)
+        if not await self._note(self._keys.attachments, new, UNSENT_MS, self._most_bytes):
+            await self._note(own, new, 1)
             raise AttachmentRefused(507, FULL)
 
-    async def _note(self, index: str, each: Attachment, lifetime_ms: int, room: int = -1) -> bool:
-        """Count a file for so long, where there is room (-1: whatever there is)."""
-        return bool(await self._book([index, f"{index}:bytes"], each.id, each.size, lifetime_ms, room))
+    async def _note(self, index: str, each: Attachment, lifetime_ms: int, most: int | None = None) -> bool:
+        """Count a file for so long; one that comes only where all of them are not more than `most` bytes."""
+        told = "" if most is None else most
+        return bool(await self._book([index, f"{index}:bytes"], each.id, each.size, lifetime_ms, told))
 
     async def find(self, session: str, ids: Sequence[str]) -> list[Attachment | None]:
         """Look for files of a session, in order; None for what is not there, or not its own."""
@@ -105,11 +114,13 @@ class Attachments:
             pipe = self._redis.pipeline(transaction=False)
             for each in ids:
                 pipe.hgetall(self._keys.attachment(each))
-                pipe.exists(self._keys.attachment_bytes(each))
+                pipe.pttl(self._keys.attachment_bytes(each))
             found = await pipe.execute() if ids else []
         return [
-            _attachment(each, facts) if there and facts.get(b"session") == session.encode() else None
-            for each, facts, there in zip(ids, found[::2], found[1::2], strict=True)
+            _attachment(each, facts, left_ms)
+            if left_ms != GONE and facts.get(b"session") == session.encode()
+            else None
+            for each, facts, left_ms in zip(ids, found[::2], found[1::2], strict=True)
         ]
 
     async def read(self, each: Attachment) -> bytes | None:
@@ -117,27 +128,49 @@ class Attachments:
         async with available(BYTES_SECONDS):
             return cast(bytes | None, await self._redis.get(self._keys.attachment_bytes(each.id)))
 
-    async def keep(self, session: str, conversation: str, ids: Iterable[str]) -> None:
-        """Keep what a conversation's messages have, as if it were used just now."""
-        for each in await self.find(session, list(ids)):
-            if each is not None:
-                await self._live(session, conversation, each, "keep", self._lifetime_ms)
+    async def pieces(self, each: Attachment) -> AsyncGenerator[bytes, None]:
+        """Read a file's bytes as they are taken; what has gone meanwhile ends early."""
+        for start in range(0, each.size, PIECE_BYTES):
+            yield await self._piece(each, start, start + PIECE_BYTES)
 
-    async def doom(self, session: str, conversation: str, ids: Iterable[str]) -> None:
-        """Hide what a deleted conversation's messages have; Redis drops it a moment later."""
-        for each in await self.find(session, list(ids)):
-            if each is not None:
-                await self._live(session, conversation, each, "doom", DOOMED_MS)
+    async def _piece(self, each: Attachment, start: int, end: int) -> bytes:
+        key = self._keys.attachment_bytes(each.id)
+        async with available():
+            return await cast(Awaitable[bytes], self._redis.getrange(key, start, end - 1))
+
+    async def drop(self, session: str, attachment: str) -> None:
+        """Let go of a file that no message has."""
+        await self._each("drop", session, "", await self.find(session, [attachment]), 1)
+
+    async def keep(self, session: str, conversation: str, ids: Sequence[str]) -> None:
+        """Keep what a conversation's messages have, as if it were used just now."""
+        await self._used(session, conversation, await self.find(session, ids))
+
+    async def doom(self, session: str, conversation: str, ids: Sequence[str]) -> None:
+        """Have Redis drop a moment later what a deleted conversation's messages have."""
+        await self._each("doom", session, conversation, await self.find(session, ids), DOOMED_MS)
 
     async def restore(self, session: str, conversation: str, ids: Sequence[str]) -> None:
-        """Bring back what `doom` hid."""
-        for each in ids:
-            hidden = self._keys.attachment(each), self._keys.attachment_bytes(each)
-            await self._keep(list(hidden), "restore", session, conversation, self._lifetime_ms)
-        await self.keep(session, conversation, ids)
+        """Keep what was doomed."""
+        await self._each("restore", session, conversation, await self.find(session, ids), self._lifetime_ms)
+
+    async def _used(self, session: str, conversation: str, found: Iterable[Attachment | None]) -> None:
+        lasts_ms = self._lifetime_ms - USED_MS
+        old = [
+            each
+            for each in found
+            if each is not None and (each.conversation != conversation or (0 <= each.left_ms < lasts_ms))
+        ]
+        await self._each("keep", session, conversation, old, self._lifetime_ms)
+
+    async def _each(
+        self, way: str, session: str, conversation: str, found: Iterable[Attachment | None], lifetime_ms: int
+    ) -> None:
+        files = [each for each in found if each is not None]
+        await asyncio.gather(*(self._live(way, session, conversation, each, lifetime_ms) for each in files))
 
     async def _live(
-        self, session: str, conversation: str, each: Attachment, way: str, lifetime_ms: int
+        self, way: str, session: str, conversation: str, each: Attachment, lifetime_ms: int
     ) -> None:
         keys = [self._keys.attachment(each.id), self._keys.attachment_bytes(each.id)]
         if await self._keep(keys, way, session, conversation, lifetime_ms):
@@ -151,34 +184,32 @@ class Attachments:
 
         What is not there, and pictures where `images` is false, is left out.
         """
-        read: dict[str, Attached] = {}
-        for each in await self.find(session, ids):
-            if each is None or each.conversation not in ("", conversation):
-                continue
-            if is_image(each.type):
-                body = await self.read(each) if images else None
-                if body is not None:
-                    read[each.id] = Attached(each.name, each.type, url=data_url(each.type, body))
-            else:
-                text = await self._text(each, text_bytes)
-                read[each.id] = Attached(each.name, TEXT, text=text)
-        await self.keep(session, conversation, read)
-        return read
+        files = [
+            each
+            for each in await self.find(session, ids)
+            if each is not None
+            and each.conversation in ("", conversation)
+            and (images or not is_image(each.type))
+        ]
+        read = await asyncio.gather(*(self._attached(each, text_bytes) for each in files))
+        await self._used(session, conversation, files)
+        return {each.id: one for each, one in zip(files, read, strict=True) if one is not None}
+
+    async def _attached(self, each: Attachment, text_bytes: int) -> Attached | None:
+        if is_image(each.type):
+            body = await self.read(each)
+            return None if body is None else Attached(each.name, each.type, url=data_url(each.type, body))
+        return Attached(each.name, TEXT, text=await self._text(each, text_bytes))
 
     async def _text(self, each: Attachment, most: int) -> str:
         if each.size <= most:
             return excerpt(await self.read(each) or b"")
-        key = self._keys.attachment_bytes(each.id)
-        async with available():
-            head = await cast(Awaitable[bytes], self._redis.getrange(key, 0, most // 2 - 1))
-            tail = await cast(Awaitable[bytes], self._redis.getrange(key, each.size - most // 2, -1))
-        return excerpt(head, tail)
+        half = most // 2
+        return excerpt(await self._piece(each, 0, half), await self._piece(each, each.size - half, each.size))
 
 
-def _attachment(name: str, facts: dict[bytes, bytes]) -> Attachment | None:
+def _attachment(name: str, facts: dict[bytes, bytes], left_ms: int) -> Attachment:
     told = {field.decode(): value.decode() for field, value in facts.items()}
-    if "doomed" in told:
-        return None
     return Attachment(
-        name, told["name"], told["type"], int(told["size"]), told["digest"], told["conversation"]
+        name, told["name"], told["type"], int(told["size"]), told["digest"], told["conversation"], left_ms
     )

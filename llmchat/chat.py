@@ -165,8 +165,9 @@ class Chat:
 
         Raises TooLong, BadField, NotFound, NoAttachment, Conflict, Busy, RateLimited.
         """
-        self._check_text("text", command.text)
-        if not command.text.strip() and not command.attachments:
+        text = command.text.strip()
+        self._check_text("text", text)
+        if not text and not command.attachments:
             raise BadField("The field text is wrong: it must have a word in it.")
         conversation = self.conversation_of(session, command)
         message = derived_id("message", conversation, command.id)
@@ -185,9 +186,9 @@ class Chat:
                 session=session,
                 conversation=conversation,
                 new=command.conversation is None,
-                title=first_words(command.text or (files[0].name if files else "")),
+                title=first_words(text or (files[0].name if files else "")),
                 message=message,
-                text=command.text,
+                text=text,
                 parent=(command.parent or "") if command.names_parent else TIP,
                 answer=derived_id("answer", conversation, command.id),
                 model=model or self._offered[0],
@@ -318,18 +319,17 @@ class Chat:
         return _summary_event(command, corrected)
 
     async def delete(self, session: str, conversation: str) -> None:
-        """Delete a conversation; a running answer is stopped. Raises NotFound."""
-        known = await self._history.conversation(session, conversation)
-        await self._history.delete(session, conversation)
-        await self._attachments.doom(session, conversation, known.attachments)
-        if known.turn is not None:
-            await self._turns.wake_for_stop(conversation, known.turn.answer)
+        """Delete a conversation; a running answer is stopped. What a repeat finds undone, it does. Raises NotFound."""
+        answer, files = await self._history.delete(session, conversation)
+        if answer:
+            await self._turns.wake_for_stop(conversation, answer)
         await self._listing.deleted(session, conversation)
+        await self._attachments.doom(session, conversation, files)
 
     async def restore(self, session: str, conversation: str) -> ConversationUpdated:
         """Bring back a conversation deleted a moment ago. Raises NotFound."""
-        restored = await self._history.restore(session, conversation)
-        await self._attachments.restore(session, conversation, restored.attachments)
+        restored, files = await self._history.restore(session, conversation)
+        await self._attachments.restore(session, conversation, files)
         event = self._listing.updated_event(restored)
         await self._listing.updated(session, conversation)
         return event

@@ -140,8 +140,6 @@ class Conversation:
     continued: int = 0
     """Answers that went on after their end."""
     turn: Turn | None = None
-    attachments: Sequence[str] = ()
-    """Ids of all files that its messages ever had."""
 
     @property
     def running(self) -> str | None:

@@ -622,22 +622,26 @@ class History:
             raise NotFound(NO_CONVERSATION)
         return await self.conversation(session, conversation)
 
-    async def delete(self, session: str, conversation: str) -> None:
-        """Hide a conversation; RESTORE_SECONDS later Redis drops it. Raises NotFound."""
-        await self._doom(session, conversation, doom=True)
+    async def delete(self, session: str, conversation: str) -> tuple[str, list[str]]:
+        """Hide a conversation; RESTORE_SECONDS later Redis drops it: until then it can be deleted again.
+
+        Gives the answer being made, "" where none is, and the ids of all files that it ever had. Raises NotFound.
+        """
+        answer, *files = await self._doom(session, conversation, doom=True)
         async with available():
             await self._redis.zrem(self._keys.conversations(session), conversation)
+        return answer, files
 
-    async def restore(self, session: str, conversation: str) -> Conversation:
-        """Bring back a conversation deleted a moment ago. Raises NotFound."""
-        await self._doom(session, conversation, doom=False)
+    async def restore(self, session: str, conversation: str) -> tuple[Conversation, list[str]]:
+        """Bring back a conversation deleted a moment ago; gives it, and the ids of its files. Raises NotFound."""
+        _, *files = await self._doom(session, conversation, doom=False)
         restored = await self.conversation(session, conversation)
         await self.touch(session, conversation, restored.updated)
-        return restored
+        return restored, files
 
-    async def _doom(self, session: str, conversation: str, *, doom: bool) -> None:
+    async def _doom(self, session: str, conversation: str, *, doom: bool) -> list[str]:
         keys = self._keys.of_conversation(conversation)
-        outcome = await self._delete(
+        outcome, *told = await self._delete(
             [
                 keys.conversation,
                 keys.messages,
@@ -654,6 +658,7 @@ class History:
         )
         if outcome == b"not_found":
             raise NotFound(NO_CONVERSATION)
+        return _decoded(told)
 
     async def _conversations(self, session: str, ids: Iterable[str]) -> list[Conversation]:
         ids = list(ids)
@@ -698,7 +703,6 @@ def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]
         calibration=float(state.get("calibration", 1.0)),
         continued=int(state.get("continued", 0)),
         turn=_turn(turn) if turn else None,
-        attachments=state.get("attachments", "").split(),
     )
 
 

@@ -35,7 +35,7 @@ class ConversationKeys:
     messages: str
     """hash: message id → JSON record"""
     tree: str
-    """hash: parents, children, chosen branches and the ids of sent prompts"""
+    """hash: parents, children, chosen branches, the ids of sent prompts and of files"""
     log: str
     """stream: the placed events of the last minutes, entry id `offset-0`"""
     turn: str

@@ -32,6 +32,7 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
 SECONDS = "a number of seconds from 0.1 to 3600"
+MEGABYTE = 1_000_000
 SESSION_PART = 4
 """One part in so many of all room for files is the most that a session may take."""
 SEEING = re.compile(
@@ -266,7 +267,7 @@ VARIABLES = (
     Variable(
         "ATTACHMENTS_MEGABYTES",
         "256",
-        f"how much of them Redis keeps in all; of one session a {SESSION_PART}th",
+        "how much of them Redis keeps in all; of one session a quarter, which must hold the largest",
         "a whole number from 1 to 1000000",
     ),
     Variable(
@@ -331,6 +332,11 @@ class Settings:
     image_models: tuple[str, ...] = ()
 
     @property
+    def attachments_bytes(self) -> int:
+        """How much of files is kept in all."""
+        return self.attachments_megabytes * MEGABYTE
+
+    @property
     def attachment_lifetime_days(self) -> int:
         """Days a file is kept after its last use; 0 is for ever."""
         return min((days for days in (self.attachment_days, self.history_days) if days), default=0)
@@ -349,6 +355,15 @@ class Settings:
     def label_of(self, model: str) -> str:
         """Return what people read where `model` answers."""
         return self.local_label if self.local_label and model == self.openai_model else model
+
+    def check_attachments(self) -> None:
+        """Raise SettingsError where a session may not have a single file of the largest size."""
+        most = self.attachments_bytes // SESSION_PART
+        if self.attachment_bytes > most:
+            raise SettingsError(
+                f"ATTACHMENT_BYTES is {self.attachment_bytes}, and one session may have {most} (a quarter of "
+                "ATTACHMENTS_MEGABYTES): lower it, or raise ATTACHMENTS_MEGABYTES."
+            )
 
     def check_deployed(self) -> None:
         """Raise SettingsError, one line naming the variable, where this may not face the public."""

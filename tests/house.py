@@ -159,7 +159,7 @@ class House:
         self.folds = Folds(
             settings, self.history, self.summaries, Leases(self.redis, self.keys, of="fold"), self.completions
         )
-        self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, room=4_000_000, days=1)
+        self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, most_bytes=4_000_000, days=1)
         self.turns = Turns(
             settings,
             self.history,

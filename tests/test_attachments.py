@@ -19,7 +19,7 @@ from tests.instances import Store
 from tests.waiting import eventually
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"." * 92
-ROOM = 1_000
+MOST = 1_000
 
 
 class Files:
@@ -28,7 +28,7 @@ class Files:
     def __init__(self, redis: Redis, days: int = 2) -> None:
         self.redis = redis
         self.keys = Keys(f"attachments-{secrets.token_hex(4)}")
-        self.room = Attachments(redis, self.keys, largest=100, room=ROOM, days=days)
+        self.room = Attachments(redis, self.keys, largest=100, most_bytes=MOST, days=days)
 
     async def put(self, key: str, session: str = "alice", body: bytes = PNG) -> str:
         return (await self.room.put(session, key, "cat.png", body)).id
@@ -95,33 +95,94 @@ async def test_file_lives_for_ever_where_days_are_zero(files: Files) -> None:
     assert await ever.redis.pttl(ever.keys.attachments) == -1
 
 
-async def test_file_of_a_deleted_conversation_is_hidden_at_once_and_comes_back_with_it(files: Files) -> None:
-    kept, other = await files.put("k1"), await files.put("k2")
+async def test_file_of_a_deleted_conversation_goes_with_it_and_is_kept_where_it_comes_back(
+    files: Files,
+) -> None:
+    kept, new, other = await files.put("k1"), await files.put("k2"), await files.put("k3", "bob")
     await files.room.keep("alice", "c1", [kept])
-    await files.room.keep("alice", "c2", [other])
-    (stale,) = await files.room.find("alice", [kept])
-    assert stale
-    await files.room.doom("alice", "c1", [kept, other])
-    assert await files.there("alice", kept, other) == [False, True]
-    await files.room._live("alice", "c1", stale, "keep", DAY_MS)  # by an answer that runs yet
-    assert all(0 < left <= DOOMED_MS for left in await files.lives_ms(kept))
-    assert await files.there("alice", kept) == [False]
-    await files.room.restore("alice", "c1", [kept])
-    assert await files.there("alice", kept, other) == [True, True]
+    await files.room.keep("bob", "c1", [other])
+    await files.room.doom("alice", "c1", [kept, new, other])
+    await files.room.keep(
+        "alice", "c1", [kept, new]
+    )  # by an answer that runs yet, by a prompt sent just before
+    for each in (kept, new):
+        assert all(0 < left <= DOOMED_MS for left in await files.lives_ms(each))
+    assert all(left > DAY_MS for left in await files.lives_ms(other))
+    await files.room.restore("alice", "c1", [kept, new])
+    for each in (kept, new):
+        assert all(left > DAY_MS for left in await files.lives_ms(each))
+
+
+async def test_file_that_no_message_has_can_be_removed_and_leaves_its_room_to_others(files: Files) -> None:
+    kept, spare = await files.put("k1"), await files.put("k2")
+    await files.room.keep("alice", "c1", [kept])
+    await files.room.drop("bob", spare)
+    assert await files.there("alice", spare) == [True]
+    for each in (kept, spare):
+        await files.room.drop("alice", each)
+
+    async def gone() -> bool:
+        await asyncio.sleep(0)
+        return await files.there("alice", kept, spare) == [True, False]
+
+    await eventually(gone, seconds=5, what="the file goes")
+    await files.put("k3")
+    assert await files.used() == await files.used("alice") == 200
+
+
+async def test_late_repeat_of_a_file_that_a_message_has_by_then_changes_nothing(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await files.put("k1")
+    await files.room.keep("alice", "c1", [kept])
+    find = files.room.find
+
+    async def saw_nothing(*_: object) -> list[None]:
+        monkeypatch.setattr(files.room, "find", find)
+        return [None]
+
+    monkeypatch.setattr(files.room, "find", saw_nothing)
+    assert await files.put("k1") == kept
+    (found,) = await find("alice", [kept])
+    assert found
+    assert found.conversation == "c1"
     assert all(left > DAY_MS for left in await files.lives_ms(kept))
+    (goes_ms,) = await files.redis.zmscore(files.keys.attachments, [f"100 {kept}"])
+    assert goes_ms - (await files.redis.time())[0] * 1000 > DAY_MS + 60_000
+
+
+async def test_file_used_again_within_the_hour_is_not_written_again(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await files.put("k1")
+    await files.room.keep("alice", "c1", [kept])
+    written: list[object] = []
+    live = files.room._keep
+
+    async def write(*given: object) -> object:
+        written.append(given)
+        return await live(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files.room, "_keep", write)
+    await files.room.attached("alice", "c1", [kept], images=True, text_bytes=20)
+    assert written == []
+    for key in (files.keys.attachment(kept), files.keys.attachment_bytes(kept)):
+        await files.redis.pexpire(key, 2 * DAY_MS - 3_700_000)
+    await files.room.attached("alice", "c1", [kept], images=True, text_bytes=20)
+    assert all(left > 2 * DAY_MS - 60_000 for left in await files.lives_ms(kept))
 
 
 async def test_session_has_a_part_of_the_room_and_all_sessions_the_whole(files: Files) -> None:
     for number in range(2):
         await files.put(f"k{number}")
-    with pytest.raises(AttachmentRefused, match="Your chats") as refused:
+    with pytest.raises(AttachmentRefused, match="for one person") as refused:
         await files.put("k2")
     assert refused.value.status == 507
     for number in range(8):
         await files.put("k", f"session{number}")
     with pytest.raises(AttachmentRefused, match="no room"):
         await files.put("k", "another")
-    assert await files.used() == ROOM
+    assert await files.used() == MOST
 
 
 async def test_room_is_free_again_when_files_have_gone(files: Files) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from llmchat import turns as turns_room
+from llmchat.attachments import DOOMED_MS
 from llmchat.chat import _fitting
+from llmchat.errors import Unavailable
 from llmchat.events import MAX_SNAPSHOT_BYTES, CompletionStop, MessageSend
 from llmchat.settings import Settings
 from tests.house import House
@@ -48,6 +50,31 @@ def test_message_too_large_for_a_frame_goes_without_html_and_reasoning(shed: str
     assert found == [message("m2", 10)]
     assert len(json.dumps(found, ensure_ascii=False).encode()) < MAX_SNAPSHOT_BYTES
     assert cut == (before > 0)
+
+
+# Files
+
+
+async def test_delete_that_meets_a_moment_without_the_store_is_told_and_its_repeat_does_the_rest(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab = await house.connect()
+    file = await house.attachments.put("alice", "k1", "notes.txt", b"Buy milk.")
+    accepted = await tab.ask(type="message.send", id="one", text="  ", attachments=[file.id])
+    conversation = accepted["conversation"]
+    assert (await house.history.conversation("alice", conversation)).title == "notes.txt"
+    doom = house.attachments.doom
+
+    async def fail_once(*_: object) -> None:
+        monkeypatch.setattr(house.attachments, "doom", doom)
+        raise Unavailable
+
+    monkeypatch.setattr(house.attachments, "doom", fail_once)
+    with pytest.raises(Unavailable):
+        await house.chat.delete("alice", conversation)
+    assert (await tab.a("conversation.deleted"))["conversation"] == conversation
+    await house.chat.delete("alice", conversation)
+    assert 0 < await house.redis.pttl(house.keys.attachment_bytes(file.id)) <= DOOMED_MS
 
 
 # Turns that nobody makes

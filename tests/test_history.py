@@ -956,7 +956,7 @@ async def test_restored_conversation_is_as_it_was(redis: Redis, history_days: in
     before = await story.history.conversation(SESSION, story.id)
     lasting = await story.ttls()
     await story.history.delete(SESSION, story.id)
-    restored = await story.history.restore(SESSION, story.id)
+    restored, _ = await story.history.restore(SESSION, story.id)
     assert restored == before
     assert await story.branch() == ["m1", "m1.a"]
     found, _ = await story.history.listed(SESSION, before_ms=None, limit=9, query=None)

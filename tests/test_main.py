@@ -99,6 +99,12 @@ async def test_a_system_prompt_that_leaves_no_room_is_one_line(start: Start, com
     assert line.startswith("SYSTEM_PROMPT takes more than half of the context, which is 256 tokens")
 
 
+@pytest.mark.parametrize("command", ["run", "serve"])
+async def test_room_for_less_than_one_file_is_one_line(start: Start, command: str) -> None:
+    line = await refused(await start(command, **{**DEPLOYED, "ATTACHMENTS_MEGABYTES": "8"}))
+    assert line.startswith("ATTACHMENT_BYTES is 5000000, and one session may have 2000000")
+
+
 async def test_a_folder_that_cannot_be_written_is_one_line(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = await refused(await start(DATA_DIR="file/data", PORT="0"))

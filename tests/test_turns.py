@@ -60,7 +60,7 @@ class Instance:
         summaries = Summaries(self.redis, self.keys, history_days=1)
         fold_leases = Leases(self.redis, self.keys, of="fold")
         self.folds = Folds(settings, self.history, summaries, fold_leases, self.completions)
-        self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, room=4_000_000, days=1)
+        self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, most_bytes=4_000_000, days=1)
         self.turns = Turns(
             settings,
             self.history,

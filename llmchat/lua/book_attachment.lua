@@ -1,7 +1,8 @@
--- Count a file's bytes until it goes, by the server's clock; where `room` is not negative and there is less of it, count
--- nothing and tell 0. `index`: "bytes id" -> when it goes, in ms; `total`: the sum of its bytes. Lets go of what has gone.
+-- Count a file's bytes until it goes, by the server's clock. One that comes has `most` (of all bytes): where it is too
+-- much, count nothing and tell 0; where it is counted already, change nothing.
+-- `index`: "bytes id" -> when it goes, in ms; `total`: the sum of its bytes. Lets go of what has gone.
 local index, total = unpack(KEYS)
-local id, size, lifetime_ms, room = unpack(ARGV)
+local id, size, lifetime_ms, most = unpack(ARGV)
 local entry = size .. ' ' .. id
 
 local time = redis.call('TIME')
@@ -12,8 +13,10 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', string.format('
 end
 if not redis.call('ZSCORE', index, entry) then
   local used = tonumber(redis.call('GET', total) or 0)
-  if tonumber(room) >= 0 and used + tonumber(size) > tonumber(room) then return 0 end
+  if most ~= '' and used + tonumber(size) > tonumber(most) then return 0 end
   redis.call('INCRBY', total, size)
+elseif most ~= '' then
+  return 1
 end
 redis.call('ZADD', index, lifetime_ms == '0' and '+inf' or string.format('%d', now + lifetime_ms), entry)
 local last = tonumber(redis.call('ZRANGE', index, '-1', '-1', 'WITHSCORES')[2])

@@ -23,11 +23,7 @@ if tostring(redis.call('EXISTS', turn)) ~= queued then return {'moved'} end
 if redis.call('LLEN', queue) >= tonumber(most) then return {'busy'} end
 
 redis.call('HSET', messages, id, record)
-local had = redis.call('HGET', conversation, 'attachments') or ''
-for file in string.gmatch(files, '%S+') do
-  if not string.find(had, file, 1, true) then had = had .. ' ' .. file end
-end
-if had ~= '' then redis.call('HSET', conversation, 'attachments', had) end
+for file in string.gmatch(files, '%S+') do redis.call('HSET', tree, 'file:' .. file, '1') end
 join(conversation, tree, id, 'user', parent)
 turn_to(conversation, tree, id, parent)
 redis.call('HSET', tree, answer, 'assistant ' .. id)  -- to come: what is sent next goes below it
