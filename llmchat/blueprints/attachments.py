@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
 import quart
-from quart import Blueprint, make_response, request
+from quart import Blueprint, Response, make_response, request
 from quart.typing import ResponseReturnValue
 from werkzeug.http import parse_options_header
 
 from llmchat.attachment import TEXT
 from llmchat.blueprints.rooms import Rooms, rooms
 from llmchat.blueprints.visitors import RETRY_SECONDS, Visitor, headers_of
-from llmchat.errors import AttachmentRefused, RateLimited, Unavailable
+from llmchat.doors import ABORT
+from llmchat.errors import AttachmentRefused, NotFound, RateLimited, Unavailable
 from llmchat.events import ID
 from llmchat.limits import network_of
 
 PATH = "/attachments"
 SECONDS = 120.0
-"""For a whole file to come, and between two pieces of it."""
+"""For a whole file to come or go, and between two pieces of one that comes."""
 SILENT_SECONDS = 10.0
 AT_ONCE = 40
 """Files that come to one instance at the same time: so much memory they may take."""
@@ -84,20 +85,49 @@ async def show(attachment: str) -> ResponseReturnValue:
         known = (await here.attachments.find(who.session, [attachment]))[0]
     if known is None:
         quart.abort(404)
-    response = await make_response(b"")
-    response.set_etag(known.digest)
-    if known.digest in request.if_none_match:
-        response.status_code = 304
-    else:
-        body = await here.attachments.read(known)
-        if body is None:
+    if known.conversation:
+        try:
+            await here.chat.place(who.session, known.conversation)
+        except NotFound:  # deleted
             quart.abort(404)
-        response.set_data(body)
+    if known.digest in request.if_none_match:
+        response = Response(b"", 304)
+    else:
+        abort = request.scope.get("state", {}).get(ABORT)
+        response = Response(_until_gone(here.attachments.pieces(known), abort))
+        response.content_length, response.timeout = known.size, SECONDS
+    response.set_etag(known.digest)
     response.headers["Content-Type"] = f"{known.type}; charset=utf-8" if known.type == TEXT else known.type
     response.headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(known.name)}"
     response.headers["Content-Security-Policy"] = HARMLESS
     response.headers["Cache-Control"] = "private, no-cache"
     return response
+
+
+@blueprint.delete(f"{PATH}/<attachment>")
+async def drop(attachment: str) -> ResponseReturnValue:
+    """Let go of a file that no message has; what a message has stays."""
+    here = rooms()
+    who = await here.visitor(request)
+    if who.known and who.granted and ID.fullmatch(attachment):
+        await here.attachments.drop(who.session, attachment)
+    return "", 204, headers_of()
+
+
+async def _until_gone(
+    pieces: AsyncGenerator[bytes, None], abort: Callable[[], None] | None
+) -> AsyncGenerator[bytes, None]:
+    """Give a file's pieces; where it goes meanwhile, or Redis, end the connection: a part is not the whole."""
+    with suppress(Unavailable):
+        async for piece in pieces:
+            yield piece
+            if not piece:
+                break
+        else:
+            return
+    if abort is not None:
+        abort()
+        await asyncio.Event().wait()  # until the server has seen it, and ends this
 
 
 def _size(most: int) -> int:

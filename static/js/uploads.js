@@ -126,8 +126,9 @@ export class Uploads extends EventTarget {
     this.#running.delete(key);
   }
 
-  /** Nobody needs this file any more. */
-  forget(key) {
+  /** Nobody needs this file here any more, nor at the server, where its `id` is named and no message has it. */
+  forget(key, id) {
+    if (id) fetch(`/attachments/${id}`, { method: "DELETE" }).catch(() => {}); // else it goes in a day
     this.#running.get(key)?.cancel();
     this.#running.delete(key);
     this.#blobs.delete(key);

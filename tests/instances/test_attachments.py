@@ -13,6 +13,8 @@ import aiohttp
 import pytest
 
 from llmchat.blueprints.attachments import AT_ONCE_OF_SESSION
+from llmchat.keys import Keys
+from llmchat.redis_client import connect as redis_client
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Store
@@ -296,6 +298,38 @@ async def test_deleted_chat_takes_its_files_with_it_and_a_restored_one_brings_th
     assert (await get(client, f"/attachments/{kept}"))[0] == 404
     await client.command("conversation.restore", conversation=accepted["conversation"])
     assert (await get(client, f"/attachments/{kept}"))[:2] == (200, PNG)
+
+
+async def test_file_that_no_message_has_goes_when_it_is_removed(
+    connect: Connect, instances: Instances
+) -> None:
+    client = await connect(instances[0])
+    sent, spare = await attach(client), await attach(client)
+    accepted = await ask(client, "Look", attachments=[sent])
+    await client.ending(accepted["answer"])
+    for each in (sent, spare):
+        url = f"{instances[0].url}/attachments/{each}"
+        async with client._http.delete(url, headers={"Origin": instances[0].url}) as response:
+            assert response.status == 204
+
+    async def gone() -> bool:
+        return [(await get(client, f"/attachments/{each}"))[0] for each in (sent, spare)] == [200, 404]
+
+    await eventually(gone, seconds=5, what="the file goes")
+
+
+async def test_file_that_goes_while_it_is_read_is_not_taken_for_whole(
+    connect: Connect, start_instance: StartInstance, fresh_store: Store
+) -> None:
+    client = await connect(await start_instance(fresh_store))
+    kept = await attach(client, b"x" * 5_000_000)
+    assert client.instance
+    async with client._http.get(f"{client.instance.url}/attachments/{kept}") as response:
+        async with redis_client(fresh_store.url) as redis:
+            await redis.delete(Keys("llmchat").attachment_bytes(kept))
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    await attach(client)
 
 
 async def test_file_is_taken_on_when_the_store_is_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -120,6 +121,31 @@ async def test_flood_and_bomb_and_deaf_peers_leave_memory_bounded_and_a_bystande
         assert memory_kib(instance) - before < MEMORY_KIB
 
 
+async def test_many_who_ask_for_a_large_file_and_read_nothing_leave_memory_bounded(
+    store: Store, start_instance: StartInstance, connect: Connect
+) -> None:
+    instance = await start_instance(store)
+    client = await connect(instance)
+    headers = {"Idempotency-Key": "k", "Origin": instance.url}
+    async with client._http.post(
+        f"{instance.url}/attachments", data=io.BytesIO(b"x" * 5_000_000), headers=headers
+    ) as it:
+        path = it.headers["Location"]
+    cookie = "; ".join(f"{each.key}={each.value}" for each in client.jar)
+    asked = "\r\n".join([f"GET {path} HTTP/1.1", HOST, f"Cookie: {cookie}", "", ""]).encode()
+    before = memory_kib(instance)
+    writers = []
+    async with bystander(connect, instance), within(30, "each is answered"):
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", instance.port)
+            writers.append(writer)
+            writer.write(asked)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert memory_kib(instance) - before < MEMORY_KIB // 3
+    for writer in writers:
+        writer.transport.abort()
+
+
 async def test_connections_over_the_limit_of_a_minute_are_refused_with_a_time(
     store: Store, start_instance: StartInstance
 ) -> None:
@@ -189,7 +215,7 @@ async def test_error_of_ours_is_a_page_with_a_number_that_the_log_has(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "/", 405),
+        ("DELETE", "/", 405),
         ("DELETE", "/sign-in", 405),
         ("GET", "/sign-out", 405),
         ("GET", "/ws/chat/", 400),

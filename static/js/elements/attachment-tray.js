@@ -214,7 +214,7 @@ class AttachmentTray extends HTMLElement {
     }
     const blob = button.matches(".as-text") ? await this.uploads.blob(file.key) : null;
     this.#files = this.#files.filter((each) => each !== file);
-    if (file.key) this.uploads.forget(file.key);
+    if (file.key) this.uploads.forget(file.key, file.id);
     this.#keep();
     this.#show();
     if (blob) this.#say("astext", await blob.text());
