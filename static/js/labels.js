@@ -1,5 +1,13 @@
 // What people read where a model answers.
 
+/** How an answer ended that is not complete, by its `finish_reason`; as in _message.html. */
+export const ENDINGS = {
+  stopped: "Stopped",
+  interrupted: "Broken off before the end",
+  length: "Cut off at the length limit",
+  content_filter: "Cut off by the model’s content filter",
+};
+
 const labels = new Map();
 let seeing = null; // ids of those that see pictures; null until it is known
 let first = "";

@@ -17,12 +17,12 @@ import "./elements/side-bar.js";
 import "./elements/connection-pill.js";
 import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
+import "./elements/follow-switch.js";
 import "./elements/shortcut-sheet.js";
 import { Announcer } from "./announcer.js";
-import "./elements/follow-switch.js";
 import { Chat } from "./chat.js";
-import { Outbox } from "./outbox.js";
 import { seesPictures } from "./labels.js";
+import { Outbox } from "./outbox.js";
 import { Shortcuts } from "./shortcuts.js";
 import { Socket } from "./socket.js";
 import { Tab } from "./tab.js";
@@ -58,15 +58,14 @@ const parts = {
   announcer: new Announcer(),
   shortcuts: new Shortcuts(),
   sheet: part("shortcut-sheet"),
+  follow: part("follow-switch"),
 };
-const follow = part("follow-switch");
-
 const limits = JSON.parse(dataset.limits);
 parts.sheet.shortcuts = parts.shortcuts;
 parts.composer.limit = limits.text;
 parts.tray.furnish({ uploads, limits, sees: () => seesPictures(parts.model.value) });
-parts.transcript.follow(follow.on);
-follow.addEventListener("follow", ({ detail }) => parts.transcript.follow(detail));
+parts.transcript.follow(parts.follow.on);
+parts.follow.addEventListener("follow", ({ detail }) => parts.transcript.follow(detail));
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));
 new Chat(wire, parts, {
   conversation: dataset.conversation || null,

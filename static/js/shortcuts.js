@@ -2,7 +2,7 @@
 // Event: `shortcut` (detail: the name of what is asked for). It does not know what becomes of that.
 
 const KEY = "llmchat.shortcuts";
-const MAC = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform || navigator.platform);
+export const MAC = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform || navigator.platform);
 const NAMES = {
   Mod: MAC ? ["⌘", "Command"] : ["Ctrl"],
   Shift: MAC ? ["⇧", "Shift"] : ["Shift"],

@@ -8,22 +8,16 @@
 // are needed.
 
 import "./attachment-list.js"; // before a message is: it may open its editor at once
-import { labelOf } from "../labels.js";
 import { copyFrom } from "../clipboard.js";
 import { readEdit, writeEdit } from "../drafts.js";
+import { ENDINGS, labelOf } from "../labels.js";
+import { MAC } from "../shortcuts.js";
 import { LiveBlocks } from "./live-blocks.js";
 
-const NOTES = {
-  stopped: "Stopped",
-  interrupted: "Broken off before the end",
-  length: "Cut off at the length limit",
-  content_filter: "Cut off by the model’s content filter",
-};
 const PATIENCE_SECONDS = 5;
 const RARE = ".unfold, .reasoning, .anew, .waiting, .note, .failure"; // in the order in which they stand
 const LONG_CHARACTERS = 1800; // as in _message.html
 const LONG_LINES = 24;
-const MAC = /Mac|iP(hone|ad|od)/.test(navigator.platform);
 
 function template(role) {
   return document.getElementById(`message-${role}`).content;
@@ -162,7 +156,7 @@ class ChatMessage extends HTMLElement {
     else delete this.dataset.finish;
     if (state !== "running" && this.hasAttribute("data-anew")) this.#settle();
     if (!["waiting", "running"].includes(state)) this.#thinkNoMore();
-    if (NOTES[finish]) this.#part("note").querySelector(".why").textContent = NOTES[finish];
+    if (ENDINGS[finish]) this.#part("note").querySelector(".why").textContent = ENDINGS[finish];
     this.#count();
     if (this.contains(document.activeElement) && !document.activeElement.checkVisibility()) this.#say("unfocused");
   }

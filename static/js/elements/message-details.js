@@ -2,15 +2,8 @@
 // It does not know where messages are shown.
 
 import { copyFrom } from "../clipboard.js";
-import { labelOf } from "../labels.js";
+import { ENDINGS, labelOf } from "../labels.js";
 
-const ENDINGS = {
-  stop: "Complete",
-  stopped: "Stopped by you",
-  interrupted: "Broken off before the end",
-  length: "Cut off at the length limit",
-  content_filter: "Cut off by the model’s content filter",
-};
 const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 const NUMBER = new Intl.NumberFormat();
 
@@ -59,7 +52,7 @@ function rowsOf({ id, model, created, seconds, usage, finish, error }) {
     ["Took", seconds && `${NUMBER.format(seconds)} s`],
     ["Tokens sent", sent && NUMBER.format(sent)],
     ["Tokens received", received && NUMBER.format(received)],
-    ["Ended", error ? `Failed: ${error}` : ENDINGS[finish]],
+    ["Ended", error ? `Failed: ${error}` : finish && (ENDINGS[finish] ?? "Complete")],
     ["Message id", quotable(id)],
   ];
 }
