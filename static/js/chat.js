@@ -106,7 +106,7 @@ export class Chat {
 
   #resume(prompt) {
     this.#pending.set(prompt.id, { prompt, view: this.#view, stop: false, stored: true, resumed: true });
-    if (!this.#parts.transcript.says(prompt.text)) this.#showPending(prompt); // else it may be in the conversation already
+    if (!this.#parts.transcript.says(prompt)) this.#showPending(prompt); // else it may be in the conversation already
   }
 
   #settle(id) {

@@ -295,3 +295,15 @@ async def test_prompt_with_a_file_waits_where_an_instance_of_an_earlier_version_
     await expect(answers(page).last).to_contain_text("You said: No file here")
     await expect(messages(page).first.get_by_role("link", name="notes.txt")).to_be_visible()
     assert "Buy milk." in str(model.requests[0].messages[-1]["content"])
+
+
+async def test_prompts_without_words_are_told_apart_by_their_files(page: Page) -> None:
+    await expect(page.locator("chat-transcript:not([data-lost])")).to_be_attached()
+    await page.locator("chat-transcript").evaluate("""transcript => {
+      const prompt = (id) => ({id, role: "user", parent: null, text: "", state: "done",
+        attachments: [{id: `file-${id}`, name: `${id}.txt`, type: "text/plain", size: 1}]});
+      transcript.send(prompt("mine"), true);
+      transcript.add(prompt("another"), "answer");
+    }""")
+    for name in ("mine.txt", "another.txt"):
+        await expect(page.get_by_role("main").get_by_text(name).first).to_be_visible()

@@ -19,6 +19,17 @@ function namesOf(attachments) {
   return attachments.map(({ name }) => name).join(", ");
 }
 
+// Whether an element is of this prompt: two may have the same words, or none.
+function isOf(element, { text, attachments = [] }) {
+  const idsOf = (files) => files.map(({ id }) => `${id}`).join(" ");
+  return element.text === text && idsOf(element.attachments) === idsOf(attachments);
+}
+
+// The words in the editors of messages that are given up.
+function yielded(elements) {
+  return elements.map((element) => element.yieldEdit()).filter(Boolean);
+}
+
 class ChatTranscript extends HTMLElement {
   #log;
   #column;
@@ -87,12 +98,12 @@ class ChatTranscript extends HTMLElement {
     return this.#in("queued").length > 0;
   }
 
-  /** Whether a prompt of these words that has no whole answer yet is here, and is stored. */
-  says(text) {
+  /** Whether this prompt is here and stored, and has no whole answer yet. */
+  says(prompt) {
     const here = this.#messages;
     const answered = here.findLastIndex(({ dataset }) => dataset.role === "assistant" && ["done", "failed"].includes(dataset.state));
     const open = here.slice(answered + 1).filter(({ dataset }) => dataset.role === "user" && !PENDING.includes(dataset.state));
-    return open.some((element) => element.text === text);
+    return open.some((element) => isOf(element, prompt));
   }
 
   #in(...states) {
@@ -331,7 +342,7 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`. */
   send({ id, text, parent, notBefore = 0, attachments }, connected) {
-    if (parent !== undefined) this.#putBehindAside(parent, text);
+    if (parent !== undefined) this.#putBehindAside(parent, { text, attachments });
     const last = this.last;
     const due = !last || last.dataset.role === "assistant" ? !this.dataset.running : false;
     const element = messageElement({ id, role: "user", parent: last?.dataset.id ?? null, text, attachments, state: connected ? "sending" : "unsent" });
@@ -376,17 +387,22 @@ class ChatTranscript extends HTMLElement {
 
   /** Give up the words in all editors: their messages are gone. */
   yieldEdits() {
-    return [...this.#messages, ...this.#aside.children].map((element) => element.yieldEdit()).filter(Boolean);
+    return yielded([...this.#messages, ...this.#aside.children]);
+  }
+
+  /** The same of a conversation that is not shown any more. */
+  yieldKept(conversation) {
+    return yielded(this.#kept.get(conversation)?.elements ?? []);
   }
 
   #putAside() {
-    for (const { dataset, text } of this.#in(...PENDING)) if (dataset.edits !== undefined) this.#putBehindAside(dataset.edits, text);
+    for (const element of this.#in(...PENDING)) if (element.dataset.edits !== undefined) this.#putBehindAside(element.dataset.edits, element);
   }
 
   // What is like the edit may be the edit itself, stored already.
-  #putBehindAside(parent, text) {
+  #putBehindAside(parent, edit) {
     const tail = this.#behind(parent) ?? [];
-    if (!tail.some((element) => element.dataset.role === "user" && element.text === text)) this.#aside.prepend(...tail);
+    if (!tail.some((element) => element.dataset.role === "user" && isOf(element, edit))) this.#aside.prepend(...tail);
   }
 
   #bringBack() {
@@ -588,8 +604,8 @@ class ChatTranscript extends HTMLElement {
     return this.message(id) ?? [...this.#aside.children].find(({ dataset }) => dataset.id === id);
   }
 
-  #sent({ text }) {
-    return this.#in(...PENDING).find((element) => element.text === text);
+  #sent(message) {
+    return this.#in(...PENDING).find((element) => isOf(element, message));
   }
 
   #versions(parent) {
