@@ -228,3 +228,15 @@ async def test_new_chat_has_a_greeting_the_box_and_suggestions_in_sight_on_any_s
     await expect(answers(page)).to_contain_text("You said: Explain how a rainbow forms")
     await expect(box(page)).to_have_value("")
     assert len(model.requests) == 1
+
+
+async def test_draft_is_written_by_the_tab_in_which_it_was_typed_alone(page: Page) -> None:
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await box(other).fill("Cleared")
+    await box(other).fill("")
+    for text in ("Typed here", "Typed here, and more"):
+        await box(page).fill(text)
+        await page.wait_for_function("text => localStorage['llmchat.draft.new'] === text", arg=text)
+        await other.reload()  # which leaves a page first
+        await expect(box(other)).to_have_value(text)

@@ -26,6 +26,8 @@ class ChatComposer extends HTMLElement {
   #problem;
   #tray;
   #conversation = null; // until it belongs to one
+  #draft = ""; // as it was read or written last
+  #changed = false; // it is not what was read: else another tab's newer one stays
   #answering = false;
   #timer = 0;
   #lifted = []; // texts that are out of the box, and not kept elsewhere yet
@@ -64,14 +66,17 @@ class ChatComposer extends HTMLElement {
     this.#tray.attach(this.#conversation);
     const draft = readDraft(this.#conversation);
     this.#box.value = !early || draft.includes(early) ? draft : [draft, early].filter(Boolean).join("\n\n");
+    this.#draft = draft;
+    this.#changed = false;
     if (!first) this.complain(""); // what came with the page is still to be read
     this.#update();
   }
 
   /** The new chat that was written in has an id now: what is typed from here on belongs to it. */
   adopt(conversation) {
-    writeDraft(this.#conversation, "");
+    if (readDraft(this.#conversation) === this.#draft) writeDraft(this.#conversation, "");
     this.#conversation = conversation;
+    this.#draft = "";
     this.#keepDraft();
     this.#tray.adopt(conversation);
   }
@@ -215,7 +220,11 @@ class ChatComposer extends HTMLElement {
 
   #keepDraft() {
     clearTimeout(this.#timer);
-    if (this.#conversation !== null) writeDraft(this.#conversation, [...this.#lifted, this.#box.value].filter(Boolean).join("\n\n"));
+    const words = [...this.#lifted, this.#box.value].filter(Boolean).join("\n\n");
+    this.#changed ||= words !== this.#draft;
+    if (this.#conversation === null || !this.#changed) return;
+    if (words || readDraft(this.#conversation) === this.#draft) writeDraft(this.#conversation, words);
+    this.#draft = words;
   }
 
   #say(type, detail) {
