@@ -2,7 +2,7 @@
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
 import { opening, progress } from "./announcer.js";
-import { before, readChatKey, readDraft, readFiles, writeChatKey, writeDraft, writeFiles } from "./drafts.js";
+import { before, readChatKey, readDraft, readFiles, readRemoved, writeChatKey, writeDraft, writeFiles, writeRemoved } from "./drafts.js";
 import { setLabels } from "./labels.js";
 import { readPlace, writePlace } from "./places.js";
 import { newId } from "./wire.js";
@@ -25,6 +25,22 @@ const ENDINGS = {
   content_filter: "The answer was cut off by the model’s content filter",
 };
 
+function isMessage(removed) {
+  return removed.text !== undefined;
+}
+
+function deleted(removed) {
+  const messages = removed.filter(isMessage).length;
+  const chats = removed.length - messages;
+  if (removed.length === 1) return chats ? "Chat deleted" : "Message deleted";
+  const counts = [counted(chats, "chat"), counted(messages, "message")];
+  return `${counts.filter(Boolean).join(" and ")} deleted`;
+}
+
+function counted(count, noun) {
+  return count > 1 ? `${count} ${noun}s` : count && `1 ${noun}`;
+}
+
 export class Chat {
   #wire;
   #parts;
@@ -37,9 +53,8 @@ export class Chat {
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #returning = null; // where the person was in this chat, until they are there again
-  #removed = []; // {id, shown, at}: the chats that Undo would bring back
-  #withdrawn = new Map(); // message id -> {conversation, text, discard}: what is being taken back from here
-  #discarded = { texts: [], files: [] }; // {conversation, texts, files}: what Undo would bring back
+  #removed = []; // what Undo would bring back: chats {id, shown, at}, messages {message?, conversation, text, attachments}
+  #withdrawn = new Map(); // message id -> {conversation, text, attachments, discard}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
   #leaving = null; // {parent, tip, view}: the prompt that is answered anew, and the end of what then is in the other version
 
@@ -54,6 +69,7 @@ export class Chat {
     if (!conversation) writeChatKey(this.#view.key);
     if (conversation) this.#hydrate(at, running);
     this.#sync();
+    this.#offerUndo(...readRemoved());
     if (!document.querySelector("main[data-missing]")) parts.composer.focus();
   }
 
@@ -331,40 +347,40 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, chips, transcript, list, menu, memory, pill, shortcuts, model, messageMenu } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, offer, pill, shortcuts, model, messageMenu } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
+    composer.addEventListener("aloud", ({ detail }) => this.#say(detail));
     chips.addEventListener("send-now", () => this.#sendNow());
     chips.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
     chips.addEventListener("discard", ({ detail }) => this.#withdraw(detail, true));
-    chips.addEventListener("unfocused", () => composer.focus());
     transcript.addEventListener("line", ({ detail }) => chips.show(detail));
     transcript.lineUp();
-    composer.addEventListener("aloud", ({ detail }) => this.#say(detail));
-    document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     transcript.addEventListener("regenerate", ({ detail }) => this.#regenerate(detail));
     transcript.addEventListener("retry", ({ detail }) => this.#regenerate(detail));
-    transcript.addEventListener("menu", ({ detail }) => messageMenu.open(detail.id, detail.button, this.#otherModels(detail)));
-    messageMenu.addEventListener("action", ({ detail }) => this.#actOnMessage(detail));
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
     transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
     transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent, detail.attachments));
     transcript.addEventListener("displaced", ({ detail }) => this.#displaced(detail));
-    transcript.addEventListener("unfocused", () => composer.focus());
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
-    list.addEventListener("emptied", () => composer.focus());
     transcript.addEventListener("older", ({ detail }) => this.#older(detail));
+    transcript.addEventListener("menu", ({ detail }) => messageMenu.open(detail.id, detail.button, this.#otherModels(detail)));
+    messageMenu.addEventListener("action", ({ detail }) => this.#actOnMessage(detail));
     list.addEventListener("choose", ({ detail }) => this.show(detail));
     list.addEventListener("more", ({ detail }) => this.#moreChats(detail));
     list.addEventListener("rename", ({ detail }) => this.#change(detail.id, { title: detail.title }));
+    list.addEventListener("emptied", () => composer.focus());
     list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
-    memory.addEventListener("save", ({ detail }) => this.#correct(detail));
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
+    memory.addEventListener("save", ({ detail }) => this.#correct(detail));
+    offer.addEventListener("hidden", () => this.#setRemoved([]));
+    for (const part of [chips, transcript, menu, messageMenu]) part.addEventListener("unfocused", () => composer.focus());
     pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
     pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
     model.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
+    document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
     addEventListener("pagehide", () => this.#notePlace());
     document.addEventListener("visibilitychange", () => document.hidden && this.#notePlace());
@@ -438,7 +454,7 @@ export class Chat {
     this.#showAnswering();
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
     const { text, attachments } = prompt;
-    if (discard) this.#discard({ conversation: this.#id, text, attachments });
+    if (discard) this.#offerUndo({ conversation: this.#id, text, attachments });
     else this.#putBack(text, reason, attachments);
   }
 
@@ -583,37 +599,35 @@ export class Chat {
       pending.discard = discard;
       return this.#takeBack(pending);
     }
+    if (this.#removed.some((each) => each.message === message)) return;
     const { text, attachments } = transcript.message(message);
-    const words = { conversation: this.#id, text, attachments, discard };
-    if (this.#wire.withdraw(this.#id, message)) this.#withdrawn.set(message, words);
+    const words = { message, conversation: this.#id, text, attachments, discard };
+    if (!this.#wire.withdraw(this.#id, message)) return;
+    this.#withdrawn.set(message, words);
+    if (discard) this.#offerUndo(words);
+    else this.#putBack(text, "", attachments);
   }
 
-  // Whoever takes a message back may want to write it in other words.
+  // Its words were given back when it was asked for: whoever leaves or closes the page meanwhile has them, too.
   #takenBack({ message }) {
-    const { transcript, composer } = this.#parts;
     const words = this.#withdrawn.get(message);
     this.#withdrawn.delete(message);
-    transcript.withdraw(message);
-    if (words && !words.discard) composer.rejected(words.text, "");
-    if (words && !words.discard) this.#parts.tray.put(words.attachments);
+    this.#parts.transcript.withdraw(message);
     this.#showAnswering();
-    if (words?.discard) this.#discard(words);
-    else this.#say("Message taken back");
+    if (!words?.discard) this.#say("Message taken back");
   }
 
-  // Several that go one after the other come back together.
-  #discard({ conversation, text, attachments = [] }) {
-    const more = this.#parts.toast.offersUndo && this.#discarded.conversation === conversation;
-    const texts = [...(more ? this.#discarded.texts : []), text];
-    const files = [...(more ? this.#discarded.files : []), ...attachments];
-    const words = texts.length === 1 ? "Message deleted" : `${texts.length} messages deleted`;
-    this.#tell(words, () => this.#undiscard({ conversation, texts, files }), "Undo");
-    this.#discarded = { conversation, texts, files };
-  }
-
-  #undiscard({ conversation, texts, files }) {
-    if (conversation !== this.#id) this.show(conversation);
-    this.#putBack(texts.filter(Boolean).join("\n\n"), "", files);
+  // Its turn came first: its words are in the conversation, and are not to be sent once more.
+  #notTakenBack(message) {
+    const words = this.#withdrawn.get(message);
+    if (!this.#withdrawn.delete(message)) return;
+    if (!words.discard) {
+      this.#parts.composer.taken(words.text, words.conversation);
+      this.#parts.tray.drop(words.attachments);
+    } else if (this.#removed.includes(words)) {
+      this.#removed = this.#removed.filter((each) => each !== words);
+      this.#offerUndo();
+    }
   }
 
   // Where the event was missed, the snapshot in its place tells what became of it.
@@ -622,7 +636,7 @@ export class Chat {
       if (words.conversation !== conversation) continue;
       const found = messages.find(({ id }) => id === message);
       if (!found) this.#takenBack({ message });
-      else if (found.state !== "queued") this.#withdrawn.delete(message);
+      else if (found.state !== "queued") this.#notTakenBack(message);
     }
   }
 
@@ -694,26 +708,40 @@ export class Chat {
     }
   }
 
-  #offerUndo(...removed) {
+  // All that goes while it is offered comes back together.
+  #offerUndo(...more) {
     const { offer } = this.#parts;
-    const before = offer.offersUndo ? this.#removed : [];
-    this.#removed = [...before, ...removed].filter(({ at }) => Date.now() - at < RESTORABLE_MILLISECONDS);
-    const { length } = this.#removed;
-    if (length === 0) return;
-    const words = length === 1 ? "Chat deleted" : `${length} chats deleted`;
-    offer.show(words, () => this.#undo(this.#removed));
+    const removed = [...this.#removed, ...more].filter((each) => isMessage(each) || Date.now() - each.at < RESTORABLE_MILLISECONDS);
+    this.#setRemoved(removed);
+    if (removed.length === 0) return offer.hide();
+    const words = deleted(removed);
+    offer.show(words, () => this.#undo(removed));
     this.#say(words);
+  }
+
+  #setRemoved(removed) {
+    this.#removed = removed;
+    writeRemoved(removed);
   }
 
   async #undo(removed) {
     this.#parts.composer.focus(); // the button goes
-    const outcomes = await Promise.allSettled(removed.map(({ id }) => this.#wire.restore(id)));
-    const back = removed.filter((_, index) => outcomes[index].status === "fulfilled");
-    const again = removed.filter((_, index) => outcomes[index].reason && outcomes[index].reason.code !== "not_found");
+    const chats = removed.filter((each) => !isMessage(each));
+    if (chats.length > 0) await this.#restore(chats);
+    for (const words of removed.filter(isMessage).reverse()) {
+      if (words.conversation !== this.#id) this.show(words.conversation);
+      this.#putBack(words.text, "", words.attachments); // before what is in the box
+    }
+  }
+
+  async #restore(chats) {
+    const outcomes = await Promise.allSettled(chats.map(({ id }) => this.#wire.restore(id)));
+    const back = chats.filter((_, index) => outcomes[index].status === "fulfilled");
+    const again = chats.filter((_, index) => outcomes[index].reason && outcomes[index].reason.code !== "not_found");
     const shown = back.findLast((chat) => chat.shown);
     if (shown) this.show(shown.id);
     if (again.length > 0) this.#offerUndo(...again);
-    if (back.length < removed.length) this.#tell("Not every chat could be brought back");
+    if (back.length < chats.length) this.#tell("Not every chat could be brought back");
     else this.#say(back.length === 1 ? "The chat is back" : "The chats are back");
   }
 
@@ -787,7 +815,7 @@ export class Chat {
   }
 
   #started(event) {
-    this.#withdrawn.delete(event.parent); // its turn came first
+    this.#notTakenBack(event.parent);
     this.#follow(this.#parts.transcript.start(event));
     this.#say(event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started");
     this.#tellOfVersion(event);
@@ -894,7 +922,6 @@ export class Chat {
   }
 
   #tell(words, act, name) {
-    this.#discarded = { texts: [], files: [] };
     this.#parts.toast.show(words, act, name);
     this.#say(words);
   }

@@ -290,3 +290,58 @@ async def test_prompt_goes_once_however_often_enter_is_pressed(page: Page, model
     await expect(answers(page)).to_contain_text("You said: Once")
     await expect(messages(page)).to_have_count(2)
     assert [request.prompt for request in model.requests] == ["Once"]
+
+
+async def test_words_of_a_waiting_prompt_are_in_the_draft_from_the_press_on_and_out_of_it_if_it_is_answered(
+    page: Page, model: Model
+) -> None:
+    line = await Line.lay(page)
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    for text in ("Second", "Third"):
+        await add(page, text)
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(2)  # stored
+    line.silent = True
+    await chip(page, "Edit").click()
+    await expect(box(page)).to_have_value("Second")
+    await button(page, "New chat").first.click()
+    await expect(box(page)).to_have_value("")
+    await page.go_back()
+    await expect(box(page)).to_have_value("Second")
+    await chip(page, "Delete", 1).click()
+    await expect(page.get_by_role("status")).to_have_text("Message deleted")
+    gate.open()
+    line.silent = False
+    await line.cut(TRY_AGAIN_LATER)
+    await shown(page, "First", "Slowly", "Second", said("Second"), "Third", said("Third"))
+    await expect(box(page)).to_have_value("")
+    await expect(button(page, "Undo")).to_be_hidden()
+
+
+async def test_deleted_prompts_come_back_after_a_reload_and_whatever_else_was_said(
+    page: Page, model: Model
+) -> None:
+    line = await Line.lay(page)
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    for text in ("Second", "Third"):
+        await add(page, text)
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(2)  # stored
+    await chip(page, "Delete").click()
+    await expect(waiting(page)).to_have_count(1)
+    line.bend = lambda frame: "" if '"message.withdrawn"' in frame else frame
+    await chip(page, "Delete").click()
+    await line.asked("message.withdraw", 2)
+    await page.reload()
+    await expect(page.get_by_text("2 messages deleted", exact=True).last).to_be_visible()
+    line.silent = True
+    await line.cut(TRY_AGAIN_LATER)
+    await expect(page.locator("chat-transcript[data-lost]")).to_be_attached()
+    await button(page, "Stop").click()
+    await expect(page.get_by_text("The answer will be stopped").last).to_be_visible()
+    await button(page, "Undo").click()
+    await expect(box(page)).to_have_value("Second\n\nThird")

@@ -91,6 +91,13 @@ class AttachmentTray extends HTMLElement {
     this.#send();
   }
 
+  /** What `put` brought goes with another message after all. */
+  drop(files) {
+    this.#files = this.#files.filter(({ id }) => !files.some((file) => file.id === id));
+    this.#keep();
+    this.#show();
+  }
+
   #send() {
     for (const file of this.#files) if (!file.id && !file.failed) this.uploads.send(file).then((id) => this.#taken(file.key, id), ({ message }) => this.#refused(file.key, message));
   }

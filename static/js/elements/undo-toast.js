@@ -1,4 +1,5 @@
 // A sentence that stays for some seconds, and for as long as one points at it, with a way back where there is one.
+// Event: `hidden`.
 
 const SHOWN_MILLISECONDS = 8000;
 
@@ -16,10 +17,6 @@ class UndoToast extends HTMLElement {
     for (const type of ["pointerleave", "focusout"]) this.addEventListener(type, () => this.#hideLater());
   }
 
-  get offersUndo() {
-    return Boolean(this.#undo);
-  }
-
   show(words, undo = null, name = "Undo") {
     this.#undo = undo;
     this.querySelector(".words").textContent = words;
@@ -32,6 +29,7 @@ class UndoToast extends HTMLElement {
   hide() {
     this.#undo = null;
     this.hidden = true;
+    this.dispatchEvent(new CustomEvent("hidden"));
   }
 
   #hideLater() {
