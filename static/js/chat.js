@@ -877,15 +877,26 @@ export class Chat {
   }
 
   #deleted(conversation) {
+    const own = this.#removing.has(conversation);
     this.#parts.list.remove(conversation);
+    if (!own && conversation !== this.#id) this.#rescue(conversation);
     this.#parts.transcript.forget(conversation);
     if (conversation !== this.#id) return;
-    if (!this.#removing.has(conversation)) {
+    if (!own) {
       this.#tell("This chat was deleted");
       return this.#abandon();
     }
     history.replaceState({}, "", "/");
     this.show(null, { push: false });
+  }
+
+  // What was being written in a chat that is not shown.
+  #rescue(conversation) {
+    const text = [readDraft(conversation), ...this.#parts.transcript.yieldKept(conversation)].filter(Boolean).join("\n\n");
+    const attachments = readFiles(conversation);
+    writeDraft(conversation, "");
+    writeFiles(conversation, []);
+    if (text || attachments.length > 0) this.#moveToNew({ text, conversation, attachments }, true);
   }
 
   async #ready() {

@@ -10,7 +10,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.person import answers, box, button, chats, delete, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -360,3 +360,23 @@ async def test_copy_of_a_new_chats_tab_is_of_the_chat_that_begins(page: Page) ->
     await expect(messages(copy)).to_have_count(2)
     await expect(greeting).to_be_hidden()
     await expect(copy).to_have_url(page.url)
+
+
+async def test_words_for_a_chat_that_is_deleted_elsewhere_are_given_back_where_it_is_not_shown(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "One", "Two")
+    other = await open_page(instances[1], like=page)
+    await messages(page).first.hover()
+    await button(page, "Edit").click()
+    await page.get_by_role("textbox", name="Edit message").fill("Two and a half")
+    await box(page).fill("A draft")
+    await chat(page, "One").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("One")
+    await delete(other, "Two")
+    await button(page, "Show").click()
+    await expect(box(page)).to_have_value("A draft\n\nTwo and a half")
+    assert await page.evaluate(
+        "[...Object.keys(localStorage), ...Object.keys(sessionStorage)].filter(key => /draft|edit/.test(key))"
+    ) == ["llmchat.draft.new"]
