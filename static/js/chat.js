@@ -271,6 +271,7 @@ export class Chat {
 
   #enter(id) {
     const pending = id ? null : [...this.#pending.values()].find(({ prompt }) => !prompt.conversation); // a new chat
+    document.querySelector("dialog[open]")?.close(); // it tells of the chat that is left
     this.#id = id;
     this.#view = pending?.view ?? { key: newId() };
     this.#fresh = true;

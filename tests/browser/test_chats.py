@@ -380,3 +380,33 @@ async def test_words_for_a_chat_that_is_deleted_elsewhere_are_given_back_where_i
     assert await page.evaluate(
         "[...Object.keys(localStorage), ...Object.keys(sessionStorage)].filter(key => /draft|edit/.test(key))"
     ) == ["llmchat.draft.new"]
+
+
+async def test_menus_and_dialogs_of_a_message_do_not_outlive_it_on_the_page(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "One", "Two")
+    other = await open_page(instances[1], page.url.removeprefix(instances[0].url), like=page)
+    more = answers(page).get_by_role("button", name="More", exact=True)
+    await more.click()
+    await page.get_by_role("menuitem", name="Raw text").click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.go_back()
+    await expect(answers(page)).to_contain_text("You said: One")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await page.go_forward()
+    await expect(answers(page)).to_contain_text("You said: Two")
+    await more.click()
+    await messages(other).first.hover()
+    await button(other, "Edit").click()
+    await other.get_by_role("textbox", name="Edit message").fill("Two and a half")
+    await other.keyboard.press("Control+Enter")
+    await expect(page.get_by_role("menu")).to_be_hidden()
+    await expect(box(page)).to_be_focused()
+    await expect(answers(page)).to_contain_text("You said: Two and a half")
+    await expect(button(page, "Send")).to_be_visible()
+    await more.click()
+    await page.keyboard.press("Control+Shift+O")
+    await expect(page.get_by_role("menu")).to_be_hidden()
+    await expect(box(page)).to_be_focused()

@@ -1,5 +1,5 @@
 // A menu that floats beside the button that opened it: its place, its keys, where the focus goes. What is in it, and what
-// becomes of a choice, is its heirs' business.
+// becomes of a choice, is its heirs' business. Event: `unfocused` where it closed because its button is gone.
 
 const APART = 4; // px between the menu and its button
 const EDGE = 8; // px that stay free at the window's edges
@@ -7,6 +7,7 @@ const EDGE = 8; // px that stay free at the window's edges
 export class PopupMenu extends HTMLElement {
   #button = null;
   #follow = () => this.#place();
+  #goneWith = new MutationObserver(() => this.#button.isConnected || this.#close());
 
   connectedCallback() {
     this.addEventListener("click", ({ target }) => this.#choose(target.closest("[role=menuitem]")));
@@ -42,6 +43,14 @@ export class PopupMenu extends HTMLElement {
     this.#button.popoverTargetElement = open ? this : null;
     this.#button.setAttribute("aria-expanded", String(open));
     document[open ? "addEventListener" : "removeEventListener"]("scroll", this.#follow, { capture: true, passive: true });
+    if (open) this.#goneWith.observe(document.body, { childList: true, subtree: true });
+    else this.#goneWith.disconnect();
+  }
+
+  #close() {
+    this.#goneWith.disconnect();
+    this.hidePopover();
+    this.dispatchEvent(new CustomEvent("unfocused"));
   }
 
   #pressed(event) {
