@@ -19,6 +19,11 @@ export function progress(text) {
   return length < 10 ? "Still writing" : `Still writing, ${length} words so far`; // not every language has spaces
 }
 
+/** Two things to be said in one breath: else the second takes the place of the first. */
+export function joined(first, second) {
+  return /[.!?…。！？]$/.test(first) ? `${first} ${second}` : `${first}. ${second}`;
+}
+
 export class Announcer {
   #polite = new Region("[role=status]");
   #assertive = new Region("[role=alert]");

@@ -1,7 +1,7 @@
 // The story of the page: what the person does becomes a command, what the wire tells is shown.
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
-import { opening, progress } from "./announcer.js";
+import { joined, opening, progress } from "./announcer.js";
 import { before, readChatKey, readDraft, readFiles, readRemoved, writeChatKey, writeDraft, writeFiles, writeRemoved } from "./drafts.js";
 import { setLabels } from "./labels.js";
 import { readPlace, writePlace } from "./places.js";
@@ -56,6 +56,7 @@ export class Chat {
   #removed = []; // what Undo would bring back: chats {id, shown, at}, messages {message?, conversation, text, attachments}
   #withdrawn = new Map(); // message id -> {conversation, text, attachments, discard}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
+  #ended = ""; // what was said of the last answer's end
   #leaving = null; // {parent, tip, view}: the prompt that is answered anew, and the end of what then is in the other version
 
   constructor(wire, parts, { conversation, at, running }) {
@@ -816,9 +817,12 @@ export class Chat {
   }
 
   #started(event) {
+    const { announcer, transcript } = this.#parts;
+    const waited = transcript.message(event.parent)?.dataset.state === "queued";
     this.#notTakenBack(event.parent);
-    this.#follow(this.#parts.transcript.start(event));
-    this.#say(event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started");
+    this.#follow(transcript.start(event));
+    const words = event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started";
+    this.#say(waited && announcer.said === this.#ended ? joined(this.#ended, words) : words); // else nobody hears of the end
     this.#tellOfVersion(event);
   }
 
@@ -827,7 +831,8 @@ export class Chat {
     transcript.finish(event);
     this.#showAnswering();
     const first = event.finish_reason === "stop" ? opening(transcript.message(event.message)?.firstWords ?? "") : "";
-    this.#say([ENDINGS[event.finish_reason] ?? ENDINGS.stop, first].filter(Boolean).join(". "));
+    this.#ended = [ENDINGS[event.finish_reason] ?? ENDINGS.stop, first].filter(Boolean).join(". ");
+    this.#say(this.#ended);
   }
 
   #failed(event) {

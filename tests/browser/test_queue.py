@@ -345,3 +345,17 @@ async def test_deleted_prompts_come_back_after_a_reload_and_whatever_else_was_sa
     await expect(page.get_by_text("The answer will be stopped").last).to_be_visible()
     await button(page, "Undo").click()
     await expect(box(page)).to_have_value("Second\n\nThird")
+
+
+async def test_end_of_an_answer_is_told_with_the_beginning_of_the_one_that_waited(
+    page: Page, model: Model
+) -> None:
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    model.answer("As far as", Gate(), to="Second")
+    await say(page, "First")
+    await gate.wait()
+    await add(page, "Second")
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(1)  # stored
+    gate.open()
+    await expect(page.get_by_role("status")).to_have_text("Answer complete. Slowly. Answer started")
