@@ -57,6 +57,7 @@ export class Chat {
   #withdrawn = new Map(); // message id -> {conversation, text, attachments, discard}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
   #ended = ""; // what was said of the last answer's end
+  #asked = null; // the view in which an answer is asked for anew, or for more of it, until it begins
   #leaving = null; // {parent, tip, view}: the prompt that is answered anew, and the end of what then is in the other version
 
   constructor(wire, parts, { conversation, at, running }) {
@@ -556,13 +557,22 @@ export class Chat {
   }
 
   #regenerate(message, model = this.#parts.model.value) {
-    const { transcript, composer } = this.#parts;
-    if (transcript.running) return;
+    const { transcript } = this.#parts;
+    if (!this.#mayAsk()) return;
     this.#wire.regenerate(this.#id, message, model || undefined);
     const answer = transcript.message(message);
     const later = answer !== transcript.last;
     this.#leaving = later ? { parent: answer?.dataset.parent, tip: transcript.last.dataset.id, view: this.#view } : null;
-    composer.focus();
+  }
+
+  // One answer at a time, and each once.
+  #mayAsk() {
+    const { composer, transcript } = this.#parts;
+    composer.focus(); // the button goes
+    if (transcript.running) this.#tell("An answer is still being written here. Wait for it or stop it.");
+    if (transcript.running || this.#asked === this.#view) return false;
+    this.#asked = this.#view;
+    return true;
   }
 
   // With another version of an answer what came after it is out of sight: there is a way back to it.
@@ -587,9 +597,7 @@ export class Chat {
   }
 
   #goOn(message) {
-    if (this.#parts.transcript.running) return;
-    this.#wire.goOn(this.#id, message);
-    this.#parts.composer.focus();
+    if (this.#mayAsk()) this.#wire.goOn(this.#id, message);
   }
 
   /** `discard`: its words are not wanted, unless that is undone. */
@@ -776,6 +784,7 @@ export class Chat {
   }
 
   #refused(error) {
+    this.#asked = null;
     this.#parts.transcript.forgetTurn();
     this.#showAnswering();
     this.#tell(error.detail ?? error.message);
@@ -790,6 +799,7 @@ export class Chat {
   #snapshot(event) {
     const { transcript } = this.#parts;
     const fresh = this.#fresh;
+    this.#asked = null;
     this.#fresh = false;
     for (const state of ["data-turning", "data-away"]) transcript.toggleAttribute(state, false);
     transcript.show(event, fresh);
@@ -819,6 +829,7 @@ export class Chat {
   #started(event) {
     const { announcer, transcript } = this.#parts;
     const waited = transcript.message(event.parent)?.dataset.state === "queued";
+    this.#asked = null;
     this.#notTakenBack(event.parent);
     this.#follow(transcript.start(event));
     const words = event.attempt > 1 && !event.text ? "The answer begins again" : "Answer started";
@@ -836,6 +847,7 @@ export class Chat {
   }
 
   #failed(event) {
+    this.#asked = null;
     this.#parts.transcript.fail(event);
     this.#showAnswering();
     this.#say("");

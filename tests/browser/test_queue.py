@@ -359,3 +359,29 @@ async def test_end_of_an_answer_is_told_with_the_beginning_of_the_one_that_waite
     await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(1)  # stored
     gate.open()
     await expect(page.get_by_role("status")).to_have_text("Answer complete. Slowly. Answer started")
+
+
+async def test_answer_is_asked_for_anew_once_and_not_beside_another_one(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
+) -> None:
+    instance = await start_instance(store, OPENAI_MODELS="small,large")
+    page = await open_page(instance)
+    await say(page, "First")
+    await expect(button(page, "Send")).to_be_visible()
+    line = await Line.lay(page)
+    await messages(page).last.hover()
+    await button(page, "Regenerate").evaluate("button => { button.click(); button.click(); }")
+    await expect(page.get_by_text("2/2")).to_be_visible()
+    await expect(button(page, "Send")).to_be_visible()
+    assert line.count("completion.regenerate") == 1
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await messages(page).last.hover()
+    await button(page, "Regenerate with another model").click()
+    model.answer("As far as", Gate(), to="Second")
+    await say(other, "Second")
+    await expect(answers(page).last).to_contain_text("As far as")
+    await page.get_by_role("menuitem", name="large").click()
+    await expect(page.get_by_role("status")).to_contain_text("An answer is still being written here.")
+    await expect(box(page)).to_be_focused()
+    assert line.count("completion.regenerate") == 1
