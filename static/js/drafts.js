@@ -97,7 +97,8 @@ const REMOVED_KEY = "llmchat.removed";
 /** What Undo would bring back in this tab, over reloads. */
 export function readRemoved() {
   try {
-    return JSON.parse(sessionStorage.getItem(REMOVED_KEY) ?? "[]");
+    const removed = JSON.parse(sessionStorage.getItem(REMOVED_KEY) ?? "[]");
+    return removed.filter(({ id, text }) => typeof (id ?? text) === "string");
   } catch {
     return [];
   }

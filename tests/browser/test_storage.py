@@ -27,6 +27,7 @@ FILL = """values => values.forEach((value, at) => {
   localStorage.setItem("llmchat.draft-files." + (at === 0 ? "new" : id), value);
   localStorage.setItem("llmchat.theme", value);
   sessionStorage.setItem("llmchat.places", value);
+  sessionStorage.setItem("llmchat.removed", value);
 })"""
 
 
