@@ -365,6 +365,7 @@ export class Chat {
     transcript.addEventListener("continue", ({ detail }) => this.#goOn(detail));
     transcript.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
     transcript.addEventListener("edit", ({ detail }) => this.#send(detail.text, detail.parent, detail.attachments));
+    transcript.addEventListener("forgone", ({ detail }) => this.#forgone(detail));
     transcript.addEventListener("displaced", ({ detail }) => this.#displaced(detail));
     transcript.addEventListener("version", ({ detail }) => this.#wire.select(this.#id, detail));
     transcript.addEventListener("older", ({ detail }) => this.#older(detail));
@@ -459,6 +460,12 @@ export class Chat {
     const { text, attachments } = prompt;
     if (discard) this.#offerUndo({ conversation: this.#id, text, attachments });
     else this.#putBack(text, reason, attachments);
+  }
+
+  #forgone({ id, words }) {
+    const { transcript } = this.#parts;
+    const undo = () => (transcript.message(id) ? transcript.message(id).edit(words) : this.#putBack(words, ""));
+    this.#tell("Edit discarded", undo, "Undo");
   }
 
   #displaced(words) {

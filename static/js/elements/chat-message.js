@@ -1,8 +1,8 @@
 // One message: its words or blocks, its state, its actions. Everything that can be seen follows from attributes.
 // Events: `regenerate`, `retry`, `continue`, `withdraw` (detail: message id), `version` (detail: sibling's id), `edit`
 // (detail: {text, parent}), `menu` (detail: {id, button, models}: other models are asked for, or what else can be done),
-// `unfold` before it grows under the person's hand, `unfocused` where what had the focus is hidden.
-// It does not know its neighbours.
+// `forgone` (detail: {id, words}: an edit is given up), `unfold` before it grows under the person's hand, `unfocused`
+// where what had the focus is hidden. It does not know its neighbours.
 //
 // There may be thousands: one listener each, and the parts that few messages have are taken from the template when they
 // are needed.
@@ -394,7 +394,7 @@ class ChatMessage extends HTMLElement {
     else if (button.matches(".more, .others")) this.#say("menu", { id, button, models: button.matches(".others") });
     else if (button.matches(".unfold")) this.#unfold(button);
     else if (button.matches(".edit")) this.edit(this.text);
-    else if (button.matches(".cancel")) this.#leave();
+    else if (button.matches(".cancel")) this.#forgo();
     else if (button.matches(".previous, .next")) this.#say("version", this.siblings[beside]);
   }
 
@@ -441,10 +441,16 @@ class ChatMessage extends HTMLElement {
     this.querySelector(".edit").focus();
   }
 
+  #forgo() {
+    const words = this.yieldEdit();
+    this.#leave();
+    if (words) this.#say("forgone", { id: this.dataset.id, words });
+  }
+
   #pressed(event) {
     if (event.isComposing) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.requestSubmit();
-    else if (event.key === "Escape") this.#leave();
+    else if (event.key === "Escape") this.#forgo();
     else return;
     event.preventDefault();
     event.stopPropagation();
