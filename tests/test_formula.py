@@ -7,13 +7,16 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from threading import stack_size
 from time import thread_time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llmchat.app import STACK_BYTES, create_app
 from llmchat.formula import CLASSES, GROWTH_OF_FORMULA, GROWTH_OF_FORMULA_AT_ONCE, MAX_FORMULA, mathml
+from llmchat.settings import Settings
 
 WRITTEN = [
     r"\frac{-b \pm \sqrt{b^2-4ac}}{2a}", r"\sum_{i=1}^{n} i = \frac{n(n+1)}{2}", r"\int_{-\infty}^{\infty} e^{-x^2}\,dx",
@@ -179,6 +182,26 @@ def each_ends(opening: str, beside: str, behind: str, times: int) -> None:
 
 def test_delimiters_that_nothing_closes_take_no_time() -> None:
     aside("from tests.test_formula import each_ends; each_ends()")
+
+
+def test_thread_of_the_product_has_room_for_every_formula() -> None:
+    stack_size(0)
+    create_app(
+        Settings.read(
+            {"SECRET_KEY": "0" * 40, "REDIS_URL": "redis://127.0.0.1:1", "OPENAI_API_KEY": "0"}, local=False
+        )
+    )
+    assert stack_size() == STACK_BYTES
+    aside(rf"""
+from threading import Thread, stack_size
+from llmchat.formula import mathml
+
+stack_size({STACK_BYTES // 4})
+for source in r"\bm" * 999 + " x", r"\frac1^" * 428 + "x":
+    thread = Thread(target=mathml, args=(source,), kwargs={{"display": True}})
+    thread.start()
+    thread.join()
+""")
 
 
 PIECES = [
