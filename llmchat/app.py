@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -46,6 +47,8 @@ CHANNEL_CAPACITY = 1000
 """Messages of one connection's inbox: a few seconds of an answer."""
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 5
+STACK_BYTES = 8 * 1024 * 1024
+"""Of each thread, as glibc has it: a formula that nests takes a megabyte, and a thread of musl has less."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         )
 
     settings.check_attachments()
-
+    threading.stack_size(STACK_BYTES)
     keys = Keys(settings.redis_prefix)
     try:
         redis = connect(settings.redis_url)

@@ -1,7 +1,8 @@
 """TeX's mathematics, as models write it -> MathML Core with classes in place of styles. Pure.
 
 Knows nothing of Markdown. Never raises, never takes long, and never defines a command: what cannot be shown
-as a formula is none. `math_core` recurses without a limit of its own, so length and nesting are limited here.
+as a formula is none. `math_core` recurses without a limit of its own, so length and nesting are limited here:
+what is let in takes some 1 MiB of a thread's stack at most.
 """
 
 from __future__ import annotations

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
+from threading import stack_size
 from time import thread_time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llmchat.app import STACK_BYTES, create_app
 from llmchat.formula import CLASSES, GROWTH_OF_FORMULA, GROWTH_OF_FORMULA_AT_ONCE, MAX_FORMULA, mathml
+from llmchat.settings import Settings
 
 WRITTEN = [
     r"\frac{-b \pm \sqrt{b^2-4ac}}{2a}", r"\sum_{i=1}^{n} i = \frac{n(n+1)}{2}", r"\int_{-\infty}^{\infty} e^{-x^2}\,dx",
@@ -30,7 +35,9 @@ WRITTEN = [
     r"100\% + 50%", r"f'(x) \implies f''(x)", r"\sum_{\substack{i < n \\ j < n}} x_{ij}", r"a = b \\ c = d", r"a &= b \\ &= c",
     r"\begin{matrix}a\\[4pt]b\end{matrix}", r"\mathop{\lim}\limits_{x \to 0}", r"\mbox{a} \hbox{b}", r"\mathrm{d}x \, \mathrm{H_2O}",
     r"\begin{alignat}{2} a &= b & c &= d \end{alignat}", r"\left\{ x \,\middle|\, y \right\}", "价格 = 5", r"\abs{x} \norm{y}",
-    r"\begin{eqnarray} a &=& b \end{eqnarray}", r"\ce{}",
+    r"\begin{eqnarray} a &=& b \end{eqnarray}", r"x \in [0, 1) \cup (2, 3] \cup ]4, 5[", r"\langle \psi | \hat{H} | \phi \rangle",
+    r"| \psi \rangle\langle \phi |", r"\bigl( \lfloor x \rfloor, \lceil y \rceil \bigr]", r"\left\{ \begin{array}{ll} (a & b) \\ [c & d) \end{array} \right.",
+    r"\begin{aligned}" + r"f(x_1) &= \sin(\theta_1)\left(\frac{1}{2}\right)^2 + [0, 1) \\ " * 45 + r"\end{aligned}", r"\ce{}",
 ]  # fmt: skip
 
 
@@ -140,6 +147,61 @@ def test_formula_takes_no_time_and_no_room_whatever_it_repeats(piece: str) -> No
     )
     assert thread_time() - begun < 1
     assert len(html) <= 2 * (GROWTH_OF_FORMULA * len(source) + GROWTH_OF_FORMULA_AT_ONCE)
+
+
+ROOT = Path(__file__).parents[1]
+OPENINGS = [
+    "(", "[", r"\{", r"\langle ", r"\lfloor ", r"\lceil ", r"\lvert ", r"\lVert ", r"\lbrace ", r"\lbrack ", r"\lgroup ",
+    r"\ulcorner ", r"\llbracket ", "\u27e8", r"\mathopen(", r"\bigl(", r"\big(", r"\Bigl[", r"\left(\right.(", "|", r"\mid ",
+]  # fmt: skip
+BESIDE_OPENINGS = [
+    "x", "^2", "_i", "i, ", "x | ", "a+", "=", "&", r"\\", "{", "}", "{)}", ")", "]", r"\rangle ", r"\text{)}", "^)", r"\hat)", r"\frac1)",
+    r"\sin ", r"\neg ", r"\displaystyle ", r"\color{red}", r"\over ", r"\begin{matrix}", r"\end{matrix}", r"\left.", r"\right.",
+    r"\sqrt[", r"\abs{", r"\norm(", r"\operatorname{f}", r"\middle|", "-", r"\,",
+]  # fmt: skip
+
+
+def aside(code: str) -> None:
+    """Run what a fault would let hang or crash."""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@example("(", "", "x", 40)
+@given(
+    st.sampled_from(OPENINGS),
+    st.lists(st.sampled_from(OPENINGS + BESIDE_OPENINGS), max_size=3).map("".join),
+    st.lists(st.sampled_from(OPENINGS + BESIDE_OPENINGS), max_size=9).map("".join),
+    st.sampled_from([40, MAX_FORMULA]),
+)
+def each_ends(opening: str, beside: str, behind: str, times: int) -> None:
+    source = ((opening + beside) * times)[: MAX_FORMULA - len(behind)] + behind
+    print(times, repr(opening + beside), repr(behind), flush=True)
+    mathml(source, display=True)
+
+
+def test_delimiters_that_nothing_closes_take_no_time() -> None:
+    aside("from tests.test_formula import each_ends; each_ends()")
+
+
+def test_thread_of_the_product_has_room_for_every_formula() -> None:
+    stack_size(0)
+    create_app(
+        Settings.read(
+            {"SECRET_KEY": "0" * 40, "REDIS_URL": "redis://127.0.0.1:1", "OPENAI_API_KEY": "0"}, local=False
+        )
+    )
+    assert stack_size() == STACK_BYTES
+    aside(rf"""
+from threading import Thread, stack_size
+from llmchat.formula import mathml
+
+stack_size({STACK_BYTES // 4})
+for source in r"\bm" * 999 + " x", r"\frac1^" * 428 + "x":
+    thread = Thread(target=mathml, args=(source,), kwargs={{"display": True}})
+    thread.start()
+    thread.join()
+""")
 
 
 PIECES = [
