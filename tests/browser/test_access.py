@@ -11,8 +11,8 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.axe import STILL, findings
 from tests.browser.conftest import OpenPage
-from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.line import TRY_AGAIN_LATER, Line
+from tests.browser.person import answers, box, button, chats, hide, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -20,7 +20,6 @@ from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
 KEYBOARD = Path(__file__).resolve().parents[2] / "docs" / "keyboard.md"
-TRY_AGAIN_LATER = 1013
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 EVERYTHING = """Some **words**, a [link](https://example.org), `code` and a list. And more:
@@ -399,10 +398,6 @@ HEAR = """() => {
   hear("status");
   hear("alert");
 }"""
-HIDE = """hidden => {
-  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-  document.dispatchEvent(new Event("visibilitychange"));
-}"""
 
 
 async def pass_time(page: Page, seconds: int) -> None:
@@ -473,11 +468,11 @@ async def test_status_tells_start_progress_and_end_but_no_token_and_the_same_wor
         await expect(status(page)).to_have_text("Message copied")
     assert await heard(page) == ["Message copied", "", "Message copied"]
 
-    await page.evaluate(HIDE, True)
+    await hide(page)
     await say(page, "Hello")
     await answered(page)
     assert await heard(page) == []
-    await page.evaluate(HIDE, False)
+    await hide(page, False)
     assert await heard(page) == ["Answer complete. You said: Hello"]
     model.refuse(400, to="Fail", times=9)
     await say(page, "Fail")
@@ -593,11 +588,11 @@ async def test_words_go_in_their_own_direction_and_the_page_stays(
 ) -> None:
     page = await open_page(instances[0], viewport=PHONE)
     model.answer(
-        "مرحبا (hello)\n\n- שלום\n- second\n\nEnglish\n\n| א | b |\n| --- | --- |\n| ג | d |\n\n```\nif (x) {}\n```"
+        "`print()` مرحبا (hello)\n\n- שלום\n- second\n\nEnglish\n\n| א | b |\n| --- | --- |\n| ג | d |\n\n```\nif (x) {}\n```"
     )
     await box(page).fill("سؤال طويل جدا عن كل شيء؟\nShort.")
     await box(page).press("Enter")
-    await expect(answers(page).locator("code")).to_have_text("if (x) {}\n")
+    await expect(answers(page).locator("pre code")).to_have_text("if (x) {}\n")
     await answered(page)
 
     async def side(locator: Locator) -> str:
@@ -608,6 +603,7 @@ async def test_words_go_in_their_own_direction_and_the_page_stays(
         assert [await side(block) for block in await blocks.locator("p").all()] == ["right", "left"]
         assert [await side(item) for item in await blocks.locator("li, td").all()] == ["right"] * 4
         assert await side(blocks.locator("pre")) == "left"
+        await expect(blocks.locator("p code")).to_have_css("direction", "ltr")
         words = messages(page).first.locator(".words")
         assert (await words.evaluate("words => getComputedStyle(words).direction"), await side(words)) == (
             "rtl",
