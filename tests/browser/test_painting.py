@@ -76,9 +76,9 @@ HOLD_FRAMES = """() => {
 LEFT_NODES = 60  # of the last blocks that were drawn anew
 
 
-def spoken(text: str, pause_seconds: float = 0.004) -> list[str | Step]:
+def spoken(text: str, pause_seconds: float = 0.004, size: int = 24) -> list[str | Step]:
     """An answer in small pieces, as fast as a quick model gives them."""
-    pieces = [text[start : start + 24] for start in range(0, len(text), 24)]
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
     return [step for piece in pieces for step in (Text(piece), Pause(pause_seconds))]
 
 
@@ -149,7 +149,9 @@ async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
     session = await page.context.new_cdp_session(page)
     before = await left(session)
     parts = [PART.format(number=number) for number in range(130)]
-    model.answer(*[step for part in parts for step in (Text(part), Pause(0.02))], "The end.")
+    model.answer(
+        *spoken("".join(parts), 0.005, 100), "The end."
+    )  # within its blocks, so that they are drawn anew
     await box(page).fill("A very long one")
     await box(page).press("Enter")
     await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)
