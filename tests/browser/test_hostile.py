@@ -84,7 +84,7 @@ async def test_hostile_prompts_and_answers_do_nothing_while_they_stream_in_full_
     quiet: Quiet, model: Model, open_page: OpenPage, instances: Instances
 ) -> None:
     page, source = quiet.page, random.Random(6)
-    texts = [*FOR_MARKDOWN, *source.sample(PAYLOADS, 800)]
+    texts = [*FOR_MARKDOWN, *source.sample(PAYLOADS, 400)]
     source.shuffle(texts)
     for share in (texts[::2], texts[1::2]):
         text = "\n\n".join(placed(payload, source.choice(PLACES)) for payload in share)

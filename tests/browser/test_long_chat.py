@@ -62,7 +62,7 @@ async def test_chat_of_5000_messages_opens_at_its_end_and_is_read_upwards_withou
     await expect(answers(page).last.get_by_text("The newest question")).to_be_in_viewport()
     inline = await messages(page).count()
     assert 5 < inline < 50
-    read = await page.evaluate(READ_UP, [inline + 300, 120])
+    read = await page.evaluate(READ_UP, [inline + 300, 240])
     assert read["strayed"] <= 1, read
     assert await page.evaluate("document.getElementsByTagName('*').length") < NODES
     assert await page.evaluate(DRAWN) < MOST_DRAWN
