@@ -169,7 +169,8 @@ export class Uploads extends EventTarget {
     return new Promise((resolve) => {
       request.open("POST", "/attachments");
       request.setRequestHeader("Idempotency-Key", key);
-      request.setRequestHeader("Content-Disposition", `attachment; filename*=UTF-8''${encodeURIComponent(name)}`);
+      const told = encodeURIComponent(name).replace(/['()*]/g, (each) => `%${each.charCodeAt(0).toString(16)}`); // RFC 8187
+      request.setRequestHeader("Content-Disposition", `attachment; filename*=UTF-8''${told}`);
       request.upload.onprogress = ({ loaded, total }) => this.#tell({ key, sent: loaded / (total || 1) });
       request.onloadend = () => resolve(request);
       request.send(blob);

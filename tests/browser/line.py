@@ -9,6 +9,8 @@ from playwright.async_api import Page, WebSocketRoute
 
 from tests.waiting import Bell
 
+TRY_AGAIN_LATER = 1013
+
 
 class Line:
     """`line = await Line.lay(page)`; it is used from the next load of the page on.
@@ -22,6 +24,7 @@ class Line:
         self.connections = 0
         self.sent: list[str] = []
         self.received: list[str] = []
+        self.held: list[str] = []
         self.silent = False
         self.closing: int | None = None
         self.bend: Callable[[str], str] = str
@@ -61,6 +64,21 @@ class Line:
             what=f"{text!r} comes {times} times",
         )
 
+    def hold(self, kind: str) -> None:
+        """Put what comes of a kind into `held`, until `bend` is another."""
+
+        def keep(frame: str) -> str:
+            if f'"{kind}"' not in frame:
+                return frame
+            self.held.append(frame)
+            return ""
+
+        self.bend = keep
+
+    async def holds(self) -> None:
+        """Wait until a frame is held."""
+        await self._bell.until(lambda: self.held, seconds=10, what="a frame is held")
+
     def count(self, text: str) -> int:
         """Count the frames that the page has sent with this text."""
         return sum(text in frame for frame in self.sent)
@@ -99,7 +117,7 @@ class Line:
             if not self.silent and (bent := self.bend(str(frame))):
                 self.received.append(bent)
                 page.send(bent)
-                self._bell.ring()
+            self._bell.ring()
 
         page.on_message(up)
         server.on_message(down)

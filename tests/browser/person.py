@@ -1,8 +1,19 @@
-"""What a person does on the page, by role and name."""
+"""What a person does on the page, by role and name, and what befalls it."""
 
 from __future__ import annotations
 
-from playwright.async_api import Locator, Page, expect
+import asyncio
+
+from playwright.async_api import Locator, Page, Route, expect
+
+AT_END = """() => {
+  const log = document.querySelector("[role=log]");
+  return log.scrollTop > 0 && log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+}"""
+HIDE = """hidden => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 
 def box(page: Page) -> Locator:
@@ -53,3 +64,25 @@ def waiting(page: Page) -> Locator:
 def chip(page: Page, name: str, at: int = 0) -> Locator:
     """The button of this name of one of the prompts that wait."""
     return waiting(page).nth(at).get_by_role("button", name=name, exact=True)
+
+
+async def at_end(page: Page) -> None:
+    """Wait until a conversation that is longer than its box is at its end."""
+    await page.wait_for_function(AT_END)
+
+
+async def hide(page: Page, hidden: bool = True) -> None:
+    """Turn to another tab, or back to this one."""
+    await page.evaluate(HIDE, hidden)
+
+
+async def hold_back(page: Page, files: str, *, lost: bool = False) -> asyncio.Event:
+    """Let files of the page come only once the event is set; or then be lost."""
+    come = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await come.wait()
+        await (route.abort() if lost else route.continue_())
+
+    await page.route(files, late)
+    return come

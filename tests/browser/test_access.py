@@ -11,16 +11,16 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.axe import STILL, findings
 from tests.browser.conftest import OpenPage
-from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.files import CAT, NOTES, attached, pick, tray
+from tests.browser.line import TRY_AGAIN_LATER, Line
+from tests.browser.person import answers, box, button, chats, hide, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
-from tests.fakes import Gate, Model
+from tests.fakes import Gate, Model, Reasoning
 from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
 KEYBOARD = Path(__file__).resolve().parents[2] / "docs" / "keyboard.md"
-TRY_AGAIN_LATER = 1013
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 EVERYTHING = """Some **words**, a [link](https://example.org), `code` and a list. And more:
@@ -134,10 +134,11 @@ async def test_axe_finds_nothing_in_any_state_of_a_chat(wide: Page, model: Model
     assert not found.all, "\n".join(found.all)
 
 
-async def test_axe_finds_nothing_on_a_phone_nor_where_no_chat_is(
-    open_page: OpenPage, instances: Instances, store: Store, start_instance: StartInstance, watch: Watch
+async def test_axe_finds_nothing_on_a_phone_nor_where_no_chat_or_no_script_is(
+    open_page: OpenPage, instances: Instances, model: Model, watch: Watch
 ) -> None:
-    watch.allow("40")  # 403 and 404
+    for expected in ("404", "413", "ERR_FAILED"):
+        watch.allow(expected)
     found = Findings()
     page = await open_page(instances[0], viewport=PHONE, has_touch=True)
     await found.look(page, "empty on a phone")
@@ -158,14 +159,74 @@ async def test_axe_finds_nothing_on_a_phone_nor_where_no_chat_is(
     await page.goto(f"{instances[0].url}/nothing")
     await expect(page.get_by_role("heading", level=1)).to_be_visible()
     await found.look(page, "an error")
-    asking = await start_instance(
-        store, ACCESS_PASSWORD="correct horse", REDIS_PREFIX=f"axe-{secrets.token_hex(4)}"
+    await page.route("**/js/wire.js", lambda route: route.abort())  # axe itself is a script
+    await page.goto(instances[0].url)
+    await expect(page.locator("html:not([data-js])")).to_be_attached()
+    model.answer(EVERYTHING.replace("###", "#"), Gate())  # no script puts its level right
+    await box(page).fill("Everything")
+    await button(page, "Send").click()
+    await page.get_by_role("link", name="Read and write meanwhile").click()
+    await expect(answers(page)).to_contain_text("The end.")
+    await expect(page.locator("html:not([data-js])")).to_be_attached()
+    await found.look(page, "an answer that grows where no script comes")
+    await box(page).fill("x" * 70_000)
+    await button(page, "Send").click()
+    await expect(page.get_by_role("heading", name="That is too long to be sent")).to_be_visible()
+    await found.look(page, "words that are given back")
+    assert not found.all, "\n".join(found.all)
+
+
+async def test_axe_finds_nothing_at_the_door_nor_in_files_menus_and_details(
+    store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
+) -> None:
+    watch.allow("403")
+    found = Findings()
+    instance = await start_instance(
+        store,
+        ACCESS_PASSWORD="correct horse",
+        OPENAI_MODELS="gpt-4o-mini,gpt-4o",
+        REDIS_PREFIX=f"axe-{secrets.token_hex(4)}",
     )
-    page = await open_page(asking)
-    await page.get_by_label("Password").fill("a guess")
-    await page.get_by_label("Password").press("Enter")
-    await expect(page.get_by_role("alert")).to_be_visible()
-    await found.look(page, "a wrong password")
+    page = await open_page(instance, viewport=WIDE)
+    for password in ("a guess", "correct horse"):
+        await page.get_by_label("Password").fill(password)
+        await page.get_by_label("Password").press("Enter")
+        if password == "a guess":
+            await expect(page.get_by_role("alert")).to_be_visible()
+            await found.look(page, "a wrong password")
+    await expect(page.locator("html[data-live]")).to_be_attached()
+    await pick(page, CAT, NOTES)
+    await attached(page, 2)
+    await found.look(page, "files beside the box")
+    model.answer(Reasoning("Milk, and a cat."), EVERYTHING)
+    await say(page, "What are these?")
+    await expect(answers(page)).to_contain_text("The end.")
+    await answered(page)
+    await answers(page).get_by_text("Thought").click()
+    await expect(answers(page).get_by_role("group", name="Reasoning")).to_be_visible()
+    await messages(page).get_by_role("link", name="cat.png").scroll_into_view_if_needed()
+    await found.look(page, "files of a message, and reasoning")
+    await messages(page).get_by_role("link", name="cat.png").press("Enter")
+    await expect(page.get_by_role("dialog", name="cat.png")).to_be_visible()
+    await found.look(page, "a picture")
+    await page.keyboard.press("Escape")
+    await button(page, "Edit").press("Enter")
+    await expect(button(page, "Leave out cat.png")).to_be_visible()
+    await found.look(page, "an editor with files")
+    await page.keyboard.press("Escape")
+    for name in ("Raw text", "Information"):
+        await button(page, "More").last.press("Enter")
+        await page.get_by_role("menuitem", name=name).press("Enter")
+        await expect(page.get_by_role("dialog", name=name)).to_be_visible()
+        await found.look(page, name)
+        await page.keyboard.press("Escape")
+    await button(page, "More").last.press("Enter")
+    await expect(page.get_by_role("menu", name="Message options")).to_be_visible()
+    await found.look(page, "the menu of a message")
+    await page.keyboard.press("Escape")
+    await button(page, "Regenerate with another model").press("Enter")
+    await expect(page.get_by_role("menuitem", name="gpt-4o", exact=True)).to_be_visible()
+    await found.look(page, "the menu of models")
     assert not found.all, "\n".join(found.all)
 
 
@@ -318,6 +379,36 @@ async def test_whole_session_goes_by_keyboard_alone(wide: Page, model: Model) ->
     await expect(sheet).to_be_hidden()
     await expect(button(page, "Keyboard shortcuts")).to_be_focused()
 
+    # A file: attached, taken away, viewed.
+    await keys.press("Control+Shift+KeyO")
+    await expect(messages(page)).to_have_count(0)
+    await expect(box(page)).to_be_focused()
+    await tab_to(page, "Attach files", "Shift+Tab")
+    async with page.expect_file_chooser() as chosen:
+        await keys.press("Enter")
+    await (await chosen.value).set_files([CAT, NOTES])
+    await attached(page, 2)
+    await tab_to(page, "Remove notes.txt", "Shift+Tab")
+    await keys.press("Enter")
+    await expect(button(page, "Remove cat.png")).to_be_focused()
+    await tab_to(page, "Message")
+    await keys.type("A cat")
+    await keys.press("Enter")
+    await expect(answers(page)).to_contain_text("You said: A cat")
+    await answered(page)
+    await expect(tray(page)).to_have_count(0)
+    await keys.press("Alt+ArrowUp")
+    await keys.press("Alt+ArrowUp")
+    await keys.press("Tab")
+    await expect(messages(page).get_by_role("link", name="cat.png")).to_be_focused()
+    await keys.press("Enter")
+    picture = page.get_by_role("dialog", name="cat.png")
+    await expect(picture).to_be_visible()
+    assert await focused(page) == "Close"
+    await keys.press("Escape")
+    await expect(picture).to_be_hidden()
+    await expect(messages(page).get_by_role("link", name="cat.png")).to_be_focused()
+
     # The drawer.
     await page.set_viewport_size(PHONE)
     await keys.press("Control+Shift+KeyS")
@@ -399,10 +490,6 @@ HEAR = """() => {
   hear("status");
   hear("alert");
 }"""
-HIDE = """hidden => {
-  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-  document.dispatchEvent(new Event("visibilitychange"));
-}"""
 
 
 async def pass_time(page: Page, seconds: int) -> None:
@@ -473,11 +560,11 @@ async def test_status_tells_start_progress_and_end_but_no_token_and_the_same_wor
         await expect(status(page)).to_have_text("Message copied")
     assert await heard(page) == ["Message copied", "", "Message copied"]
 
-    await page.evaluate(HIDE, True)
+    await hide(page)
     await say(page, "Hello")
     await answered(page)
     assert await heard(page) == []
-    await page.evaluate(HIDE, False)
+    await hide(page, False)
     assert await heard(page) == ["Answer complete. You said: Hello"]
     model.refuse(400, to="Fail", times=9)
     await say(page, "Fail")
@@ -593,11 +680,11 @@ async def test_words_go_in_their_own_direction_and_the_page_stays(
 ) -> None:
     page = await open_page(instances[0], viewport=PHONE)
     model.answer(
-        "مرحبا (hello)\n\n- שלום\n- second\n\nEnglish\n\n| א | b |\n| --- | --- |\n| ג | d |\n\n```\nif (x) {}\n```"
+        "`print()` مرحبا (hello)\n\n- שלום\n- second\n\nEnglish\n\n| א | b |\n| --- | --- |\n| ג | d |\n\n```\nif (x) {}\n```"
     )
     await box(page).fill("سؤال طويل جدا عن كل شيء؟\nShort.")
     await box(page).press("Enter")
-    await expect(answers(page).locator("code")).to_have_text("if (x) {}\n")
+    await expect(answers(page).locator("pre code")).to_have_text("if (x) {}\n")
     await answered(page)
 
     async def side(locator: Locator) -> str:
@@ -608,6 +695,7 @@ async def test_words_go_in_their_own_direction_and_the_page_stays(
         assert [await side(block) for block in await blocks.locator("p").all()] == ["right", "left"]
         assert [await side(item) for item in await blocks.locator("li, td").all()] == ["right"] * 4
         assert await side(blocks.locator("pre")) == "left"
+        await expect(blocks.locator("p code")).to_have_css("direction", "ltr")
         words = messages(page).first.locator(".words")
         assert (await words.evaluate("words => getComputedStyle(words).direction"), await side(words)) == (
             "rtl",

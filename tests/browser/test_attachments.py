@@ -6,10 +6,11 @@ import base64
 import re
 from typing import Any
 
-from playwright.async_api import FilePayload, Locator, Page, Route, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from llmchat.redis_client import connect
 from tests.browser.conftest import OpenPage
+from tests.browser.files import CAT, NOTES, PNG, attached, pick, tray
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
 from tests.browser.person import answers, box, button, chats, delete, messages
@@ -19,11 +20,6 @@ from tests.fakes import Model
 from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-)
-CAT: FilePayload = {"name": "cat.png", "mimeType": "image/png", "buffer": PNG}
-NOTES: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"Buy milk."}
 HAND_OVER = """({type, name, kind, bytes, text}) => {
   const data = new DataTransfer();
   if (bytes) data.items.add(new File([Uint8Array.from(atob(bytes), (each) => each.charCodeAt(0))], name, {type: kind}));
@@ -42,23 +38,6 @@ PHOTO = """async (side) => {
   }
   return canvas.toDataURL("image/png").split(",")[1];
 }"""
-
-
-def tray(page: Page) -> Locator:
-    """The files that go with the next message."""
-    return page.get_by_role("list", name="Attachments of your message").get_by_role("listitem")
-
-
-async def pick(page: Page, *files: FilePayload) -> None:
-    """Pick files as a person does."""
-    async with page.expect_file_chooser() as chosen:
-        await button(page, "Attach files").click()
-    await (await chosen.value).set_files(list(files))
-
-
-async def attached(page: Page, count: int) -> None:
-    """Wait until so many files are with the server."""
-    await expect(page.locator("attachment-tray [data-state=taken]")).to_have_count(count)
 
 
 async def send(page: Page, text: str, said: str) -> None:

@@ -7,14 +7,13 @@ import re
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.line import Line
+from tests.browser.line import TRY_AGAIN_LATER, Line
 from tests.browser.person import answers, button, chats, messages, say
 from tests.browser.watch import Watch
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 
 Instances = tuple[Instance, Instance]
-TRY_AGAIN_LATER = 1013
 AWAY = "This chat will be shown when the connection is back"
 
 
@@ -79,20 +78,12 @@ async def test_answer_on_another_branch_of_which_a_snapshot_passed_over_words_co
     await expect(answers(page).last).to_contain_text("It runs,")
     await button(page, "Previous version").click()
     await expect(answers(page)).to_have_text([re.compile("Version two")])
-    dropped: list[str] = []
-
-    def drop(frame: str) -> str:
-        if '"completion.delta"' not in frame:
-            return frame
-        dropped.append(frame)
-        return ""
-
-    line.bend = drop
+    line.hold("completion.delta")
     more.open()
     await end.wait()
     await button(page, "Previous version").click()
     await expect(answers(page)).to_have_text([re.compile("Version one")])
-    assert dropped
+    assert line.held
     line.bend = str
     opened = line.count("conversation.open")
     end.open()

@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.line import Line
+from tests.browser.line import TRY_AGAIN_LATER, Line
 from tests.browser.person import answers, button, chats, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
@@ -19,7 +19,6 @@ from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
 RECONNECTING = "Reconnecting…"
-TRY_AGAIN_LATER = 1013
 OLD_NEWS = json.dumps(
     {
         "type": "conversation.updated",

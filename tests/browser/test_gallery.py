@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import FilePayload, Page, expect
 
+from tests.browser.axe import STILL
 from tests.browser.conftest import OpenPage
-from tests.browser.line import Line
+from tests.browser.line import TRY_AGAIN_LATER, Line
 from tests.browser.person import answers, box, button, messages
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
@@ -27,7 +28,6 @@ SCREENS = {
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True},
 }
 SMALLEST = 8_000  # bytes; a picture of nothing is smaller
-STILL = "Promise.allSettled(document.getAnimations().filter(a => a.effect.getComputedTiming().iterations < 9).map(a => a.finished))"
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 RICH = """### Fair shares
 
@@ -165,7 +165,7 @@ async def test_every_trouble_has_its_picture(
     await expect(page.get_by_role("button", name="Retry")).to_be_visible()
     await gallery.hang(page, "failed")
     line = await Line.lay(page)
-    line.closing = 1013
+    line.closing = TRY_AGAIN_LATER
     watch.allow("WebSocket")
     await line.cut(1012)
     await expect(page.get_by_role("status")).not_to_have_text("")

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import FilePayload, Page, expect
 
 from tests.browser.conftest import OpenPage
+from tests.browser.files import PNG
 from tests.browser.person import answers, button, chats, messages, say
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model, Reasoning
@@ -22,11 +23,13 @@ window.sung = [];
 for (const name of ["alert", "confirm", "prompt", "print", "open"]) window[name] = (...words) => sung.push([name, ...words]);
 """
 STRANGE = """() => {
-  const theirs = document.querySelectorAll(":is(.blocks, .words, chat-list, .by, .failure, h1, model-picker) *");
-  const tags = new Set(["script", "iframe", "object", "embed", "img", "style", "link", "meta", "form", "video", "audio", "base"]);
-  const strange = (element) =>
-    tags.has(element.localName) || element.hasAttribute("onclick") || /^\\s*(javascript|data|vbscript):/i.test(element.href?.baseVal ?? element.href ?? "");
-  return [...theirs].filter(strange).map((element) => element.outerHTML.slice(0, 200));
+  const theirs = ":is(.blocks, .words, .thoughts, .raw, chat-list, .by, .failure, h1, model-picker, attachment-list, attachment-tray) *";
+  const tags = ":is(script, iframe, object, embed, img, style, link, meta, form, video, audio, base)";
+  const own = "attachment-tray img, attachment-list img:is([src^='/attachments/'], [src^='data:image/jpeg;'])"; // drawn by the page
+  const acts = (element) => [...element.attributes].some(({ name }) => name.startsWith("on"));
+  const leads = (element) => /^\\s*(javascript|data|vbscript):/i.test(element.href?.baseVal ?? element.href ?? "");
+  const strange = (element) => acts(element) || (element.matches(theirs) && (leads(element) || element.matches(`${tags}:not(${own})`)));
+  return [...document.querySelectorAll("*")].filter(strange).map((element) => element.outerHTML.slice(0, 200));
 }"""
 KINDS = [
     "<img src=x onerror=alert(1)>",
@@ -35,7 +38,10 @@ KINDS = [
     "{{constructor.constructor('alert(1)')()}}",
 ]
 
-OWN = re.compile(r"(?:navigation|request): http://127\.0\.0\.1:\d+/(?:(?:c/[\w-]{16,})?|static/[\w./-]+)")
+OWN = re.compile(
+    r"(?:navigation|request): http://127\.0\.0\.1:\d+/(?:(?:c/[\w-]{16,})?|static/[\w./-]+|attachments(?:/[\w-]+)?)"
+    r"|request: data:image/jpeg;base64,.+"
+)
 
 
 class Quiet:
@@ -52,7 +58,7 @@ class Quiet:
 
     async def check(self) -> None:
         """Fail where a text did anything."""
-        assert await self.page.evaluate("sung") == []
+        assert await self.page.evaluate("window.sung ?? []") == []  # where scripts run
         assert await self.page.evaluate(STRANGE) == []
         assert [deed for deed in self.done if not OWN.fullmatch(deed)] == []
 
@@ -74,11 +80,11 @@ def pieces(text: str, source: random.Random) -> Iterator[str]:
         text = text[size:]
 
 
-async def test_hostile_prompts_and_answers_do_nothing_while_they_stream_and_after_a_reload(
-    quiet: Quiet, model: Model
+async def test_hostile_prompts_and_answers_do_nothing_while_they_stream_in_full_after_a_reload_and_without_scripts(
+    quiet: Quiet, model: Model, open_page: OpenPage, instances: Instances
 ) -> None:
     page, source = quiet.page, random.Random(6)
-    texts = [*FOR_MARKDOWN, *source.sample(PAYLOADS, 800)]
+    texts = [*FOR_MARKDOWN, *source.sample(PAYLOADS, 400)]
     source.shuffle(texts)
     for share in (texts[::2], texts[1::2]):
         text = "\n\n".join(placed(payload, source.choice(PLACES)) for payload in share)
@@ -91,13 +97,21 @@ async def test_hostile_prompts_and_answers_do_nothing_while_they_stream_and_afte
         await expect(button(page, "Send")).to_be_visible(timeout=60_000)
         await expect(answers(page).last).to_contain_text("The end.")
         await quiet.check()
-    await page.reload()
-    await expect(messages(page)).not_to_have_count(0)
-    await expect(answers(page).last).to_contain_text("The end.")
+    await button(page, "More").last.click()
+    await page.get_by_role("menuitem", name="Raw text").click()
     await quiet.check()
+    bare = Quiet(await open_page(instances[0], like=page, java_script_enabled=False))
+    await bare.page.goto(page.url)
+    await page.reload()
+    for shown in (quiet, bare):
+        await expect(messages(shown.page)).not_to_have_count(0)
+        await expect(answers(shown.page).last).to_contain_text("The end.")
+        await shown.check()
 
 
-async def test_hostile_titles_reasoning_and_errors_do_nothing(quiet: Quiet, model: Model) -> None:
+async def test_hostile_titles_reasoning_and_errors_do_nothing(
+    quiet: Quiet, model: Model, open_page: OpenPage, instances: Instances
+) -> None:
     page = quiet.page
     texts = [*KINDS, *random.Random(6).sample(FOR_MARKDOWN, 4)]
     for number, text in enumerate(texts, start=1):
@@ -115,11 +129,49 @@ async def test_hostile_titles_reasoning_and_errors_do_nothing(quiet: Quiet, mode
         await quiet.check()
         model.forget_script()
         if number in (1, 2):
+            bare = Quiet(await open_page(instances[1], like=page, java_script_enabled=False))
+            await bare.page.goto(page.url)
             await page.reload()
-            await expect(chats(page).first).to_contain_text(title[:8])
-            await quiet.check()
+            for shown in (quiet, bare):
+                await expect(chats(shown.page).first).to_contain_text(title[:8])
+                await expect(messages(shown.page)).to_have_count(2)
+                await shown.check()
         await button(page, "New chat").first.click()
         await expect(messages(page)).to_have_count(0)
+
+
+async def test_hostile_files_do_nothing_by_name_nor_by_what_is_in_them(
+    quiet: Quiet, open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page, everything = quiet.page, "\n".join(PAYLOADS).replace("\0", "").encode()
+    names = [name.replace("/", "⁄") for name in (*KINDS, *random.Random(6).sample(PAYLOADS, 2))]
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "text/html", "buffer": b"<!doctype html>" + everything} for name in names
+    ]
+    files[0] |= {"mimeType": "image/png", "buffer": PNG}
+    await page.locator("attachment-tray input").set_input_files(files)
+    await expect(page.locator("attachment-tray [data-state=taken]")).to_have_count(len(names))
+    await quiet.check()
+    model.answer("Seen.")
+    await say(page, "Look")
+    await expect(answers(page)).to_contain_text("Seen.")
+    bare = Quiet(await open_page(instances[1], like=page, java_script_enabled=False))
+    await bare.page.goto(page.url)
+    await page.reload()
+    for shown in (quiet, bare):
+        listed = messages(shown.page).get_by_role("list", name="Attachments").get_by_role("listitem")
+        await expect(listed).to_have_count(len(names))
+        for name in names[1:]:
+            await expect(listed.get_by_text(" ".join(name.split()), exact=True)).to_be_visible()
+        await shown.check()
+    picture, text = (messages(page).get_by_role("link").nth(at) for at in (0, 1))
+    address = await text.get_attribute("href")
+    await picture.click()
+    await expect(page.get_by_role("dialog", name=names[0])).to_be_visible()
+    await quiet.check()
+    await page.goto(f"{instances[0].url}{address}")
+    await expect(page.locator("body")).to_contain_text("<!doctype html>")
+    await quiet.check()
 
 
 async def test_hostile_names_of_models_do_nothing(

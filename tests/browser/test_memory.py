@@ -46,21 +46,14 @@ async def test_memory_that_comes_late_is_not_laid_over_another_chat_and_is_not_a
     line = await Line.lay(page)
     await say(page, "Hi")
     await expect(button(page, "Send")).to_be_visible()
-    held: list[str] = []
-
-    def hold(frame: str) -> str:
-        if '"conversation.summary"' not in frame:
-            return frame
-        held.append(frame)
-        return ""
-
-    line.bend = hold
+    line.hold("conversation.summary")
     await ask_memory(page)
     await line.asked("conversation.summary")
     await button(page, "New chat").first.click()
     await say(page, "Other")
     await expect(answers(page)).to_contain_text("You said: Other")
-    line.tell(held.pop())
+    await line.holds()
+    line.tell(line.held.pop())
     await say(page, "More")
     await expect(answers(page).last).to_contain_text("You said: More")
     await expect(page.get_by_role("dialog", name="Memory")).to_be_hidden()

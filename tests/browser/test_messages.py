@@ -9,8 +9,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, messages, say
-from tests.browser.test_reading import AT_END
+from tests.browser.person import answers, at_end, box, button, messages, say
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model, Reasoning
 from tests.instances import Instance, Store
@@ -232,7 +231,7 @@ async def test_long_prompt_is_folded_until_all_of_it_is_asked_for_and_its_words_
     for opened in (False, True):
         if opened:
             await page.reload()
-        await page.wait_for_function(AT_END)
+        await at_end(page)
         folded = await bubble.bounding_box()
         assert folded
         assert folded["height"] < 24 * 26

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 
 from playwright.async_api import Page, Request, Route, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.person import answers, box, button, chats, hold_back, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -30,18 +29,6 @@ async def broken(route: Route) -> None:
     """Answer with a module that throws when it runs, behind the elements."""
     body = "export class Wire {}\nexport const newId = () => '';\nthrow new Error('broken on purpose');"
     await route.fulfill(body=body, content_type="text/javascript")
-
-
-async def hold_back(page: Page, files: str, *, lost: bool = False) -> asyncio.Event:
-    """Let files of the page come only once the event is set; or then be lost."""
-    come = asyncio.Event()
-
-    async def late(route: Route) -> None:
-        await come.wait()
-        await (route.abort() if lost else route.continue_())
-
-    await page.route(files, late)
-    return come
 
 
 async def test_person_without_scripts_chats_on_two_instances(

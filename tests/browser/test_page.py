@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, Route, WebSocket, expect
+from playwright.async_api import Locator, Page, WebSocket, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.person import answers, box, button, chats, hold_back, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -156,29 +155,6 @@ async def test_failure_is_told_under_the_message_and_retry_mends_it(page: Page, 
     await expect(button(page, "Retry")).to_be_hidden()
 
 
-async def test_hostile_answer_runs_nothing_and_calls_nobody(page: Page, model: Model) -> None:
-    model.answer(
-        "<script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">\n\n",
-        "![picture](https://evil.example/pixel.png) [link](javascript:document.title='broken')\n\n",
-        "The end.",
-    )
-    await say(page, "Attack")
-    await expect(answers(page)).to_contain_text("The end.")
-    assert await answers(page).locator("img, script, iframe").count() == 0
-    assert await answers(page).locator("a[href^='javascript']").count() == 0
-    assert await page.title() != "broken"
-
-
-async def test_words_go_in_their_own_direction_and_code_from_left_to_right(page: Page, model: Model) -> None:
-    model.answer("`print()` هي دالة.\n\n```python\nprint([1, 2])\n```\n\n- أولا\n\nAnd in English.")
-    await say(page, "مرحبا")
-    await expect(answers(page)).to_contain_text("And in English.")
-    await expect(button(page, "Send")).to_be_visible()
-    for element, direction in (("ul", "rtl"), ("pre", "ltr"), ("p code", "ltr"), ("p:last-child", "ltr")):
-        await expect(answers(page).locator(f".blocks {element}")).to_have_css("direction", direction)
-    await expect(answers(page).locator(".blocks > p").first).to_have_css("direction", "rtl")
-
-
 async def test_new_chat_and_the_list_lead_back_and_forth(page: Page) -> None:
     await say(page, "One")
     await expect(answers(page)).to_contain_text("You said: One")
@@ -317,35 +293,12 @@ async def test_running_answer_is_shown_on_its_own_branch_only(page: Page, model:
     await expect(answers(page)).to_contain_text("Version one")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_page_is_whole_on_a_phone(
-    open_page: OpenPage, instances: Instances, model: Model, scheme: str
-) -> None:
-    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-    page = await open_page(instances[0], color_scheme=scheme, **phone)
-    model.answer(
-        "| a | b |\n|---|---|\n| " + "wide" * 60 + " | c |\n\n```\n" + "long " * 60 + "\n```\n\nEnd."
-    )
-    await box(page).fill("A table")
-    await button(page, "Send").click()
-    await expect(answers(page)).to_contain_text("End.")
-    width = await page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 360
-    await expect(box(page)).to_be_in_viewport()
-
-
 async def test_what_is_typed_before_the_scripts_run_is_kept(
     instances: tuple[Instance, Instance], open_page: OpenPage
 ) -> None:
     page = await open_page(instances[0])
     await box(page).fill("A draft.")
-    typed = asyncio.Event()
-
-    async def late(route: Route) -> None:
-        await typed.wait()
-        await route.continue_()
-
-    await page.route("**/js/main.js", late)
+    typed = await hold_back(page, "**/js/main.js")
     await page.reload(wait_until="commit")
     await box(page).fill("Early words.")
     typed.set()

@@ -9,7 +9,7 @@ from playwright.async_api import CDPSession, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, say
+from tests.browser.person import answers, box, button, hide, say
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 from tests.steps import Pause, Step, Text
@@ -43,7 +43,7 @@ $$ e^{{i\\pi}} + 1 = 0 $$
 
 """
 WATCH = """() => {
-  const seen = (window.seen = { shifts: [], touched: [], long: 0 });
+  const seen = (window.seen = { shifts: [], touched: [] });
   const blocks = () => document.querySelector("[role=log] [data-state=running] .blocks");
   const growing = (node) => {
     const last = [...(blocks()?.children ?? [])].slice(-2);
@@ -57,9 +57,6 @@ WATCH = """() => {
       if (moved.length > 0) seen.shifts.push([value, moved]);
     }
   }).observe({ type: "layout-shift", buffered: false });
-  new PerformanceObserver((list) => {
-    seen.long = Math.max(seen.long, ...list.getEntries().map(({ duration }) => duration));
-  }).observe({ type: "longtask" });
   new MutationObserver((records) => {
     for (const { target, nextSibling } of records) {
       if (!target.isConnected || !blocks()?.contains(target)) continue;
@@ -77,15 +74,11 @@ HOLD_FRAMES = """() => {
     document.querySelector("[role=log] .blocks"), { childList: true, characterData: true, subtree: true });
 }"""
 LEFT_NODES = 60  # of the last blocks that were drawn anew
-HIDE = """(hidden) => {
-  Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
-  document.dispatchEvent(new Event("visibilitychange"));
-}"""
 
 
-def spoken(text: str, pause_seconds: float = 0.004) -> list[str | Step]:
+def spoken(text: str, pause_seconds: float = 0.004, size: int = 24) -> list[str | Step]:
     """An answer in small pieces, as fast as a quick model gives them."""
-    pieces = [text[start : start + 24] for start in range(0, len(text), 24)]
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
     return [step for piece in pieces for step in (Text(piece), Pause(pause_seconds))]
 
 
@@ -113,7 +106,6 @@ async def test_answer_moves_nothing_above_its_end_while_it_grows_on_a_slow_machi
     await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)
     await expect(button(page, "Send")).to_be_visible()
     seen = await page.evaluate("seen")
-    print(f"longest task: {seen['long']:.0f} ms")
     assert seen["shifts"] == []
     assert seen["touched"] == []
 
@@ -139,10 +131,10 @@ async def test_words_that_come_within_a_frame_are_placed_together_and_a_hidden_t
     await expect(answers(page)).to_contain_text("a word a word")
     assert await page.evaluate("painted") <= 2
     await page.evaluate(HOLD_FRAMES)
-    await page.evaluate(HIDE, True)
+    await hide(page)
     hidden.open()
     await expect(answers(page)).to_contain_text("While hidden.")
-    await page.evaluate(HIDE, False)
+    await hide(page, False)
     await page.evaluate("free()")
     shown.open()
     await expect(answers(page)).to_contain_text("Shown again.")
@@ -157,7 +149,9 @@ async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
     session = await page.context.new_cdp_session(page)
     before = await left(session)
     parts = [PART.format(number=number) for number in range(130)]
-    model.answer(*[step for part in parts for step in (Text(part), Pause(0.02))], "The end.")
+    model.answer(
+        *spoken("".join(parts), 0.005, 100), "The end."
+    )  # within its blocks, so that they are drawn anew
     await box(page).fill("A very long one")
     await box(page).press("Enter")
     await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)
@@ -168,11 +162,8 @@ async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
 async def left(session: CDPSession) -> int:
     """Count the nodes out of the document that something still holds, after the rubbish is collected."""
     await session.send("HeapProfiler.collectGarbage")
-    counters = await session.send("Memory.getDOMCounters")
     found = (await session.send("DOM.getDetachedDomNodes"))["detachedNodes"]
-    count = sum(size(each["treeNode"]) for each in found)
-    print(f"{counters}; {count} nodes are held out of the document")
-    return count
+    return sum(size(each["treeNode"]) for each in found)
 
 
 def size(node: dict[str, Any]) -> int:

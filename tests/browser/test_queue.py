@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chip, messages, say, waiting
+from tests.browser.line import TRY_AGAIN_LATER, Line
+from tests.browser.person import answers, box, button, chip, hold_back, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
-TRY_AGAIN_LATER = 1013
 
 
 async def add(page: Page, text: str) -> None:
@@ -76,13 +74,7 @@ async def test_waiting_prompts_come_with_the_page_are_folded_deleted_given_back_
     await button(page, "Show fewer").click()
     await expect(waiting(page)).to_have_count(3)
     other = await open_page(instances[1], like=page)
-    run = asyncio.Event()
-
-    async def late(route: Route) -> None:
-        await run.wait()
-        await route.continue_()
-
-    await other.route("**/js/main.js", late)
+    run = await hold_back(other, "**/js/main.js")
     await other.goto(instances[1].url + page.url.removeprefix(instances[0].url), wait_until="commit")
     for _ in ("before the scripts", "after them"):
         await expect(waiting(other)).to_contain_text(["Second", "Third", "Fourth"])

@@ -7,7 +7,7 @@ import re
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, say, waiting
+from tests.browser.person import answers, at_end, box, button, say, waiting
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -15,10 +15,6 @@ from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
 LONG = "".join(f"Paragraph {number} of a long answer.\n\n" for number in range(40))
-AT_END = """() => {
-  const log = document.querySelector("[role=log]");
-  return log.scrollTop > 0 && log.scrollHeight - log.scrollTop - log.clientHeight < 2;
-}"""
 WATCH_LAST_PROMPT = """() => {
   const log = document.querySelector("[role=log]"), seen = (window.seen = new Map());
   const before = document.querySelectorAll("[data-role=user]").length;
@@ -59,7 +55,7 @@ async def test_finished_answer_stays_in_sight_when_the_turn_of_a_waiting_prompt_
     await expect(waiting(watcher)).to_have_text(re.compile("Second"))
     before = {}
     for tab in (page, watcher):
-        await tab.wait_for_function(AT_END)
+        await at_end(tab)
         before[tab] = await height_of(tab, "The last line.")
     end.open()
     await next_one.wait()
@@ -72,7 +68,7 @@ async def test_finished_answer_stays_in_sight_when_the_turn_of_a_waiting_prompt_
         await expect(answers(tab).last).to_contain_text("Paragraph 39")
         assert abs(await height_of(tab, "The last line.") - before[tab]) < STILL
         await button(tab, "Jump to latest").click()
-        await tab.wait_for_function(AT_END)
+        await at_end(tab)
 
 
 async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_place_and_says_why(
@@ -93,7 +89,7 @@ async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_pla
     await say(writer, "First")
     await expect(answers(writer)).to_contain_text("Paragraph 39")
     page = await open_page(instances[1], writer.url.removeprefix(doomed.url), like=writer)
-    await page.wait_for_function(AT_END)
+    await at_end(page)
     await page.get_by_role("log").hover()
     await page.mouse.wheel(0, -300)
     await expect(page.locator("chat-transcript")).not_to_have_attribute("data-pinned", "")

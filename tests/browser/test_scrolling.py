@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import ElementHandle, Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, messages, say
+from tests.browser.person import answers, at_end, box, button, chats, messages, say
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 
@@ -25,7 +26,6 @@ LATE = (
     + LONG
 )
 DISTANCE = "() => { const log = document.querySelector('[role=log]'); return log.scrollHeight - log.scrollTop - log.clientHeight; }"
-AT_END = f"() => ({DISTANCE})() < 2"
 SCROLL = "(by) => document.querySelector('[role=log]').scrollBy({ top: by, behavior: 'instant' })"
 TOP_OF = "(element) => element.getBoundingClientRect().top - document.querySelector('[role=log]').getBoundingClientRect().top"
 READ = """() => {
@@ -50,6 +50,18 @@ WATCH_TOP = """(element) => {
   const seen = (window.seen = []);
   const look = () => { seen.push(element.getBoundingClientRect().top); requestAnimationFrame(look); };
   look();
+}"""
+
+LAG = """() => {
+  const log = document.querySelector("[role=log]");
+  window.lag = 0; // of the end that is painted, at most
+  new ResizeObserver(() => (lag = Math.max(lag, log.scrollHeight - log.scrollTop - log.clientHeight))).observe(log.querySelector(".column"));
+}"""
+DRAG = """by => {
+  const log = document.querySelector("[role=log]");
+  const touch = (type, y) => log.dispatchEvent(new TouchEvent(type, { bubbles: true, touches: [new Touch({ identifier: 1, target: log, clientY: y })] }));
+  touch("touchstart", 300);
+  touch("touchmove", 300 + by);
 }"""
 
 
@@ -101,7 +113,7 @@ async def test_reader_leaves_the_growing_end_in_every_way_and_comes_back_to_it(
     await box(page).fill("A long one")
     await button(page, "Send").click()
     await expect(answers(page)).to_contain_text("Paragraph 39")
-    await page.wait_for_function(AT_END)
+    await at_end(page)
     for way, leave in ways.items():
         await expect(pinned(page)).to_be_attached()
         await page.get_by_role("log").hover()
@@ -125,7 +137,52 @@ async def test_reader_leaves_the_growing_end_in_every_way_and_comes_back_to_it(
         await expect(pinned(page), way).to_be_attached()
         await expect(jump(page), way).to_be_hidden()
     end.open()
-    await page.wait_for_function(AT_END)
+    await at_end(page)
+
+
+@pytest.mark.parametrize(("motion", "least", "most"), [("no-preference", 20, 900), ("reduce", 0, 2)])
+async def test_end_is_glided_after_or_where_the_system_asks_for_it_there_at_once(
+    open_page: OpenPage, instances: Instances, model: Model, motion: str, least: int, most: int
+) -> None:
+    page = await open_page(instances[0], reduced_motion=motion)
+    more, end = Gate(), Gate()
+    model.answer(LONG, more, "And more.\n\n" * 3, end)
+    await say(page, "A long one")
+    await expect(answers(page)).to_contain_text("Paragraph 39")
+    await at_end(page)
+    await page.evaluate(AT_REST)
+    await page.evaluate(LAG)
+    more.open()
+    await expect(answers(page)).to_contain_text("And more.")
+    await at_end(page)
+    assert least <= await page.evaluate("lag") < most
+    end.open()
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [((SCROLL, -2), (SCROLL, -3)), ((DRAG, 9), (DRAG, 10))],
+    ids=["a move under 3 px", "a drag under 10 px"],
+)
+async def test_end_is_followed_after_a_hand_that_trembles(
+    page: Page, model: Model, kept: tuple[str, int], left: tuple[str, int]
+) -> None:
+    more, end = Gate(), Gate()
+    model.answer(LONG, more, "And more.", end)
+    await say(page, "A long one")
+    await expect(answers(page)).to_contain_text("Paragraph 39")
+    await at_end(page)
+    await page.evaluate(AT_REST)
+    await page.evaluate(*kept)
+    await page.evaluate(AT_REST)
+    await expect(pinned(page)).to_be_attached()
+    more.open()
+    await expect(answers(page)).to_contain_text("And more.")
+    await at_end(page)
+    await page.evaluate(AT_REST)
+    await page.evaluate(*left)
+    await expect(pinned(page)).not_to_be_attached()
+    end.open()
 
 
 async def test_jump_button_shows_itself_far_from_the_end_and_has_a_dot_for_new_text(
@@ -135,7 +192,7 @@ async def test_jump_button_shows_itself_far_from_the_end_and_has_a_dot_for_new_t
     model.answer(LONG, more, "And more.", end)
     await say(page, "A long one")
     await expect(answers(page)).to_contain_text("Paragraph 39")
-    await page.wait_for_function(AT_END)
+    await at_end(page)
     await page.evaluate(SCROLL, -150)
     await expect(pinned(page)).not_to_be_attached()
     await expect(jump(page)).to_be_hidden()
@@ -145,7 +202,7 @@ async def test_jump_button_shows_itself_far_from_the_end_and_has_a_dot_for_new_t
     more.open()
     await expect(jump(page)).to_have_attribute("data-new", "")
     await jump(page).click()
-    await page.wait_for_function(AT_END)
+    await at_end(page)
     await expect(jump(page)).to_be_hidden()
     await expect(page.locator(".jump")).not_to_have_attribute("data-new", "")
     end.open()
@@ -170,7 +227,7 @@ async def test_prompt_goes_near_the_top_and_stays_until_its_answer_fills_the_box
     assert max(tops) - min(tops) <= 1
     gate.open()
     await expect(answers(page).last).to_contain_text("Paragraph 39")
-    await page.wait_for_function(AT_END)  # then it is followed
+    await at_end(page)  # then it is followed
     end.open()
 
 
@@ -190,7 +247,7 @@ async def test_answers_are_not_followed_where_the_person_does_not_want_it(page: 
     model.answer(LONG, "The end.", to="Second")
     await say(page, "Second")
     await expect(answers(page).last).to_contain_text("The end.")
-    await page.wait_for_function(AT_END)
+    await at_end(page)
 
 
 async def test_place_in_a_chat_is_found_again_after_another_chat_a_reload_and_in_another_width(
@@ -222,7 +279,7 @@ async def test_place_in_a_chat_is_found_again_after_another_chat_a_reload_and_in
     assert abs(await paragraph.evaluate(TOP_OF) - before) <= 4
     await jump(page).click()
     await page.reload()
-    await page.wait_for_function(AT_END)
+    await at_end(page)
 
 
 async def test_nothing_that_changes_its_height_above_moves_what_is_read(page: Page, model: Model) -> None:
@@ -230,7 +287,7 @@ async def test_nothing_that_changes_its_height_above_moves_what_is_read(page: Pa
     model.answer(LATE, more, "After the code.", end)
     await say(page, "First")
     await expect(answers(page)).to_contain_text("Paragraph 39")
-    await page.wait_for_function(AT_END)
+    await at_end(page)
     await page.get_by_role("log").hover()
     await page.mouse.wheel(0, -900)
     await expect(pinned(page)).not_to_be_attached()
