@@ -322,7 +322,7 @@ export class Chat {
   // An answer is under way from the moment of sending until its last event.
   #showAnswering() {
     const { chips, composer, transcript } = this.#parts;
-    composer.setAnswering(this.#pendingHere.length > 0 || Boolean(transcript.running), this.#stopping);
+    composer.setAnswering(this.#pendingHere.length > 0 || Boolean(transcript.running), this.#stopping, transcript.waits);
     this.#followAnswer();
     chips.toggleAttribute("data-stopping", this.#stopping);
   }

@@ -88,7 +88,7 @@ async def test_keys_of_the_box_send_break_lines_and_leave_what_is_being_composed
     await expect(answers(phone)).to_contain_text("You said: One")
 
 
-async def test_one_button_sends_stops_and_queues_in_its_place_and_escape_stops_when_nothing_is_open(
+async def test_button_that_sends_and_stops_keeps_its_place_and_escape_stops_when_nothing_is_open(
     page: Page, model: Model
 ) -> None:
     composer = page.locator("chat-composer")
@@ -104,7 +104,9 @@ async def test_one_button_sends_stops_and_queues_in_its_place_and_escape_stops_w
     await expect(composer).to_have_attribute("data-queues", "")
     await expect(button(page, "Stop")).to_be_enabled()
     await expect(button(page, "Send")).to_be_enabled()
-    assert await rectangle(button(page, "Send")) == place
+    assert await rectangle(button(page, "Stop")) == place
+    sends = await rectangle(button(page, "Send"))
+    assert sends["x"] + sends["width"] < place["x"]
     await chats(page).first.hover()
     await button(page, "Options for First").click()
     menu = page.get_by_role("menu")
@@ -137,6 +139,7 @@ async def test_arrow_up_in_an_empty_box_changes_what_was_said_last_or_waits_last
     await expect(editor).to_be_focused()
     await expect(editor).to_have_value("First")
     await editor.press("Escape")
+    await expect(box(page)).to_be_focused()
     model.answer("Slowly", gate, to="Second")
     await say(page, "Second")
     await gate.wait()

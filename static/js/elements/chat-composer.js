@@ -29,6 +29,7 @@ class ChatComposer extends HTMLElement {
   #draft = ""; // as it was read or written last
   #changed = false; // it is not what was read: else another tab's newer one stays
   #answering = false;
+  #waits = false;
   #timer = 0;
   #lifted = []; // texts that are out of the box, and not kept elsewhere yet
 
@@ -81,9 +82,10 @@ class ChatComposer extends HTMLElement {
     this.#tray.adopt(conversation);
   }
 
-  /** `stopping`: the answer is to be stopped, and has not ended yet. */
-  setAnswering(answering, stopping) {
+  /** `stopping`: the answer is to be stopped, and has not ended yet. `waits`: another message is answered after it. */
+  setAnswering(answering, stopping, waits) {
     this.#answering = answering;
+    this.#waits = waits;
     this.toggleAttribute("data-stopping", answering && stopping);
     this.#update();
   }
@@ -191,12 +193,14 @@ class ChatComposer extends HTMLElement {
     this.toggleAttribute("data-queues", ready && this.#answering);
     const stops = this.dataset.state === "answering";
     const stop = this.hasAttribute("data-stopping") ? "Stopping…" : "Stop";
+    const title = stop === "Stop" && this.#waits ? "Stop: the next message is answered then" : stop;
     const label = stops ? stop : "Send";
     this.#stop.setAttribute("aria-label", stop);
-    this.#stop.title = stop;
+    this.#stop.title = title;
     this.#stop.hidden = !this.#answering || stops;
     this.#button.setAttribute("aria-label", label);
-    this.#button.title = this.#answering && !stops ? "Send: it waits for the answer before it (Esc stops that)" : label;
+    const send = this.#answering ? "Send: it waits for the answer before it (Esc stops that)" : "Send";
+    this.#button.title = stops ? title : send;
     this.#button.disabled = !stops && !ready;
     this.#grow();
     this.#tellLength();
