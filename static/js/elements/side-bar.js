@@ -3,6 +3,8 @@
 const narrow = matchMedia("(width < 768px)");
 
 class SideBar extends HTMLElement {
+  #from = null; // what had the focus when the chats were shown
+
   connectedCallback() {
     document.querySelector(".open-chats").addEventListener("click", () => this.open());
     this.querySelector(".close-chats").addEventListener("click", () => this.close());
@@ -17,16 +19,20 @@ class SideBar extends HTMLElement {
     else this.open();
   }
 
+  // The focus moves only where it would be hidden.
   open() {
+    this.#from = document.activeElement;
     if (narrow.matches) this.#setDrawer(true);
     else this.#remember("open");
-    this.querySelector(".close-chats").focus();
+    if (narrow.matches || !this.#from.checkVisibility()) this.querySelector(".close-chats").focus();
   }
 
   close() {
+    const held = narrow.matches || this.contains(document.activeElement);
     if (narrow.matches) this.#setDrawer(false);
     else this.#remember("closed");
-    document.querySelector(".open-chats").focus();
+    const back = narrow.matches && this.#from.matches("main *") ? this.#from : document.querySelector(".open-chats");
+    if (held) back.focus();
   }
 
   /** On a narrow screen, get out of the way of what was chosen. */
