@@ -355,7 +355,7 @@ export class Chat {
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
     composer.addEventListener("aloud", ({ detail }) => this.#say(detail));
-    chips.addEventListener("send-now", () => this.#sendNow());
+    chips.addEventListener("send-now", ({ detail }) => this.#sendNow(detail));
     chips.addEventListener("withdraw", ({ detail }) => this.#withdraw(detail));
     chips.addEventListener("discard", ({ detail }) => this.#withdraw(detail, true));
     transcript.addEventListener("line", ({ detail }) => chips.show(detail));
@@ -527,8 +527,9 @@ export class Chat {
   }
 
   // The answer before it is stopped: the first that waits is the next.
-  #sendNow() {
+  #sendNow(message) {
     const { composer, transcript } = this.#parts;
+    transcript.hurry(message);
     composer.focus(); // the button goes
     if (transcript.awaitsAccept) this.#stopWhenSent(this.#pendingHere[0]);
     else if (transcript.dataset.running) this.#stopAnswer(transcript.dataset.running);

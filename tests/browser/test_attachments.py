@@ -58,6 +58,32 @@ def seen(model: Model, at: int = -1) -> list[str]:
     return [part["type"] for part in content] if isinstance(content, list) else ["text"]
 
 
+async def test_message_with_files_is_edited_in_sight_on_a_phone(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(
+        instances[0], viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    model.answer("Line.\n\n" * 30)
+    await pick(page, CAT, CAT, NOTES)
+    await attached(page, 3)
+    await box(page).fill("What is it?")
+    await button(page, "Send").tap()
+    await expect(answers(page).get_by_text("Line.")).to_have_count(30)
+    await expect(button(page, "Send")).to_be_visible()
+    await messages(page).first.scroll_into_view_if_needed()
+    await page.evaluate("document.querySelector('[role=log]').scrollTop = 0")
+    await page.set_viewport_size({"width": 390, "height": 500})
+    await button(page, "Edit").tap()
+    form = messages(page).locator("form")
+    await expect(form).to_be_in_viewport(ratio=1)
+    await expect(button(page, "Jump to latest")).to_be_hidden()
+    cancel, log = await button(page, "Cancel").bounding_box(), await page.get_by_role("log").bounding_box()
+    assert cancel
+    assert log
+    assert cancel["y"] + cancel["height"] <= log["y"] + log["height"] - 24  # where it fades
+
+
 async def test_picked_files_outlive_a_reload_go_to_the_model_and_are_seen_in_another_tab(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:

@@ -7,7 +7,8 @@ import re
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, at_end, box, button, say, waiting
+from tests.browser.person import answers, at_end, box, button, chip, messages, say, waiting
+from tests.browser.test_scrolling import AT_REST, TOP_OF
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -29,6 +30,7 @@ WATCH_LAST_PROMPT = """() => {
   };
   look();
 }"""
+ABOVE_EDGE = "(element) => document.querySelector('[role=log]').getBoundingClientRect().bottom - element.getBoundingClientRect().bottom"
 STILL = 8  # pixels that nobody minds
 
 
@@ -39,7 +41,7 @@ async def height_of(page: Page, text: str) -> float:
     return rectangle["y"]
 
 
-async def test_finished_answer_stays_in_sight_when_the_turn_of_a_waiting_prompt_comes(
+async def test_finished_answer_stays_in_sight_when_the_turn_of_a_waiting_prompt_comes_whose_answer_is_followed(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:
     page = await open_page(instances[0])
@@ -63,12 +65,61 @@ async def test_finished_answer_stays_in_sight_when_the_turn_of_a_waiting_prompt_
         await expect(answers(tab)).to_have_count(2)
         await expect(waiting(tab)).to_have_count(0)
         assert abs(await height_of(tab, "The last line.") - before[tab]) < STILL
+    await watcher.get_by_role("log").hover()
+    await watcher.mouse.wheel(0, -100)
+    await expect(watcher.locator("chat-transcript")).not_to_have_attribute("data-pinned", "")
+    await watcher.evaluate(AT_REST)
+    before[watcher] = await height_of(watcher, "The last line.")
     next_one.open()
     for tab in (page, watcher):
         await expect(answers(tab).last).to_contain_text("Paragraph 39")
-        assert abs(await height_of(tab, "The last line.") - before[tab]) < STILL
-        await button(tab, "Jump to latest").click()
-        await at_end(tab)
+    await at_end(page)
+    assert abs(await height_of(watcher, "The last line.") - before[watcher]) < STILL
+    await button(watcher, "Jump to latest").click()
+    await at_end(watcher)
+
+
+async def test_prompt_that_is_sent_now_goes_near_the_top_and_its_answer_is_followed(
+    page: Page, model: Model
+) -> None:
+    first, second = Gate(), Gate()
+    model.answer(LONG, first, to="First")
+    model.answer("Slowly.", second, LONG, to="Second")
+    await say(page, "First")
+    await expect(answers(page)).to_contain_text("Paragraph 39")
+    await box(page).fill("Second")
+    await box(page).press("Enter")
+    await page.get_by_role("log").hover()
+    await page.mouse.wheel(0, -900)
+    await chip(page, "Send now").click()
+    await expect(answers(page).last).to_contain_text("Slowly.")
+    words = messages(page).get_by_text("Second", exact=True)
+    assert 32 <= await words.evaluate(TOP_OF) <= 50
+    second.open()
+    await expect(answers(page).last).to_contain_text("Paragraph 39")
+    await at_end(page)
+
+
+async def test_what_is_being_written_is_in_sight_on_a_low_window_however_many_prompts_wait(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], viewport={"width": 640, "height": 400})
+    gate = Gate()
+    model.answer("This is being written just now.", gate, to="Slowly")
+    await say(page, "Hello")
+    await expect(answers(page)).to_contain_text("You said: Hello")
+    await say(page, "Slowly")
+    await gate.wait()
+    for text in ("One", "Two", "Three", "Four"):
+        await box(page).fill(text)
+        await box(page).press("Enter")
+    await expect(button(page, "3 more waiting")).to_be_visible()
+    for width, height in ((640, 400), (844, 390)):
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.evaluate(AT_REST)
+        words = answers(page).get_by_text("This is being written just now.")
+        assert await words.evaluate(TOP_OF) >= 0
+        assert await words.evaluate(ABOVE_EDGE) > 0
 
 
 async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_place_and_says_why(
@@ -111,6 +162,7 @@ async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_pla
 async def test_prompt_does_not_jump_when_it_is_accepted_and_stands_clear_of_the_header(
     page: Page, model: Model
 ) -> None:
+    places: list[float] = []
     for prompt in ("First", "Second"):
         gate = Gate()
         model.answer(gate, "Done", to=prompt)
@@ -121,9 +173,9 @@ async def test_prompt_does_not_jump_when_it_is_accepted_and_stands_clear_of_the_
         await page.wait_for_function("() => seen.has('done')")
         gate.open()
         await expect(button(page, "Send")).to_be_visible()
-        places = await page.evaluate("[...seen.values()]")
-        assert max(places) - min(places) < STILL
-        assert min(places) > 16
+        places += await page.evaluate("[...seen.values()]")
+    assert max(places) - min(places) < STILL
+    assert min(places) > 16
 
 
 async def test_failure_counts_down_over_snapshots_and_offers_no_retry_where_it_cannot_help(

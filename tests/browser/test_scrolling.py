@@ -208,6 +208,51 @@ async def test_jump_button_shows_itself_far_from_the_end_and_has_a_dot_for_new_t
     end.open()
 
 
+async def test_jump_button_knows_words_from_free_room_and_an_editor_from_the_end(
+    page: Page, model: Model
+) -> None:
+    for prompt in ("First", "Second", "Third"):
+        await say(page, prompt)
+        await expect(answers(page).last).to_contain_text(f"You said: {prompt}")
+    await expect(button(page, "Send")).to_be_visible()
+    await page.get_by_role("log").hover()
+    await page.mouse.wheel(0, -300)
+    await expect(pinned(page)).not_to_be_attached()
+    await page.evaluate(AT_REST)
+    await expect(answers(page).last).to_be_in_viewport()
+    await expect(jump(page)).to_be_hidden()
+    model.answer(LONG, to="Fourth")
+    await say(page, "Fourth")
+    await expect(answers(page).last).to_contain_text("Paragraph 39")
+    await expect(button(page, "Send")).to_be_visible()
+    await at_end(page)
+    await box(page).press("ArrowUp")
+    await expect(page.get_by_role("textbox", name="Edit message")).to_be_in_viewport(ratio=1)
+    await expect(pinned(page)).not_to_be_attached()
+    await expect(jump(page)).to_be_hidden()
+    await page.keyboard.press("Escape")
+    await expect(box(page)).to_be_focused()
+    await expect(pinned(page)).to_be_attached()
+    await at_end(page)
+    await say(page, "Fifth")
+    await expect(answers(page).last).to_contain_text("You said: Fifth")
+    await expect(button(page, "Send")).to_be_visible()
+    words = page.get_by_text("Fifth", exact=True).last
+    before = await words.evaluate(TOP_OF)
+    await box(page).press("ArrowUp")
+    await page.keyboard.press("Escape")
+    await page.evaluate(AT_REST)
+    assert abs(await words.evaluate(TOP_OF) - before) <= 1
+    await expect(pinned(page)).to_be_attached()
+    await page.get_by_role("log").hover()
+    await page.mouse.wheel(0, -1200)
+    await jump(page).click()
+    await at_end(page)
+    await page.evaluate(AT_REST)
+    await expect(answers(page).last).to_be_in_viewport(ratio=1)
+    assert await answers(page).nth(3).get_by_text("Paragraph 39").evaluate(TOP_OF) > 0  # no emptiness below
+
+
 async def test_prompt_goes_near_the_top_and_stays_until_its_answer_fills_the_box(
     page: Page, model: Model
 ) -> None:

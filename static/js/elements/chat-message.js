@@ -1,8 +1,8 @@
 // One message: its words or blocks, its state, its actions. Everything that can be seen follows from attributes.
 // Events: `regenerate`, `retry`, `continue`, `withdraw` (detail: message id), `version` (detail: sibling's id), `edit`
 // (detail: {text, parent}), `menu` (detail: {id, button, models}: other models are asked for, or what else can be done),
-// `forgone` (detail: {id, words}: an edit is given up), `unfold` before it grows under the person's hand, `unfocused`
-// where what had the focus is hidden. It does not know its neighbours.
+// `forgone` (detail: {id, words}: an edit is given up), `left` when the editor is closed, `unfold` before it grows under
+// the person's hand, `unfocused` where what had the focus is hidden. It does not know its neighbours.
 //
 // There may be thousands: one listener each, and the parts that few messages have are taken from the template when they
 // are needed.
@@ -52,6 +52,7 @@ class ChatMessage extends HTMLElement {
   #until = 0; // when a retry is possible, in milliseconds
   #countdown = null;
   #listening = false;
+  #from = null; // what had the focus when the editor was opened
 
   connectedCallback() {
     this.#count();
@@ -404,6 +405,7 @@ class ChatMessage extends HTMLElement {
   edit(text) {
     if (!this.querySelector(".editor")) this.#openEditor(text);
     const box = this.querySelector(".editor textarea");
+    this.#from = document.activeElement;
     box.value = text;
     writeEdit(this.dataset.id, text);
     box.focus();
@@ -438,7 +440,9 @@ class ChatMessage extends HTMLElement {
     this.querySelector(".editor").remove();
     this.querySelector("attachment-list").edit(false);
     this.toggleAttribute("data-editing", false);
-    this.querySelector(".edit").focus();
+    if (this.#from?.matches("#message")) this.#from.focus();
+    else this.querySelector(".edit").focus({ preventScroll: true });
+    this.#say("left");
   }
 
   #forgo() {

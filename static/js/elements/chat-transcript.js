@@ -7,7 +7,7 @@ import { NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 
 const ABOVE_TURN = 16; // px left free above a new turn, which has room of its own above its words
-const LEAST_ANSWER = 120; // px kept free for an answer whatever the prompt's height
+const CLEAR = 32; // px between what is edited and the edge below it, where the conversation fades
 const EARLY = 3; // heights of the box before the top at which older messages are asked for
 const KEPT_CHATS = 5; // that were shown a moment ago, for whoever comes back to them
 const KEPT_MESSAGES = 60; // of each, the newest
@@ -39,6 +39,8 @@ class ChatTranscript extends HTMLElement {
   #frame = new NextFrame(() => this.#paint());
   #grown = new Map(); // element -> deltas of it that are placed with the next frame
   #kept = new Map(); // conversation id -> {elements, more}: chats that are not shown any more, the last one last
+  #roomy = null; // the answer below whose words room is kept free
+  #hurried = null; // the prompt that is to be sent now
   #turned = null; // {id, top, names, pinned}: the version turned to, where it was, the buttons to be found there
 
   connectedCallback() {
@@ -49,12 +51,13 @@ class ChatTranscript extends HTMLElement {
     this.#aside.inert = true;
     this.#aside.ariaHidden = "true";
     this.#column.after(this.#aside);
-    this.#follower = new ScrollFollower(this.#log, this.#column, (place) => this.#scrolled(place));
+    this.#follower = new ScrollFollower(this.#log, this.#column, () => this.#free, (place) => this.#scrolled(place));
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
     this.addEventListener("version", ({ target, detail }) => this.#remember(target, detail));
     this.addEventListener("unfold", () => this.#follower.stay()); // what opens is read from its top
-    this.addEventListener("focusin", ({ target }) => target.closest(".editor") && this.#edited(target.closest("chat-message")));
+    this.addEventListener("focusin", ({ target }) => target.closest(".editor") && this.#edited(target.closest(".editor")));
+    this.addEventListener("left", () => this.#follower.back());
     new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
     const line = new MutationObserver(() => this.lineUp());
     line.observe(this.#column, { childList: true });
@@ -64,9 +67,10 @@ class ChatTranscript extends HTMLElement {
   }
 
   // What is edited stays where it is, and in sight: the end is not followed under the person's hands.
-  #edited(message) {
-    const edge = this.#log.getBoundingClientRect().top;
-    this.#follower.showAt(message, Math.max(edge, message.getBoundingClientRect().top));
+  #edited(element) {
+    const log = this.#log.getBoundingClientRect();
+    const { top, height } = element.getBoundingClientRect();
+    this.#follower.showAt(element, Math.max(log.top, Math.min(top, log.bottom - CLEAR - height)), true);
   }
 
   get #messages() {
@@ -169,7 +173,7 @@ class ChatTranscript extends HTMLElement {
     this.#aside.replaceChildren();
     this.#setMore(more);
     this.#setRunning(null);
-    this.#makeRoom();
+    this.#clearRoom();
     this.#follower.snap();
   }
 
@@ -233,7 +237,7 @@ class ChatTranscript extends HTMLElement {
     this.adopt(conversation);
     this.#setRunning(running);
     this.expect(running);
-    if (fresh || this.#follower.pinned) this.#follower.snap();
+    if (fresh) this.#follower.snap();
     if (fresh) this.#turned = null;
   }
 
@@ -480,7 +484,7 @@ class ChatTranscript extends HTMLElement {
     this.#settle(element);
     if (!due) return;
     if (this.message(`answer-${id}`)) this.message(`answer-${id}`).rename(answer);
-    else this.#wait(answer, element);
+    else this.#waitLater(answer, element);
     this.message(answer).dataset.parent = message;
     this.#setRunning(answer);
   }
@@ -520,8 +524,7 @@ class ChatTranscript extends HTMLElement {
       this.#drop(answer);
       return true;
     }
-    if (!this.message(answer)) this.#wait(answer, element);
-    if (!here) this.#beginLater(this.message(answer));
+    if (!this.message(answer)) this.#waitLater(answer, element);
     return true;
   }
 
@@ -535,6 +538,17 @@ class ChatTranscript extends HTMLElement {
   #wait(answer, prompt) {
     prompt.after(messageElement({ id: answer, role: "assistant", parent: prompt.dataset.id, text: "", state: "waiting" }));
     this.#setRunning(answer);
+  }
+
+  #waitLater(answer, prompt) {
+    this.#wait(answer, prompt);
+    this.lineUp();
+    this.#beginLater();
+  }
+
+  /** The answer before this prompt is being stopped: it goes near the top then, as one that is sent. */
+  hurry(id) {
+    this.#hurried = this.message(id);
   }
 
   /** A prompt that waited is taken back. */
@@ -567,8 +581,8 @@ class ChatTranscript extends HTMLElement {
     const versions = this.#versions(parent);
     if (versions.length > 0) this.#cutAfter(parent);
     prompt.after(messageElement({ id: message, role: "assistant", parent, text: "", state: "waiting", siblings: [...versions, message] }));
-    if (versions.length > 0) this.#beginTurn(false);
-    else this.#beginLater(this.message(message));
+    if (versions.length > 0 || prompt === this.#hurried) this.#beginTurn(prompt === this.#hurried);
+    else this.#beginLater();
   }
 
   /** False where the answer is not known here; one that grows on another branch is. */
@@ -582,6 +596,7 @@ class ChatTranscript extends HTMLElement {
 
   #paint() {
     if (this.hasAttribute("data-still") && this.#follower.pinned) this.#follower.stay();
+    this.#follower.resume();
     for (const [element, deltas] of this.#grown) for (const delta of deltas) element.grow(delta);
     this.#grown.clear();
     this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
@@ -632,39 +647,43 @@ class ChatTranscript extends HTMLElement {
     if (answer) this.dataset.running = answer;
     else delete this.dataset.running;
     this.#follower.gliding = Boolean(answer);
+    if (!answer) this.#follower.resume();
   }
 
   // A new prompt goes near the top: the room below it belongs to the answer, so that nothing moves while it fills.
   #beginTurn(own) {
     this.#makeRoom(true);
-    if (own || this.#follower.pinned) this.#follower.snap();
+    if (own || this.#follower.pinned) this.#follower.snap(true);
   }
 
-  // Nobody pressed Enter here just now: what is read stays where it is, also where room below it was free.
-  #beginLater(answer) {
-    const before = this.#log.scrollHeight;
-    this.#follower.stay();
-    this.#follower.hold(() => {
-      this.#clearRoom();
-      answer.style.minHeight = `${answer.offsetHeight + before - this.#log.scrollHeight}px`;
-    });
+  // Nobody pressed Enter here just now: what is read stays where it is until the answer has words to follow.
+  #beginLater() {
+    this.#follower.rest();
+    this.#follower.hold(() => this.#makeRoom(true));
   }
 
   #makeRoom(begin = false) {
     const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
     this.#clearRoom(begin ? null : answer);
     if (!answer || answer !== this.#messages.findLast((element) => !element.hasAttribute("data-waits")) || answer.dataset.role !== "assistant") return;
-    if (!begin && !answer.hasAttribute("data-room")) return;
+    if (!begin && this.#roomy !== answer) return;
     const prompt = answer.previousElementSibling;
     const used = prompt ? answer.getBoundingClientRect().top - prompt.getBoundingClientRect().top : 0;
     const padding = parseFloat(getComputedStyle(this.#log).paddingBlockEnd);
     const room = this.#log.clientHeight - used - padding - ABOVE_TURN;
-    answer.toggleAttribute("data-room", true);
-    answer.style.minHeight = `${Math.max(LEAST_ANSWER, room)}px`;
+    this.#roomy = answer;
+    answer.style.minHeight = `${Math.max(0, room)}px`;
   }
 
   #clearRoom(besides = null) {
-    for (const element of this.#messages) if (element !== besides && element.hasAttribute("style")) element.style.minHeight = "";
+    if (!this.#roomy || this.#roomy === besides) return;
+    this.#roomy.style.minHeight = "";
+    this.#roomy = null;
+  }
+
+  get #free() {
+    if (!this.#roomy) return 0;
+    return Math.floor(this.#roomy.getBoundingClientRect().bottom - this.#roomy.lastElementChild.getBoundingClientRect().bottom);
   }
 
   #scrolled({ pinned, distance }) {
@@ -676,6 +695,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #jumped() {
+    this.#clearRoom();
     this.#follower.snap();
     this.#log.focus({ preventScroll: true });
   }

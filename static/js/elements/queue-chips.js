@@ -2,7 +2,7 @@
 // Events: `send-now`, `withdraw` and `discard` (detail: message id), `unfocused` where what had the focus is gone.
 // It does not know the transcript, whose messages they are, nor what becomes of them.
 
-const SHOWN = 3; // rows; more are folded
+const low = matchMedia("(height < 480px)"); // there the conversation needs the room
 
 class QueueChips extends HTMLElement {
   #list;
@@ -14,6 +14,7 @@ class QueueChips extends HTMLElement {
     this.#list = this.querySelector("ul");
     this.#more = this.querySelector(".more");
     this.#more.addEventListener("click", () => this.#unfold());
+    low.addEventListener("change", () => this.#fold());
     this.addEventListener("click", ({ target }) => this.#pressed(target));
   }
 
@@ -72,7 +73,7 @@ class QueueChips extends HTMLElement {
   }
 
   #fold() {
-    const folded = this.#list.children.length - SHOWN;
+    const folded = this.#list.children.length - (low.matches ? 1 : 3);
     if (folded < 1) this.toggleAttribute("data-open", false);
     const open = this.hasAttribute("data-open");
     this.#more.hidden = folded < 1;

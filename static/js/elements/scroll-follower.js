@@ -1,5 +1,5 @@
-// Decides whether a scrolling box follows its growing content, and does so; else it keeps what is read where it is.
-// It knows no messages. Every position it writes is remembered: a scroll event at another position is the reader's own.
+// Decides whether a scrolling box follows the end of its growing words, and does so; else it keeps what is read where it
+// is, as it does while there is free room below the words. It knows no messages. Every position it writes is remembered: a scroll event at another position is the reader's own.
 
 import { placeIn, recordedPlace } from "./reading-place.js";
 
@@ -13,18 +13,22 @@ export class ScrollFollower {
   gliding = false; // the content grows by what is written, rather than because it is drawn otherwise
   #box;
   #content;
+  #free;
   #changed;
   #pinned = true;
-  #place = null; // what is read, while the end is not followed
+  #resting = false; // the end is followed again once what begins there has words
+  #returning = false; // it was left for what is edited, and nobody has gone elsewhere since
+  #place = null; // what is read, unless the end of the words is at the lower edge and followed
   #written = 0;
   #last = 0;
   #touch = 0;
   #frame = 0;
 
-  /** `changed` is called with {pinned, distance} whenever either may have changed. */
-  constructor(box, content, changed) {
+  /** `free` tells the px kept free below the words; `changed` is called with {pinned, distance} whenever either may have changed. */
+  constructor(box, content, free, changed) {
     this.#box = box;
     this.#content = content;
+    this.#free = free;
     this.#changed = changed;
     box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     box.addEventListener("wheel", (event) => this.#wheeled(event), { passive: true });
@@ -41,8 +45,9 @@ export class ScrollFollower {
     return this.#pinned;
   }
 
+  /** How far below the lower edge the words end; negative where free room is in sight. */
   get distance() {
-    return this.#end - this.#box.scrollTop;
+    return this.#end - this.#free() - this.#box.scrollTop;
   }
 
   get #end() {
@@ -55,34 +60,57 @@ export class ScrollFollower {
     return place && { element: place.outermost, record: place.record };
   }
 
-  /** Go to the end at once and stay there. */
-  snap() {
-    this.#pinned = true;
-    this.#write(this.#end);
+  /** Go to the end of the words at once and follow it; `room`: to that of the free room. */
+  snap(room = false) {
+    this.#pin();
+    this.#write(room ? this.#end : this.#box.scrollTop + this.distance);
+    this.#look();
     this.#tell();
   }
 
   /** Stay here, whatever grows below. */
   stay() {
-    this.#pinned = false;
+    this.#pinned = this.#returning = false;
+    this.rest();
+    this.#tell();
+  }
+
+  /** Stay here until `resume`, from when on the end is followed by whoever followed it. */
+  rest() {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
+    this.#resting = true;
     this.#look();
-    this.#tell();
+  }
+
+  resume() {
+    this.#resting = false;
+  }
+
+  #pin() {
+    this.#pinned = true;
+    this.#resting = this.#returning = false;
   }
 
   /** Keep what is being read where it is, or the end in sight, while `change` alters what stands around it. */
   hold(change) {
-    if (!this.#pinned && this.#scrolling) this.#look();
+    if (this.#place && this.#scrolling) this.#look();
     change();
     this.#settle();
   }
 
-  /** Leave the end, and show an element at a height. */
-  showAt(element, top) {
+  /** Leave the end, and show an element at a height. `returns`: until `back`, if nobody goes elsewhere meanwhile. */
+  showAt(element, top, returns = false) {
+    returns &&= this.#pinned || this.#returning;
     this.#unpin();
+    this.#returning = returns;
     this.#write(this.#box.scrollTop + element.getBoundingClientRect().top - top);
     this.#look();
+  }
+
+  back() {
+    if (this.#returning) this.#pin();
+    this.#settle();
   }
 
   /** Leave the end, and go to where `place` was, in this element. */
@@ -93,21 +121,28 @@ export class ScrollFollower {
   }
 
   #look() {
-    this.#place = placeIn(this.#box, this.#content);
+    const follows = this.#pinned && !this.#resting && this.distance > -1;
+    this.#place = follows ? null : placeIn(this.#box, this.#content);
   }
 
   // Before the frame is painted: what was read has not moved for the eye.
   #resized(entries) {
     const grown = entries.every(({ target }) => target === this.#content);
-    if (this.#pinned && (this.gliding || this.#frame) && grown) this.#glide();
+    if (this.#pinned && !this.#resting && (this.gliding || this.#frame) && grown && this.distance > 0) this.#glide();
     else this.#settle();
   }
 
   #settle() {
-    const drift = this.#pinned ? this.distance : (this.#place?.drift ?? 0);
+    const drift = this.#drift;
     if (Math.abs(drift) < 1) this.#write(this.#box.scrollTop); // the browser itself may have kept it in place
     else if (this.#pinned || !this.#scrolling) this.#write(this.#box.scrollTop + drift);
+    if (this.#pinned) this.#look();
     this.#tell();
+  }
+
+  get #drift() {
+    const drift = this.#place ? this.#place.drift : this.#pinned ? this.distance : 0;
+    return this.#pinned && !this.#resting ? Math.max(drift, this.distance) : drift;
   }
 
   // It stands elsewhere than it was left, and the event that tells so is still to come.
@@ -117,12 +152,13 @@ export class ScrollFollower {
 
   #glide() {
     cancelAnimationFrame(this.#frame);
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return this.#write(this.#end);
+    this.#place = null;
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return this.#write(this.#box.scrollTop + this.distance);
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
       if (!this.#pinned) return;
       const { distance } = this;
-      this.#write(distance < 2 || distance > FAR ? this.#end : this.#box.scrollTop + Math.max(1, distance * 0.28));
+      this.#write(this.#box.scrollTop + (distance < 2 || distance > FAR ? distance : Math.max(1, distance * 0.28)));
       if (distance >= 2) this.#glide();
     });
   }
@@ -135,13 +171,13 @@ export class ScrollFollower {
   #scrolled() {
     const position = this.#box.scrollTop;
     if (Math.abs(position - this.#written) >= 2) this.#moved(position - this.#last);
-    if (!this.#pinned && position !== this.#last) this.#look();
+    if (position !== this.#last) this.#look();
     this.#last = position;
     this.#tell();
   }
 
   #moved(by) {
-    if (by <= -UPWARD && this.distance > 1) this.#unpin();
+    if (by <= -UPWARD && this.#end - this.#box.scrollTop > 1) this.#unpin();
     else if (by > 0) this.#pinNear();
   }
 
@@ -153,7 +189,7 @@ export class ScrollFollower {
   }
 
   #pinNear() {
-    if (this.distance < NEAR) this.#pinned = true;
+    if (this.distance < NEAR) this.#pin();
   }
 
   #selected() {
