@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.line import Line
 from tests.browser.long_chat import lengthen
-from tests.browser.person import answers, button, messages, say
+from tests.browser.person import answers, button, chats, messages, say
 from tests.instances import Store
 
 MESSAGES = 5_000
@@ -39,6 +39,10 @@ DRAWN = """() => [...document.querySelectorAll("chat-message h2")]
   .filter((heading) => heading.checkVisibility({ contentVisibilityAuto: true })).length"""
 MOST_DRAWN = 40  # of 350 messages: those around what is read, and the newest
 TOP_OF = "(element) => element.getBoundingClientRect().top"
+HOLES = """() => {
+  const here = [...document.querySelectorAll("[role=log] chat-message")];
+  return here.filter(({ dataset }, at) => at > 0 && dataset.parent !== here[at - 1].dataset.id).length;
+}"""
 AT_TOP = "() => document.querySelector('[role=log]').scrollTop === 0"
 
 
@@ -112,3 +116,51 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     await earlier.press("Enter")
     await expect(messages(page)).to_have_count(count + 60)
     await expect(transcript).not_to_have_attribute("data-failed", "")
+
+
+async def test_older_messages_that_come_late_go_only_before_what_they_lead_to(
+    page: Page, store: Store
+) -> None:
+    await say(page, "Another chat")
+    await expect(answers(page)).to_contain_text("You said")
+    await button(page, "New chat").first.click()
+    await opened(page, store, 200)
+    line = await Line.lay(page)
+    held: list[str] = []
+
+    def hold(frame: str) -> str:
+        if (
+            '"conversation.older"' not in frame
+            or sum('"conversation.older"' in told for told in line.received) < 2
+        ):
+            return frame
+        held.append(frame)
+        return ""
+
+    async def up(times: int) -> None:
+        async def come() -> bool:
+            for key in ("PageDown", "Home"):
+                await page.keyboard.press(key)
+            return len(held) >= times
+
+        await page.get_by_role("log").focus()
+        await eventually(come, seconds=10, what="older messages come")
+
+    line.bend = hold
+    await up(1)
+    told = json.loads(held[0])
+    for message in told["messages"]:
+        message["id"] = f"other-{message['id']}"  # of a branch that was left meanwhile
+    line.tell(json.dumps(told))
+    await up(2)
+    assert await page.evaluate(HOLES) == 0
+    await chats(page).filter(has_text="Another").click()
+    await expect(messages(page)).to_have_count(2)
+    await chats(page).filter(has_text="newest").click()
+    await expect(messages(page).last).to_contain_text("The newest question")
+    line.tell(held[1])
+    await up(3)
+    line.tell(held[2])
+    await up(4)
+    assert await messages(page).count() > 60
+    assert await page.evaluate(HOLES) == 0
