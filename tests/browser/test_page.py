@@ -323,10 +323,10 @@ async def test_chat_is_in_sight_at_its_end_though_a_script_is_late_and_stays_in_
     await page.reload(wait_until="commit")
     end = answers(page).get_by_text("The end.")
     await expect(end).to_be_in_viewport()
-    await page.wait_for_function("performance.getEntriesByType('paint').length > 0")
+    await page.wait_for_function("() => performance.getEntriesByType('paint').length > 0")
     before = await end.bounding_box()
     seen.set()
-    await page.wait_for_function("'live' in document.documentElement.dataset")
+    await page.wait_for_function("() => 'live' in document.documentElement.dataset")
     await expect(end).to_be_in_viewport()
     after = await end.bounding_box()
     assert before
