@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 from playwright.async_api import Page, expect
 
 from tests.browser.line import Line
 from tests.browser.long_chat import lengthen
-from tests.browser.person import answers, button, chats, messages, say
+from tests.browser.person import answers, box, button, chats, chip, messages, say
+from tests.fakes import Gate, Model
 from tests.instances import Store
 
 MESSAGES = 5_000
@@ -42,6 +44,15 @@ TOP_OF = "(element) => element.getBoundingClientRect().top"
 HOLES = """() => {
   const here = [...document.querySelectorAll("[role=log] chat-message")];
   return here.filter(({ dataset }, at) => at > 0 && dataset.parent !== here[at - 1].dataset.id).length;
+}"""
+MANY_CHATS = """() => {
+  const socket = new WebSocket(document.body.dataset.socket, "llmchat.v1");
+  socket.onopen = () => {
+    for (let number = 0; number < 50; number++) {
+      const text = `Chat ${number}, with a title that is as long as titles are, or longer`;
+      socket.send(JSON.stringify({ type: "message.send", id: crypto.randomUUID(), text }));
+    }
+  };
 }"""
 AT_TOP = "() => document.querySelector('[role=log]').scrollTop === 0"
 
@@ -164,3 +175,46 @@ async def test_older_messages_that_come_late_go_only_before_what_they_lead_to(
     await up(4)
     assert await messages(page).count() > 60
     assert await page.evaluate(HOLES) == 0
+
+
+async def test_first_response_is_small_whatever_its_chat_holds_and_the_page_makes_it_whole(
+    page: Page, model: Model
+) -> None:
+    links = "".join(
+        f"A [link {number}](https://example.com/{number}) *more*. " + "\n\n" * (number % 9 == 0)
+        for number in range(3_000)
+    )
+    paragraphs = f"{links}\n\nThe end."
+    gate = Gate()
+    model.answer(paragraphs, to="Links")
+    model.answer("It runs", gate, to="Slowly")
+    await page.evaluate(MANY_CHATS)
+    await expect(chats(page)).to_have_count(50)
+    await button(page, "New chat").first.click()
+    await say(page, "Links")
+    await expect(answers(page)).to_contain_text("The end.")
+    await expect(button(page, "Send")).to_be_visible()
+    response = await page.request.get(page.url)
+    assert len(await response.body()) <= HTML_BYTES
+    assert "The end." in await response.text()
+    whole = await page.request.get(f"{page.url}?whole")
+    assert "link 0<" in await whole.text()
+    await page.reload()
+    await expect(answers(page)).to_contain_text("link 0")
+    await say(page, "Slowly")
+    await expect(answers(page).last).to_contain_text("It runs")
+    for number in range(20):
+        await box(page).fill(f"Prompt {number} " + "and so on " * 1_490)
+        await box(page).press("Enter")
+    await expect(button(page, "17 more waiting")).to_be_visible()
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(20)
+    response = await page.request.get(page.url)
+    assert len(await response.body()) <= HTML_BYTES
+    await page.reload()
+    await expect(button(page, "17 more waiting")).to_be_visible()
+    await expect(answers(page).last).to_contain_text("It runs")
+    await expect(page.locator("chat-transcript")).not_to_have_attribute("data-cut", "")
+    await chip(page, "Edit").click()
+    await expect(box(page)).to_have_value(re.compile("Prompt 0 and so on"))
+    await expect(button(page, "16 more waiting")).to_be_visible()
+    gate.open()

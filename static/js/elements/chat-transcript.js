@@ -112,6 +112,7 @@ class ChatTranscript extends HTMLElement {
 
   /** Have what waits behind an answer or another prompt stand in a line of its own. An edit has its place here. */
   lineUp() {
+    if (this.hasAttribute("data-cut")) return; // not all came with the page: what waits is shown as it did
     this.#log.inert = this.hasAttribute("data-turning"); // what fades belongs to a chat that is left
     const here = this.#log.inert ? [] : this.#messages;
     const waiting = here.slice(here.findLastIndex(({ dataset }) => dataset.role !== "user" || !WAITING.includes(dataset.state)) + 1);
@@ -221,6 +222,7 @@ class ChatTranscript extends HTMLElement {
 
   /** What is shown belongs to a conversation that is left: nothing of it goes on here. */
   leave() {
+    this.toggleAttribute("data-cut", false);
     this.#setRunning(null);
     this.toggleAttribute("data-loading", false);
   }
@@ -228,6 +230,7 @@ class ChatTranscript extends HTMLElement {
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
   show({ conversation, messages, more, running }, fresh) {
     this.#frame.now();
+    this.toggleAttribute("data-cut", false);
     const change = () => this.#showAll(messages, more, fresh);
     if (fresh) this.#shelve();
     if (fresh) change();

@@ -3,6 +3,13 @@
 // It does not know the transcript, whose messages they are, nor what becomes of them.
 
 const SHOWN = 3; // rows; more are folded
+const CHARACTERS = 200; // of each
+
+// As in _waiting.html.
+function beginning(text) {
+  const characters = [...text];
+  return characters.length > CHARACTERS ? `${characters.slice(0, CHARACTERS).join("")}…` : text;
+}
 
 class QueueChips extends HTMLElement {
   #list;
@@ -43,7 +50,8 @@ class QueueChips extends HTMLElement {
       words.id = `waits-${id}`;
       for (const button of row.querySelectorAll("button")) button.setAttribute("aria-describedby", words.id);
     }
-    if (words.textContent !== text) words.textContent = words.title = text;
+    const shown = beginning(text);
+    if (words.textContent !== shown) words.textContent = shown;
     row.dataset.state = state;
     row.querySelector(".now").hidden = !next || ["delayed", "unsent"].includes(state);
     return row;
