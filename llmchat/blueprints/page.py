@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
+from itertools import accumulate
 from typing import Any
 
 from quart import Blueprint, make_response, redirect, render_template, request, url_for
@@ -26,6 +28,7 @@ from llmchat.events import (
     ConversationOlder,
     ConversationSnapshot,
 )
+from llmchat.markdown import render
 
 RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
@@ -33,8 +36,11 @@ REFRESH_SECONDS = 2
 """After them a page where no script runs looks for more of an answer that is being made."""
 GONE = "That chat was deleted, or it is not yours. Your message is here, in a new one."
 
-INLINE_BYTES = 48 * 1024
-"""Of the first response, what its messages take: with a full list of chats beside them it stays below 100 KB."""
+INLINE_BYTES = 44 * 1024
+"""Of the first response, what its messages take, also those that wait above the box: with a full list of chats beside
+them it stays below 100 KB."""
+ESCAPED_BYTES = 6
+"""Of a character in HTML, at most."""
 
 REASONS = {
     HTTPStatus.METHOD_NOT_ALLOWED: ("That cannot be done here", "This address does not take that."),
@@ -152,14 +158,19 @@ async def page_of(
     before = request.args.get("before")
     older = await _older(who, wanted, before) if snapshot and before else None
     shown: Sequence[dict[str, Any]] = older["messages"] if older else snapshot.messages if snapshot else []
-    messages = await _inline(shown, labels)
+    line = [message for message in snapshot.messages if _waits_above(message)] if snapshot else []
+    waiting = [await render_template("_waiting.html", message=each, first=each is line[0]) for each in line]
+    room = INLINE_BYTES - sum(len(row.encode()) for row in waiting)
+    inline = await _inline(shown, labels, room, whole="whole" in request.args or older is not None)
     page = await render_template(
         "page.html",
         title=snapshot.title if snapshot else None,
         conversation=wanted if snapshot else None,
         snapshot=asdict(snapshot) if snapshot else None,
-        messages=messages,
-        earlier=_earlier(snapshot, older, shown[len(shown) - len(messages) :], len(messages) < len(shown)),
+        messages=inline.markup,
+        cut=inline.cut,
+        waiting=waiting,
+        earlier=_earlier(snapshot, older, inline),
         missing=missing,
         older=older is not None,
         conversations=rows,
@@ -187,28 +198,70 @@ async def page_of(
     return response
 
 
-async def _inline(messages: Sequence[dict[str, Any]], labels: dict[str, str]) -> list[str]:
-    """Draw the newest messages that the first response has room for, at least one; the page asks for the others."""
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """The messages of the first response."""
+
+    markup: list[str]
+    first: str | None
+    """The id of the oldest of them."""
+    before: bool
+    """There are others before it."""
+    cut: bool = False
+    """It stands alone, and is not all there: the socket brings the others."""
+
+
+async def _inline(
+    messages: Sequence[dict[str, Any]], labels: dict[str, str], room: int, *, whole: bool
+) -> Inline:
+    """Draw the newest messages that there is room for; the page asks for the others.
+
+    Where that is none of the transcript's, draw of its newest one what there is room for, or all if it is to be `whole`.
+    """
+    newest = next((message for message in reversed(messages) if not _waits_above(message)), None)
     drawn: list[str] = []
-    left = INLINE_BYTES
+    left, seen = room, newest is None
     for message in reversed(messages):
-        markup = await render_template("_message.html", message=message, labels=labels)
+        markup = await _drawn(message, labels)
         left -= len(markup.encode())
-        if drawn and left < 0:
+        if left < 0 and (seen or not whole):
             break
+        seen = seen or message is newest
         drawn.insert(0, markup)
-    return drawn
+    if newest is not None and not seen:
+        part = await _part(newest, labels, room)
+        return Inline([part], newest["id"], newest is not messages[0], cut=True)
+    first = len(messages) - len(drawn)
+    return Inline(drawn, messages[first]["id"] if drawn else None, first > 0)
+
+
+async def _drawn(message: dict[str, Any], labels: dict[str, str]) -> str:
+    return await render_template("_message.html", message=message, labels=labels)
+
+
+async def _part(message: dict[str, Any], labels: dict[str, str], room: int) -> str:
+    """Draw the end of an answer, or the beginning of a prompt."""
+    part = message | {"text": "", "html": "", "reasoning": "", "cut": True}
+    room -= len((await _drawn(part, labels)).encode())
+    if message["role"] == "user":
+        return await _drawn(part | {"text": message["text"][: max(room, 0) // ESCAPED_BYTES]}, labels)
+    blocks = await asyncio.to_thread(render, message["text"], running=message["state"] == "running")
+    sizes = accumulate(len(block.encode()) for block in reversed(blocks))
+    kept = sum(size <= room for size in sizes)
+    return await _drawn(part | {"html": "".join(blocks[len(blocks) - kept :])}, labels)
+
+
+def _waits_above(message: dict[str, Any]) -> bool:
+    """Tell whether a message stands above the box rather than in the transcript."""
+    return message["state"] == "queued" and len(message["siblings"]) < 2
 
 
 def _earlier(
-    snapshot: ConversationSnapshot | None,
-    older: dict[str, Any] | None,
-    drawn: Sequence[dict[str, Any]],
-    cut: bool,
+    snapshot: ConversationSnapshot | None, older: dict[str, Any] | None, inline: Inline
 ) -> str | None:
     """Name the first message drawn, where there are others before it."""
-    more = cut or (older["more"] if older else snapshot is not None and snapshot.more)
-    return drawn[0]["id"] if drawn and more else None
+    more = older["more"] if older else snapshot is not None and snapshot.more
+    return inline.first if inline.before or more else None
 
 
 async def _shown(wanted: str | None) -> ResponseReturnValue:

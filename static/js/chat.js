@@ -659,13 +659,12 @@ export class Chat {
   }
 
   async #older(before) {
-    const conversation = this.#id;
+    const view = this.#view;
     try {
-      const older = await this.#wire.older(conversation, before);
-      if (conversation === this.#id) this.#parts.transcript.prepend(older);
-      return true;
+      const older = await this.#wire.older(this.#id, before);
+      return view === this.#view && this.#parts.transcript.prepend(older);
     } catch {
-      if (conversation === this.#id) this.#parts.transcript.olderFailed();
+      if (view === this.#view) this.#parts.transcript.olderFailed();
       return false;
     }
   }

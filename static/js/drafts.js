@@ -67,8 +67,27 @@ export function readEdit(message) {
 
 export function writeEdit(message, text) {
   try {
-    if (text === null) sessionStorage.removeItem(editKeyOf(message));
+    if (text === null) for (const keyOf of [editKeyOf, leftOutKeyOf]) sessionStorage.removeItem(keyOf(message));
     else sessionStorage.setItem(editKeyOf(message), text);
+  } catch {
+    // a draft is a courtesy
+  }
+}
+
+const leftOutKeyOf = (message) => `llmchat.left-out.${message}`;
+
+/** The ids of the files that an edit leaves out. */
+export function readLeftOut(message) {
+  try {
+    return sessionStorage.getItem(leftOutKeyOf(message))?.split(" ") ?? [];
+  } catch {
+    return [];
+  }
+}
+
+export function writeLeftOut(message, ids) {
+  try {
+    sessionStorage.setItem(leftOutKeyOf(message), ids.join(" "));
   } catch {
     // a draft is a courtesy
   }

@@ -9,6 +9,10 @@ try {
   document.documentElement.dataset.chats = "open"; // storage may be forbidden
 }
 
+// Where the scripts come at once, nothing is painted before they have put the reader where the reader was; it is not
+// waited longer for them.
+setTimeout(() => document.querySelector("[blocking]")?.removeAttribute("blocking"), 300);
+
 // The modules run before the page is loaded. Where they have not taken it over by then, they did not come, or they broke:
 // the page is as without scripts, and looks for more of a running answer by itself, unless one is writing.
 addEventListener("load", () => {

@@ -2,92 +2,32 @@
 // Over reloads, and by whichever of the browser's tabs is there; the server knows a repeat by its id. It does not know
 // how they are sent, nor what is shown.
 
+import { Database, requested } from "./database.js";
+
 const DATABASE = "llmchat";
 const STORE = "outbox";
 const CHANNEL = "llmchat.outbox";
 const SPARE = "llmchat.outbox.";
 const OTHERS_MILLISECONDS = 3000; // a prompt of another tab that is still here then is sent from here
 const ASK_AGAIN_MILLISECONDS = { rate_limited: 5000, busy: 10_000 }; // what will be taken later, as it is
-const OPEN_MILLISECONDS = 2000; // some browsers answer late, or never
 
-function requested(request) {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-}
-
-function completed(transaction) {
-  const done = new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
-  });
-  done.catch(() => {}); // a request of it may have told already
-  return done;
-}
-
-function opened() {
-  return new Promise((resolve, reject) => {
-    const request = indexedDB.open(DATABASE, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "order", autoIncrement: true });
-    request.onerror = () => reject(request.error);
-    request.onsuccess = () => {
-      request.result.onversionchange = () => request.result.close();
-      resolve(request.result);
-    };
-  });
-}
-
-function inTime(opening) {
-  const late = new Promise((_, reject) => setTimeout(() => reject(new Error("The database does not open")), OPEN_MILLISECONDS));
-  return Promise.race([opening, late]);
-}
-
-// In IndexedDB, whose connection the browser may end at any time: then with another one, once.
+// In IndexedDB.
 class Kept {
   #database;
-  #late; // called when it opens after all
   #last = []; // what there was: it stays true when there is no reading any more
 
   constructor(late) {
-    this.#late = late;
-    this.#open(opened());
-  }
-
-  // Whoever uses it is told where it fails.
-  #open(opening) {
-    const database = (this.#database = inTime(opening));
-    database.catch(() => opening.then(() => this.#opened(opening))).catch(() => {});
-  }
-
-  #opened(opening) {
-    this.#database = opening;
-    this.#late();
-  }
-
-  async #use(act) {
-    const database = this.#database;
-    try {
-      return await act(await database);
-    } catch {
-      if (database === this.#database) this.#open(database.then((dead) => (dead.close(), opened())));
-      return act(await this.#database);
-    }
+    this.#database = new Database(DATABASE, STORE, { keyPath: "order", autoIncrement: true }, late);
   }
 
   async add(prompt) {
-    await this.#use(async (database) => {
-      const transaction = database.transaction(STORE, "readwrite", { durability: "strict" });
-      const done = completed(transaction);
-      const request = transaction.objectStore(STORE).add(prompt);
-      await done;
-      this.#last = [...this.#last, { ...prompt, order: request.result }];
-    });
+    const order = await this.#database.write((store) => requested(store.add(prompt)));
+    this.#last = [...this.#last, { ...prompt, order }];
   }
 
   async all() {
     try {
-      this.#last = await this.#use((database) => requested(database.transaction(STORE).objectStore(STORE).getAll()));
+      this.#last = await this.#database.read((store) => requested(store.getAll()));
     } catch {
       // what cannot be read is not gone
     }
@@ -95,16 +35,12 @@ class Kept {
   }
 
   async change(change) {
-    await this.#use(async (database) => {
-      const transaction = database.transaction(STORE, "readwrite");
-      const done = completed(transaction);
-      const store = transaction.objectStore(STORE);
+    await this.#database.write(async (store) => {
       for (const prompt of await requested(store.getAll())) {
         const changed = change(prompt);
         if (!changed) store.delete(prompt.order);
         else if (changed !== prompt) store.put(changed);
       }
-      await done;
     });
   }
 }

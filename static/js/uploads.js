@@ -1,9 +1,10 @@
 // Files on their way: kept in this browser until a message that has them was accepted, sent to the server as soon as it
 // can be reached, over reloads and restarts; it knows a repeat by the key. It does not know messages, nor what is shown.
 
+import { Database, requested } from "./database.js";
+
 const DATABASE = "llmchat.files";
 const STORE = "files";
-const OPEN_MILLISECONDS = 2000; // some browsers never answer
 const KEPT_MILLISECONDS = 30 * 86_400_000; // of what nobody sent
 const AGAIN_MILLISECONDS = 1000;
 const DOUBLINGS = 4; // of the time until it is sent again
@@ -11,38 +12,10 @@ const LATER = [0, 401, 404, 405, 408, 429, 502, 503, 504]; // statuses that pass
 const GONE = "This file is not in this browser any more. Attach it again.";
 const WORDS = { 413: "This file is too large for this server.", 415: "This kind of file cannot be attached." };
 
-function requested(request) {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-}
-
-function opened() {
-  return new Promise((resolve, reject) => {
-    const request = indexedDB.open(DATABASE, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "key" });
-    request.onerror = () => reject(request.error);
-    request.onsuccess = () => resolve(request.result);
-    setTimeout(() => reject(new Error("The database does not open")), OPEN_MILLISECONDS);
-  });
-}
-
 // In IndexedDB, and where that fails for as long as the page lives.
 class Blobs {
   #unkept = new Map();
-  #database = null;
-
-  async #use(mode, act) {
-    try {
-      this.#database ??= opened();
-      const database = await this.#database;
-      return await requested(act(database.transaction(STORE, mode).objectStore(STORE)));
-    } catch (error) {
-      this.#database = null;
-      throw error;
-    }
-  }
+  #database = new Database(DATABASE, STORE, { keyPath: "key" });
 
   get fleeting() {
     return this.#unkept.size > 0;
@@ -50,24 +23,24 @@ class Blobs {
 
   async put(key, blob) {
     try {
-      await this.#use("readwrite", (store) => store.put({ key, blob, at: Date.now() }));
+      await this.#database.write((store) => requested(store.put({ key, blob, at: Date.now() })));
     } catch {
       this.#unkept.set(key, blob);
     }
   }
 
   async get(key) {
-    const found = await this.#use("readonly", (store) => store.get(key)).catch(() => null);
+    const found = await this.#database.read((store) => requested(store.get(key))).catch(() => null);
     return found?.blob ?? this.#unkept.get(key) ?? null;
   }
 
   async delete(key) {
     this.#unkept.delete(key);
-    await this.#use("readwrite", (store) => store.delete(key)).catch(() => {}); // it goes by its age
+    await this.#database.write((store) => requested(store.delete(key))).catch(() => {}); // it goes by its age
   }
 
   async forgetOld() {
-    const all = await this.#use("readonly", (store) => store.getAll()).catch(() => []);
+    const all = await this.#database.read((store) => requested(store.getAll())).catch(() => []);
     for (const { key, at } of all) if (Date.now() - at > KEPT_MILLISECONDS) await this.delete(key);
   }
 }
@@ -101,8 +74,12 @@ export class Uploads extends EventTarget {
     return this.#blobs.put(key, blob);
   }
 
-  blob(key) {
-    return this.#blobs.get(key);
+  /** What is in a file, from here or from the server; null where neither tells. */
+  async blob({ key, id }) {
+    const kept = await this.#blobs.get(key);
+    if (kept || !id) return kept;
+    const response = await fetch(`/attachments/${id}`).catch(() => null);
+    return response?.ok ? response.blob() : null;
   }
 
   /** Resolves with the server's id for a file that is kept here; rejects with words for the person, or none. */

@@ -28,7 +28,20 @@ HAND_OVER = """({type, name, kind, bytes, text}) => {
   const named = type === "paste" ? {clipboardData: data} : {dataTransfer: data};
   const Kind = type === "paste" ? ClipboardEvent : DragEvent;
   target.dispatchEvent(new Kind(type, {...named, bubbles: true, cancelable: true}));
+  return document.querySelector("main").hasAttribute("data-drop");
 }"""
+LOST = """() => {
+  IDBObjectStore.prototype.get = () => { throw new Error("The disk is lost"); };
+}"""
+ABORTED = """() => {
+  const put = IDBObjectStore.prototype.put;
+  IDBObjectStore.prototype.put = function (...args) {
+    const request = put.apply(this, args);
+    request.addEventListener("success", () => this.transaction.abort());
+    return request;
+  };
+}"""
+SLOW = "() => { window.createImageBitmap = () => new Promise(() => {}); }"
 PHOTO = """async (side) => {
   const canvas = Object.assign(document.createElement("canvas"), {width: side, height: side / 2});
   const context = canvas.getContext("2d");
@@ -128,18 +141,20 @@ async def test_files_are_pasted_and_dropped_and_a_long_text_is_one_that_can_be_t
     await page.evaluate(HAND_OVER, {"type": "paste", **given})
     await attached(page, 1)
     await page.evaluate(HAND_OVER, {"type": "paste", **given, "text": "Cells"})  # of a table: words are meant
-    await page.evaluate(HAND_OVER, {"type": "dragenter", **given})
-    await expect(page.locator("main[data-drop]")).to_be_attached()
-    await page.evaluate(HAND_OVER, {"type": "drop", **given})
+    assert await page.evaluate(HAND_OVER, {"type": "dragover", **given})
+    await expect(page.locator("main[data-drop]")).to_have_count(0)  # nothing tells that it was given up
+    assert await page.evaluate(HAND_OVER, {"type": "dragenter", **given})
+    assert not await page.evaluate(HAND_OVER, {"type": "drop", **given})
     await attached(page, 2)
-    await expect(page.locator("main[data-drop]")).to_have_count(0)
     long = "word " * 2_000
     await page.evaluate(HAND_OVER, {"type": "paste", "text": long})
     await attached(page, 3)
     await expect(tray(page).last).to_contain_text("Pasted text.txt")
-    await button(page, "Keep as text").click()
+    await page.evaluate(LOST)
+    await button(page, "Keep as text").evaluate("button => { button.click(); button.click(); }")
     await expect(box(page)).to_have_value(long)
     await expect(tray(page)).to_have_count(2)
+    await page.reload()
     await box(page).fill("")
     await page.evaluate(HAND_OVER, {"type": "paste", "text": long * 3})
     await attached(page, 3)
@@ -249,6 +264,10 @@ async def test_edit_keeps_the_picture_or_leaves_it_out(page: Page, model: Model)
     await messages(page).first.hover()
     await button(page, "Edit").click()
     await button(page, "Leave out cat.png").click()
+    await page.reload()
+    await expect(page.get_by_role("textbox", name="Edit message")).to_be_visible()
+    await expect(button(page, "Leave out cat.png")).to_be_hidden()
+    await expect(pictures(page)).to_be_hidden()
     await button(page, "Cancel").click()
     await expect(pictures(page)).to_be_visible()
     for text, kept in (("Two", ["text", "image_url"]), ("Three", ["text"])):
@@ -312,3 +331,20 @@ async def test_prompts_without_words_are_told_apart_by_their_files(page: Page) -
     }""")
     for name in ("mine.txt", "another.txt"):
         await expect(page.get_by_role("main").get_by_text(name).first).to_be_visible()
+
+
+async def test_file_goes_though_the_browser_does_not_keep_it_and_one_that_is_read_for_ever_holds_up_its_chat_alone(
+    page: Page, model: Model
+) -> None:
+    await page.evaluate(ABORTED)
+    await pick(page, NOTES)
+    await attached(page, 1)
+    await send(page, "One", "Buy milk.")
+    assert "notes.txt" in str(model.requests[-1].messages[-1]["content"])
+    await page.evaluate(SLOW)
+    await pick(page, CAT)
+    await box(page).fill("Two")
+    await box(page).press("Enter")
+    await expect(page.get_by_text("A file is still being read. Wait a moment.").first).to_be_visible()
+    await button(page, "New chat").first.click()
+    await send(page, "Three", "You said: Three")

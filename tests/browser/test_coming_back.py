@@ -8,12 +8,17 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import TRY_AGAIN_LATER, Line
-from tests.browser.person import answers, button, chats, messages, say
+from tests.browser.person import answers, box, button, chats, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 
 Instances = tuple[Instance, Instance]
+TURN = """async (link) => {
+  link.click();
+  await null;
+  return [document.querySelector("queue-chips").hidden, document.querySelector("[role=log]").inert];
+}"""
 AWAY = "This chat will be shown when the connection is back"
 
 
@@ -92,3 +97,25 @@ async def test_answer_on_another_branch_of_which_a_snapshot_passed_over_words_co
     await say(page, "After")
     await expect(answers(page).last).to_contain_text("You said: After")
     assert line.count("conversation.open") == opened
+
+
+async def test_nothing_of_the_chat_that_is_left_is_at_hand_while_the_next_one_comes(
+    page: Page, model: Model
+) -> None:
+    await begun(page, "One", "Two")
+    await page.reload()
+    end = Gate()
+    model.answer("It runs", end, to="More")
+    await say(page, "More")
+    await expect(answers(page).last).to_contain_text("It runs")
+    await box(page).fill("This waits")
+    await box(page).press("Enter")
+    await expect(waiting(page)).to_have_count(1)
+    link = await chats(page).filter(has_text="One").element_handle()
+    assert link
+    assert await link.evaluate(TURN) == [True, True]
+    await expect(answers(page)).to_have_text([re.compile("You said: One")])
+    await expect(page.get_by_role("log")).to_have_js_property("inert", False)
+    await chats(page).filter(has_text="Two").click()
+    await expect(waiting(page)).to_have_count(1)
+    end.open()

@@ -71,6 +71,8 @@ async def test_edit_that_cannot_be_sent_leaves_the_chat_in_sight_and_is_edited_a
     watch.allow("ERR_CONNECTION_REFUSED")
     instance = await start_instance(store)
     page = await open_page(instance)
+    await said(page, "Other")
+    await button(page, "New chat").first.click()
     await said(page, "First", "Second")
     await instance.kill()
     await expect(page.locator("connection-pill")).to_be_visible()
@@ -81,6 +83,11 @@ async def test_edit_that_cannot_be_sent_leaves_the_chat_in_sight_and_is_edited_a
     await expect(messages(page)).to_be_in_viewport()
     await expect(page.get_by_text("You said: Second")).to_be_visible()
     await expect(box(page)).to_be_focused()
+    await chats(page).filter(has_text="Other").click()
+    await expect(messages(page)).to_have_count(2)
+    await chats(page).filter(has_text="First").click()
+    await expect(messages(page)).to_contain_text("Better")
+    await expect(page.get_by_text("You said: Second")).to_be_visible()
     await box(page).press("Escape")
     await expect(editor(page)).to_have_value("Better")
     await expect(editor(page)).to_be_focused()
@@ -95,7 +102,7 @@ async def test_edit_that_cannot_be_sent_leaves_the_chat_in_sight_and_is_edited_a
     await page.reload()
     await expect(messages(page)).to_have_count(2)
     await expect(editor(page)).to_have_count(0)
-    assert [asked.prompt for asked in model.requests] == ["First", "Second", "Better"]
+    assert [asked.prompt for asked in model.requests] == ["Other", "First", "Second", "Better"]
 
 
 async def test_running_answer_is_seen_again_while_an_edit_waits_for_it(page: Page, model: Model) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 from playwright.async_api import Page, expect
 
 from tests.browser.line import Line
 from tests.browser.long_chat import lengthen
-from tests.browser.person import answers, button, messages, say
+from tests.browser.person import answers, box, button, chats, chip, messages, say
+from tests.fakes import Gate, Model
 from tests.instances import Store
 
 MESSAGES = 5_000
@@ -39,6 +41,19 @@ DRAWN = """() => [...document.querySelectorAll("chat-message h2")]
   .filter((heading) => heading.checkVisibility({ contentVisibilityAuto: true })).length"""
 MOST_DRAWN = 40  # of 350 messages: those around what is read, and the newest
 TOP_OF = "(element) => element.getBoundingClientRect().top"
+HOLES = """() => {
+  const here = [...document.querySelectorAll("[role=log] chat-message")];
+  return here.filter(({ dataset }, at) => at > 0 && dataset.parent !== here[at - 1].dataset.id).length;
+}"""
+MANY_CHATS = """() => {
+  const socket = new WebSocket(document.body.dataset.socket, "llmchat.v1");
+  socket.onopen = () => {
+    for (let number = 0; number < 50; number++) {
+      const text = `Chat ${number}, with a title that is as long as titles are, or longer`;
+      socket.send(JSON.stringify({ type: "message.send", id: crypto.randomUUID(), text }));
+    }
+  };
+}"""
 AT_TOP = "() => document.querySelector('[role=log]').scrollTop === 0"
 
 
@@ -112,3 +127,94 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     await earlier.press("Enter")
     await expect(messages(page)).to_have_count(count + 60)
     await expect(transcript).not_to_have_attribute("data-failed", "")
+
+
+async def test_older_messages_that_come_late_go_only_before_what_they_lead_to(
+    page: Page, store: Store
+) -> None:
+    await say(page, "Another chat")
+    await expect(answers(page)).to_contain_text("You said")
+    await button(page, "New chat").first.click()
+    await opened(page, store, 200)
+    line = await Line.lay(page)
+    held: list[str] = []
+
+    def hold(frame: str) -> str:
+        if (
+            '"conversation.older"' not in frame
+            or sum('"conversation.older"' in told for told in line.received) < 2
+        ):
+            return frame
+        held.append(frame)
+        return ""
+
+    async def up(times: int) -> None:
+        async def come() -> bool:
+            for key in ("PageDown", "Home"):
+                await page.keyboard.press(key)
+            return len(held) >= times
+
+        await page.get_by_role("log").focus()
+        await eventually(come, seconds=10, what="older messages come")
+
+    line.bend = hold
+    await up(1)
+    told = json.loads(held[0])
+    for message in told["messages"]:
+        message["id"] = f"other-{message['id']}"  # of a branch that was left meanwhile
+    line.tell(json.dumps(told))
+    await up(2)
+    assert await page.evaluate(HOLES) == 0
+    await chats(page).filter(has_text="Another").click()
+    await expect(messages(page)).to_have_count(2)
+    await chats(page).filter(has_text="newest").click()
+    await expect(messages(page).last).to_contain_text("The newest question")
+    line.tell(held[1])
+    await up(3)
+    line.tell(held[2])
+    await up(4)
+    assert await messages(page).count() > 60
+    assert await page.evaluate(HOLES) == 0
+
+
+async def test_first_response_is_small_whatever_its_chat_holds_and_the_page_makes_it_whole(
+    page: Page, model: Model
+) -> None:
+    links = "".join(
+        f"A [link {number}](https://example.com/{number}) *more*. " + "\n\n" * (number % 9 == 0)
+        for number in range(3_000)
+    )
+    paragraphs = f"{links}\n\nThe end."
+    gate = Gate()
+    model.answer(paragraphs, to="Links")
+    model.answer("It runs", gate, to="Slowly")
+    await page.evaluate(MANY_CHATS)
+    await expect(chats(page)).to_have_count(50)
+    await button(page, "New chat").first.click()
+    await say(page, "Links")
+    await expect(answers(page)).to_contain_text("The end.")
+    await expect(button(page, "Send")).to_be_visible()
+    response = await page.request.get(page.url)
+    assert len(await response.body()) <= HTML_BYTES
+    assert "The end." in await response.text()
+    whole = await page.request.get(f"{page.url}?whole")
+    assert "link 0<" in await whole.text()
+    await page.reload()
+    await expect(answers(page)).to_contain_text("link 0")
+    await say(page, "Slowly")
+    await expect(answers(page).last).to_contain_text("It runs")
+    for number in range(20):
+        await box(page).fill(f"Prompt {number} " + "and so on " * 1_490)
+        await box(page).press("Enter")
+    await expect(button(page, "17 more waiting")).to_be_visible()
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(20)
+    response = await page.request.get(page.url)
+    assert len(await response.body()) <= HTML_BYTES
+    await page.reload()
+    await expect(button(page, "17 more waiting")).to_be_visible()
+    await expect(answers(page).last).to_contain_text("It runs")
+    await expect(page.locator("chat-transcript")).not_to_have_attribute("data-cut", "")
+    await chip(page, "Edit").click()
+    await expect(box(page)).to_have_value(re.compile("Prompt 0 and so on"))
+    await expect(button(page, "16 more waiting")).to_be_visible()
+    gate.open()

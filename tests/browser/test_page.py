@@ -304,3 +304,31 @@ async def test_what_is_typed_before_the_scripts_run_is_kept(
     typed.set()
     await expect(button(page, "Send")).to_be_enabled()
     await expect(box(page)).to_have_value("A draft.\n\nEarly words.")
+
+
+async def test_chat_is_in_sight_at_its_end_though_a_script_is_late_and_stays_in_place_when_it_comes(
+    page: Page, model: Model
+) -> None:
+    model.answer("A line of many.\n\n" * 60 + "The end.")
+    await say(page, "A long one")
+    await expect(answers(page)).to_contain_text("The end.")
+    await expect(button(page, "Send")).to_be_visible()
+    seen = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await seen.wait()
+        await route.continue_()
+
+    await page.route("**/queue-chips.js", late)
+    await page.reload(wait_until="commit")
+    end = answers(page).get_by_text("The end.")
+    await expect(end).to_be_in_viewport()
+    await page.wait_for_function("() => performance.getEntriesByType('paint').length > 0")
+    before = await end.bounding_box()
+    seen.set()
+    await page.wait_for_function("() => 'live' in document.documentElement.dataset")
+    await expect(end).to_be_in_viewport()
+    after = await end.bounding_box()
+    assert before
+    assert after
+    assert abs(before["y"] - after["y"]) <= 1

@@ -7,7 +7,7 @@ from playwright.async_api import ElementHandle, Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, at_end, box, button, chats, messages, say
-from tests.fakes import Gate, Model
+from tests.fakes import Gate, Model, Reasoning
 from tests.instances import Instance
 
 Instances = tuple[Instance, Instance]
@@ -201,6 +201,11 @@ async def test_jump_button_shows_itself_far_from_the_end_and_has_a_dot_for_new_t
     await expect(jump(page)).not_to_have_attribute("data-new", "")
     more.open()
     await expect(jump(page)).to_have_attribute("data-new", "")
+    await jump(page).focus()
+    await page.evaluate(SCROLL, 10_000)
+    await expect(jump(page)).to_be_hidden()
+    await expect(page.get_by_role("log")).to_be_focused()
+    await page.evaluate(SCROLL, -300)
     await jump(page).click()
     await at_end(page)
     await expect(jump(page)).to_be_hidden()
@@ -356,3 +361,54 @@ async def test_nothing_that_changes_its_height_above_moves_what_is_read(page: Pa
             await going
         await page.evaluate(AT_REST)
         assert abs(await read.evaluate(TOP_OF) - before) <= 1, what
+
+
+async def test_reader_who_scrolls_in_a_box_inside_goes_on_following_the_answer(
+    page: Page, model: Model
+) -> None:
+    more, end = Gate(), Gate()
+    model.answer("Said before.\n\n" * 40, to="First")
+    model.answer(Reasoning("A thought.\n" * 60), more, LONG, end, to="Second")
+    await say(page, "First")
+    await say(page, "Second")
+    thoughts = page.get_by_role("group", name="Reasoning")
+    await page.wait_for_function("() => document.querySelector('.thoughts')?.scrollTop > 200")
+    await thoughts.hover()
+    await page.mouse.wheel(0, -100)
+    await page.wait_for_function(
+        "() => { const { scrollTop, scrollHeight, clientHeight } = document.querySelector('.thoughts');"
+        " return scrollTop < scrollHeight - clientHeight - 50 }"
+    )
+    await expect(pinned(page)).to_be_attached()
+    more.open()
+    await expect(answers(page).last).to_contain_text("Paragraph 39")
+    await at_end(page)
+    end.open()
+
+
+async def test_code_and_table_stay_in_hand_and_scrolled_sideways_while_they_are_drawn_again(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], **PHONE)
+    closing, row, end = Gate(), Gate(), Gate()
+    wide = "wide " * 60
+    columns = f"|{'wide|' * 20}\n|{'-|' * 20}\n|{'wide|' * 20}\n"
+    model.answer(f"```\n{wide}\n", closing, "```\n\n", columns, row, "|3|4|\n\nAfter.", end)
+    await box(page).fill("Wide ones")
+    await button(page, "Send").click()
+    held = "element => { element.focus(); element.scrollLeft = 150; }"
+    code, table = page.locator("figure.code pre"), page.get_by_role("group", name="Table")
+    await expect(page.locator("figure.code[data-open]")).to_be_attached()
+    await code.evaluate(held)
+    closing.open()
+    await expect(page.locator("figure.code[data-open]")).not_to_be_attached()
+    await expect(code).to_be_focused()
+    await expect(code).to_have_js_property("scrollLeft", 150)
+    await button(page, "Wrap lines").focus()
+    await expect(table.get_by_role("row")).to_have_count(2)
+    await table.evaluate(held)
+    row.open()
+    await expect(table).to_contain_text("4")
+    await expect(table).to_be_focused()
+    await expect(table).to_have_js_property("scrollLeft", 150)
+    end.open()

@@ -45,11 +45,15 @@ class AttachmentList extends HTMLElement {
     return item;
   }
 
-  /** While its message is edited, files can be left out; after it all are here again. */
-  edit(editing) {
-    this.#left.clear();
+  get left() {
+    return [...this.#left];
+  }
+
+  /** While its message is edited, files can be left out, and some are already; after it all are here again. */
+  edit(editing, left = []) {
+    this.#left = new Set(left);
     this.toggleAttribute("data-editing", editing);
-    for (const item of this.children) item.hidden = false;
+    for (const item of this.children) item.hidden = this.#left.has(item.dataset.id);
   }
 
   #clicked(event) {

@@ -8,6 +8,7 @@ import { newId } from "../wire.js";
 
 const MOST = 6; // of one message
 const LONG_PASTE = 8000; // characters
+const DRAG_MILLISECONDS = 600; // while files are dragged over the page, it is told so more often
 const PASTED = "Pasted text.txt";
 
 class AttachmentTray extends HTMLElement {
@@ -17,10 +18,9 @@ class AttachmentTray extends HTMLElement {
   sees = () => true; // whether the model that is to answer sees pictures
   #list;
   #conversation = null; // until it belongs to one
-  #draft = {}; // another one with each conversation that is turned to
+  #draft = { coming: 0 }; // another one with each conversation that is turned to; the files that are being read for it
   #files = []; // {key, id?, name, type, size, thumb?, pasted?}; also `failed`, words, while it could not be sent
-  #coming = 0; // files that are being read
-  #dragged = 0;
+  #dragged = 0; // the timer that ends what is shown meanwhile
 
   connectedCallback() {
     this.#list = this.querySelector("ul");
@@ -32,7 +32,7 @@ class AttachmentTray extends HTMLElement {
     });
     this.#list.addEventListener("click", ({ target }) => this.#pressed(target.closest("button")));
     this.closest("form").addEventListener("paste", (event) => this.#pasted(event));
-    for (const type of ["dragenter", "dragover", "dragleave", "drop"]) addEventListener(type, (event) => this.#drag(event));
+    for (const type of ["dragenter", "dragover", "drop"]) addEventListener(type, (event) => this.#drag(event));
   }
 
   /** Take over who sends them, and what is taken. */
@@ -44,7 +44,7 @@ class AttachmentTray extends HTMLElement {
   /** Belong to another conversation: its draft's files are here. */
   attach(conversation) {
     this.#conversation = conversation ?? "";
-    this.#draft = {};
+    this.#draft = { coming: 0 };
     this.#files = readFiles(this.#conversation);
     this.#show();
     this.#send();
@@ -62,7 +62,7 @@ class AttachmentTray extends HTMLElement {
 
   /** Why they cannot go with a message now; "" if they can. */
   get problem() {
-    if (this.#coming > 0) return "A file is still being read. Wait a moment.";
+    if (this.#draft.coming > 0) return "A file is still being read. Wait a moment.";
     const failed = this.#files.find((file) => file.failed);
     if (failed) return `${failed.name} could not be attached. Try it again, or remove it.`;
     const picture = this.#files.some(({ type }) => type.startsWith("image/"));
@@ -107,8 +107,8 @@ class AttachmentTray extends HTMLElement {
     const [draft, conversation] = [this.#draft, this.#conversation];
     for (const file of given) {
       if (!this.limit) return this.#say("unfit", "This chat takes no files.");
-      if (this.#files.length + this.#coming >= MOST) return this.#say("unfit", `At most ${MOST} files go with one message.`);
-      this.#coming += 1;
+      if (this.#files.length + this.#draft.coming >= MOST) return this.#say("unfit", `At most ${MOST} files go with one message.`);
+      draft.coming += 1;
       try {
         const added = await this.#read(file);
         if (draft === this.#draft) this.#take(added);
@@ -116,7 +116,7 @@ class AttachmentTray extends HTMLElement {
       } catch ({ message }) {
         this.#say("unfit", message);
       } finally {
-        this.#coming -= 1;
+        draft.coming -= 1;
       }
     }
   }
@@ -151,9 +151,12 @@ class AttachmentTray extends HTMLElement {
   #drag(event) {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault(); // the browser would leave the page for the file
-    this.#dragged = event.type === "drop" ? 0 : this.#dragged + ({ dragenter: 1, dragleave: -1 }[event.type] ?? 0);
     const free = !document.querySelector("dialog[open]") && this.closest("form").checkVisibility();
-    document.querySelector("main").toggleAttribute("data-drop", free && this.#dragged > 0);
+    const over = event.type !== "drop";
+    const main = document.querySelector("main");
+    clearTimeout(this.#dragged);
+    if (over) this.#dragged = setTimeout(() => main.toggleAttribute("data-drop", false), DRAG_MILLISECONDS);
+    main.toggleAttribute("data-drop", free && over);
     if (event.type === "drop" && free) this.add([...event.dataTransfer.files]);
   }
 
@@ -162,7 +165,6 @@ class AttachmentTray extends HTMLElement {
   #show() {
     const chips = new Map([...this.#list.children].map((chip) => [chip.dataset.key, chip]));
     this.#list.replaceChildren(...this.#files.map((file) => this.#chip(file, chips.get(file.key ?? file.id))));
-    this.toggleAttribute("data-filled", this.filled);
     this.#say("attached");
   }
 
@@ -210,7 +212,7 @@ class AttachmentTray extends HTMLElement {
     this.#say("aloud", `${file.name} could not be attached. ${words}`);
   }
 
-  async #pressed(button) {
+  #pressed(button) {
     const file = button && this.#file(button.closest("li").dataset.key);
     if (!file) return;
     this.#say("unfit", ""); // what was said of it before is over
@@ -219,13 +221,27 @@ class AttachmentTray extends HTMLElement {
       this.#show();
       return this.#send();
     }
-    const blob = button.matches(".as-text") ? await this.uploads.blob(file.key) : null;
+    if (button.matches(".as-text")) return this.#putAsText(file, button);
+    this.#remove(file);
+    this.#say("aloud", `${file.name} removed`);
+  }
+
+  async #putAsText(file, button) {
+    button.disabled = true;
+    const blob = await this.uploads.blob(file);
+    const text = await blob?.text();
+    button.disabled = false;
+    if (!this.#files.includes(file)) return; // it was sent meanwhile, or the person is elsewhere
+    if (!blob) return this.#say("unfit", `${file.name} cannot be read now. Try it again.`);
+    this.#remove(file);
+    this.#say("astext", text);
+  }
+
+  #remove(file) {
     this.#files = this.#files.filter((each) => each !== file);
     if (file.key) this.uploads.forget(file.key, file.id);
     this.#keep();
     this.#show();
-    if (blob) this.#say("astext", await blob.text());
-    else this.#say("aloud", `${file.name} removed`);
     this.#list.querySelector(".remove")?.focus();
     if (!this.filled) this.querySelector(".attach").focus();
   }

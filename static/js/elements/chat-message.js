@@ -9,7 +9,7 @@
 
 import "./attachment-list.js"; // before a message is: it may open its editor at once
 import { copyFrom } from "../clipboard.js";
-import { readEdit, writeEdit } from "../drafts.js";
+import { readEdit, readLeftOut, writeEdit, writeLeftOut } from "../drafts.js";
 import { ENDINGS, labelOf } from "../labels.js";
 import { MAC } from "../shortcuts.js";
 import { LiveBlocks } from "./live-blocks.js";
@@ -393,6 +393,7 @@ class ChatMessage extends HTMLElement {
     else if (button.matches(".continue")) this.#say("continue", id);
     else if (button.matches(".withdraw")) this.#say("withdraw", id);
     else if (button.matches(".more, .others")) this.#say("menu", { id, button, models: button.matches(".others") });
+    else if (button.matches(".leave-out")) writeLeftOut(id, this.querySelector("attachment-list").left);
     else if (button.matches(".unfold")) this.#unfold(button);
     else if (button.matches(".edit")) this.edit(this.text);
     else if (button.matches(".cancel")) this.#forgo();
@@ -431,7 +432,7 @@ class ChatMessage extends HTMLElement {
     editor.addEventListener("input", () => writeEdit(this.dataset.id, box.value));
     editor.addEventListener("submit", (event) => this.#submitted(event));
     this.querySelector(".words").after(editor);
-    this.querySelector("attachment-list").edit(true);
+    this.querySelector("attachment-list").edit(true, readLeftOut(this.dataset.id));
     this.toggleAttribute("data-editing", true);
   }
 

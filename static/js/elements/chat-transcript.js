@@ -62,7 +62,7 @@ class ChatTranscript extends HTMLElement {
     const line = new MutationObserver(() => this.lineUp());
     line.observe(this.#column, { childList: true });
     line.observe(this.#log, { subtree: true, attributeFilter: ["data-state", "data-siblings"] });
-    line.observe(this, { attributeFilter: ["data-running"] });
+    line.observe(this, { attributeFilter: ["data-running", "data-turning"] });
     this.#follower.snap();
   }
 
@@ -116,7 +116,9 @@ class ChatTranscript extends HTMLElement {
 
   /** Have what waits behind an answer or another prompt stand in a line of its own. An edit has its place here. */
   lineUp() {
-    const here = this.#messages;
+    if (this.hasAttribute("data-cut")) return; // not all came with the page: what waits is shown as it did
+    this.#log.inert = this.hasAttribute("data-turning"); // what fades belongs to a chat that is left
+    const here = this.#log.inert ? [] : this.#messages;
     const waiting = here.slice(here.findLastIndex(({ dataset }) => dataset.role !== "user" || !WAITING.includes(dataset.state)) + 1);
     const line = [];
     for (const [index, element] of waiting.entries()) if (this.#waits(element, index, line.length)) line.push(element);
@@ -170,7 +172,6 @@ class ChatTranscript extends HTMLElement {
     if (conversation) this.adopt(conversation);
     else delete this.dataset.conversation;
     this.#column.replaceChildren(...elements);
-    this.#aside.replaceChildren();
     this.#setMore(more);
     this.#setRunning(null);
     this.#clearRoom();
@@ -180,6 +181,7 @@ class ChatTranscript extends HTMLElement {
   // Whoever comes back finds it at once, also while there is no connection.
   #shelve() {
     this.#frame.now();
+    this.#bringBack();
     const { conversation } = this.dataset;
     const stored = this.#messages.filter(({ dataset }) => dataset.state !== "waiting" && !PENDING.includes(dataset.state));
     if (!conversation || stored.length === 0) return;
@@ -190,6 +192,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #setMore(more) {
+    if (!more && document.activeElement.matches(".earlier")) this.#log.focus({ preventScroll: true });
     this.toggleAttribute("data-more", more);
     this.toggleAttribute("data-failed", false);
   }
@@ -223,6 +226,7 @@ class ChatTranscript extends HTMLElement {
 
   /** What is shown belongs to a conversation that is left: nothing of it goes on here. */
   leave() {
+    this.toggleAttribute("data-cut", false);
     this.#setRunning(null);
     this.toggleAttribute("data-loading", false);
   }
@@ -230,6 +234,7 @@ class ChatTranscript extends HTMLElement {
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
   show({ conversation, messages, more, running }, fresh) {
     this.#frame.now();
+    this.toggleAttribute("data-cut", false);
     const change = () => this.#showAll(messages, more, fresh);
     if (fresh) this.#shelve();
     if (fresh) change();
@@ -329,13 +334,24 @@ class ChatTranscript extends HTMLElement {
     return element;
   }
 
+  /** Put older messages before what is here. False where they do not lead to it: another branch is shown by now. */
   prepend({ messages, more }) {
     const here = new Set(this.#messages.map(({ dataset }) => dataset.id));
+    const older = messages.filter(({ id }) => !here.has(id));
+    const leads = messages.length === 0 || this.#follows(older.at(-1));
     this.#follower.hold(() => {
-      this.#column.prepend(...messages.filter(({ id }) => !here.has(id)).map(messageElement));
-      this.#setMore(more);
       this.toggleAttribute("data-loading", false);
+      if (!leads) return;
+      this.#column.prepend(...older.map(messageElement));
+      this.#setMore(more);
     });
+    return leads;
+  }
+
+  // What is oldest here has that message for its parent, or waits behind the answer to it.
+  #follows(message) {
+    const { parent, state } = this.#column.firstElementChild?.dataset ?? {};
+    return message?.id === parent || (state === "queued" && message?.role === "user");
   }
 
   /** They are asked for again when the person wants them, or the connection is back. */
@@ -701,6 +717,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #hideJump() {
+    if (document.activeElement === this.#jump) this.#log.focus({ preventScroll: true });
     this.#jump.hidden = true;
     this.#jump.toggleAttribute("data-new", false);
   }

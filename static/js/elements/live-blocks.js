@@ -9,6 +9,7 @@ const policy = globalThis.trustedTypes?.createPolicy("llmchat", { createHTML: (h
 
 const FLOW = "ul, ol, li, blockquote, dl, dd";
 const TAKES_TEXT = "p, ul, ol, blockquote, dl";
+const HELD = "a, button, [tabindex]"; // what may have the focus, or is a box that scrolls sideways
 const BLANK_LINE = /\n[ \t]*\n/;
 
 export class LiveBlocks {
@@ -50,8 +51,7 @@ export class LiveBlocks {
     this.#gap = gapAfter(text);
     this.#tail = this.#inline = this.#plain = null;
     const blocks = this.#place(html);
-    keepWraps(this.#element.children, blocks.children);
-    this.#element.replaceChildren(blocks);
+    exchange([...this.#element.children], blocks, () => this.#element.replaceChildren(blocks));
     this.#level();
   }
 
@@ -102,8 +102,7 @@ export class LiveBlocks {
     const block = this.#place(html);
     const old = this.#element.children[index];
     if (!old) return this.#element.append(block);
-    keepWraps([old], block.children);
-    old.replaceWith(block);
+    exchange([old], block, () => old.replaceWith(block));
   }
 
   #openCode() {
@@ -152,6 +151,22 @@ export class LiveBlocks {
     this.#inline = null;
     this.#tail = this.#plain = null;
   }
+}
+
+// Blocks take the place of others: they are wrapped, scrolled and held as those were.
+function exchange(old, blocks, place) {
+  keepWraps(old, blocks.children);
+  const before = heldIn(old).map((element) => ({ left: element.scrollLeft, focused: element === document.activeElement }));
+  const next = heldIn(blocks.children);
+  place();
+  before.slice(0, next.length).forEach(({ left, focused }, index) => {
+    if (left) next[index].scrollLeft = left;
+    if (focused) next[index].focus({ preventScroll: true });
+  });
+}
+
+function heldIn(blocks) {
+  return [...blocks].flatMap((block) => [...(block.matches(HELD) ? [block] : []), ...block.querySelectorAll(HELD)]);
 }
 
 // Each block goes in the direction of its words; code has none of its own. Only new blocks: the others are finished.

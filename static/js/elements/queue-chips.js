@@ -2,7 +2,14 @@
 // Events: `send-now`, `withdraw` and `discard` (detail: message id), `unfocused` where what had the focus is gone.
 // It does not know the transcript, whose messages they are, nor what becomes of them.
 
+const CHARACTERS = 200; // of each
 const low = matchMedia("(height < 480px)"); // there the conversation needs the room
+
+// As in _waiting.html.
+function beginning(text) {
+  const characters = [...text];
+  return characters.length > CHARACTERS ? `${characters.slice(0, CHARACTERS).join("")}…` : text;
+}
 
 class QueueChips extends HTMLElement {
   #list;
@@ -44,7 +51,8 @@ class QueueChips extends HTMLElement {
       words.id = `waits-${id}`;
       for (const button of row.querySelectorAll("button")) button.setAttribute("aria-describedby", words.id);
     }
-    if (words.textContent !== text) words.textContent = words.title = text;
+    const shown = beginning(text);
+    if (words.textContent !== shown) words.textContent = shown;
     row.dataset.state = state;
     row.querySelector(".now").hidden = !next || ["delayed", "unsent"].includes(state);
     return row;

@@ -33,8 +33,8 @@ export class ScrollFollower {
     box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     box.addEventListener("wheel", (event) => this.#wheeled(event), { passive: true });
     box.addEventListener("touchstart", ({ touches }) => (this.#touch = touches[0].clientY), { passive: true });
-    box.addEventListener("touchmove", ({ touches }) => touches[0].clientY - this.#touch >= DRAG && this.#unpin(), { passive: true });
-    box.addEventListener("keydown", ({ key, target }) => KEYS_UP.includes(key) && !target.matches("textarea") && this.#unpin());
+    box.addEventListener("touchmove", ({ touches, target }) => touches[0].clientY - this.#touch >= DRAG && this.#left(target), { passive: true });
+    box.addEventListener("keydown", ({ key, target }) => KEYS_UP.includes(key) && !target.matches("textarea") && this.#left(target));
     document.addEventListener("selectionchange", () => this.#selected());
     const observer = new ResizeObserver((entries) => this.#resized(entries));
     observer.observe(content);
@@ -182,10 +182,16 @@ export class ScrollFollower {
   }
 
   // The wheel also makes text larger, and goes sideways.
-  #wheeled({ deltaY, ctrlKey, shiftKey }) {
+  #wheeled({ deltaY, ctrlKey, shiftKey, target }) {
     if (ctrlKey || shiftKey) return;
-    if (deltaY < 0) this.#unpin();
+    if (deltaY < 0) this.#left(target);
     else if (deltaY > 0) this.#pinNear();
+  }
+
+  // A box inside takes it for as long as there is something above in it.
+  #left(target) {
+    for (let inner = target; inner !== this.#box; inner = inner.parentElement) if (inner.scrollTop > 0) return;
+    this.#unpin();
   }
 
   #pinNear() {
