@@ -43,6 +43,11 @@ class Attached:
         """The same without what is in it."""
         return Attached(self.name, self.type)
 
+    @property
+    def unseen(self) -> Attached:
+        """The same where it is no picture; of one, that it was there."""
+        return self if self.url is None else self.instead
+
 
 def kind_of(body: bytes) -> str | None:
     """Tell the type by the bytes, never by what is claimed; None for what is not taken."""

@@ -206,6 +206,32 @@ async def test_what_a_provider_counts_for_a_picture_takes_no_room_from_what_is_s
     assert sent == [False, True, False, False, False, True]
 
 
+async def test_picture_that_the_provider_refuses_is_named_as_why_and_stops_no_later_prompt(
+    connect: Connect, instances: Instances, model: Model
+) -> None:
+    client = await connect(instances[0])
+    kept = [await attach(client), await attach(client)]
+    model.refuse(400, to="Look")
+    first = await ask(client, "Look", attachments=kept[:1])
+    failed = await client.ending(first["answer"])
+    assert (failed["code"], len(model.requests)) == ("provider_refused", 1)
+    assert "picture" in failed["detail"]
+    for text, files in (("And now?", []), ("And this one?", kept[1:])):
+        model.refuse(422, to=text)
+        later = await ask(client, text, attachments=files, conversation=first["conversation"])
+        assert (await client.ending(later["answer"]))["finish_reason"] == "stop"
+        assert model.requests[-2].messages[1]["content"] == [
+            {"type": "text", "text": "Look"},
+            {"type": "image_url", "image_url": URL},
+        ]
+        assert model.requests[-1].messages[1]["content"] == "[Picture: cat.png]\n\nLook"
+    assert parts(model) == [
+        {"type": "text", "text": "And this one?"},
+        {"type": "image_url", "image_url": URL},
+    ]
+    assert len(model.requests) == 5
+
+
 async def test_prompt_may_be_a_picture_alone_and_a_repeat_is_one(
     connect: Connect, instances: Instances, model: Model
 ) -> None:
