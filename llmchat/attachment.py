@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmchat.picture import picture_of
+
 IMAGE_TOKENS = 800
 """What a picture takes of a model's context, estimated. What providers count for one is some 100 to
 1,100 for most models, and 8,500 or more for gpt-4o-mini: nothing is learnt from that of what words take."""
@@ -15,12 +17,6 @@ MAX_ATTACHMENTS = 6
 """Of one message: so many pictures fit in the default context."""
 NAME_CHARACTERS = 100
 TEXT = "text/plain"
-SIGNATURES = (
-    ("image/png", 0, (b"\x89PNG\r\n\x1a\n",)),
-    ("image/jpeg", 0, (b"\xff\xd8\xff",)),
-    ("image/gif", 0, (b"GIF87a", b"GIF89a")),
-    ("image/webp", 8, (b"WEBP",)),
-)
 ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp", TEXT: "txt"}
 
 
@@ -51,9 +47,9 @@ class Attached:
 
 def kind_of(body: bytes) -> str | None:
     """Tell the type by the bytes, never by what is claimed; None for what is not taken."""
-    for kind, at, beginnings in SIGNATURES:
-        if body[at:].startswith(beginnings) and (kind != "image/webp" or body.startswith(b"RIFF")):
-            return kind
+    kind = picture_of(body)
+    if kind is not None:
+        return kind
     if b"\x00" in body:
         return None
     try:

@@ -38,6 +38,7 @@ BYTES_SECONDS = 8.0
 """For the bytes of one file to come from Redis, or to go there."""
 FULL = "There is no room for more files on this server now. Try again later, or write without the file."
 FULL_OF_YOURS = "That is more than is kept for one person. Remove files that are not sent yet, or delete chats with files."
+OTHER_TYPE = "Only whole pictures (PNG, JPEG, GIF, WebP) of at most 16,384 pixels a side, and plain text, can be attached."
 OTHER_FILE = "This key was used for another file. Send it with another one."
 DOOMED_FILE = "This file goes with the chat that was deleted. Send it with another key."
 
@@ -80,9 +81,7 @@ class Attachments:
         """Keep a file, once for each key of a session. Raises AttachmentRefused."""
         kind = kind_of(body)
         if kind is None or not body:
-            raise AttachmentRefused(
-                415, "Only pictures (PNG, JPEG, GIF, WebP) and plain text can be attached."
-            )
+            raise AttachmentRefused(415, OTHER_TYPE)
         digest = hashlib.sha256(body).hexdigest()
         new = Attachment(
             derived_id("attachment", session, key), sound_name(name, kind), kind, len(body), digest, ""

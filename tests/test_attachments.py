@@ -15,10 +15,11 @@ from llmchat.errors import AttachmentRefused, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
+from tests import pictures
 from tests.instances import Store
 from tests.waiting import eventually
 
-PNG = b"\x89PNG\r\n\x1a\n" + b"." * 92
+PNG = pictures.PNG.ljust(100, b".")
 MOST = 1_000
 
 

@@ -19,12 +19,10 @@ from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Store
 from tests.instances.talk import send
+from tests.pictures import PNG
 from tests.waiting import eventually, within
 
 Instances = tuple[Instance, Instance]
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-)
 URL = {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}
 
 
