@@ -369,6 +369,16 @@ async def test_file_is_taken_on_when_the_store_is_back(
     await attach(client, key="k")
 
 
+async def test_files_are_counted_before_the_store_is_asked_whether_they_may_come(
+    connect: Connect, start_instance: StartInstance, fresh_store: Store
+) -> None:
+    client = await connect(await start_instance(fresh_store))
+    fresh_store.freeze()
+    outcomes = await asyncio.gather(*(post(client, b"Notes") for _ in range(AT_ONCE_OF_SESSION + 1)))
+    fresh_store.thaw()
+    assert sorted(status for status, _, _ in outcomes) == [429, *[503] * AT_ONCE_OF_SESSION]
+
+
 async def test_file_that_comes_too_slowly_is_given_up(instances: Instances) -> None:
     lines = ["POST /attachments HTTP/1.1", f"Host: 127.0.0.1:{instances[0].port}", "Idempotency-Key: k"]
     reader, writer = await asyncio.open_connection("127.0.0.1", instances[0].port)
@@ -383,8 +393,11 @@ async def test_file_that_comes_too_slowly_is_given_up(instances: Instances) -> N
         ).encode()
         + b"half"
     )
+    reading = asyncio.create_task(reader.read())
     async with within(20, "it is given up"):
-        answer = await reader.read()
+        while not (await asyncio.wait((reading,), timeout=2))[0]:
+            writer.write(b".")
+    answer = reading.result()
     writer.close()
     assert b" 408 " in answer.splitlines()[0]
     assert b"too slowly" in answer
