@@ -16,6 +16,8 @@ IMAGE_TOKENS = 800
 MAX_ATTACHMENTS = 6
 """Of one message: so many pictures fit in the default context."""
 NAME_CHARACTERS = 100
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""What counts as letters or symbols, and is not seen."""
 TEXT = "text/plain"
 ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp", TEXT: "txt"}
 
@@ -67,13 +69,14 @@ def is_image(kind: str) -> bool:
 def sound_name(name: str, kind: str) -> str:
     """Make a name that can be shown and saved: no folders, nothing invisible, not too long."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    seen = "".join(each if unicodedata.category(each)[0] != "C" else " " for each in last)
+    seen = "".join(" " if unicodedata.category(each)[0] == "C" or each in FILLERS else each for each in last)
     words = " ".join(seen.split())
     if len(words) > NAME_CHARACTERS:
         stem, dot, ending = words.rpartition(".")
         short = dot and len(ending) < 8
         words = f"{stem[: NAME_CHARACTERS - 9]}….{ending}" if short else f"{words[: NAME_CHARACTERS - 1]}…"
-    return words or f"{'picture' if is_image(kind) else 'text'}.{ENDINGS[kind]}"
+    named = any(unicodedata.category(each)[0] not in "MZ" for each in words)
+    return words if named else f"{'picture' if is_image(kind) else 'text'}.{ENDINGS[kind]}"
 
 
 def data_url(kind: str, body: bytes) -> str:

@@ -62,6 +62,8 @@ def test_type_is_told_by_the_bytes(body: bytes, kind: str | None) -> None:
         ("../../etc/passwd", "passwd"),
         ("a\u202egnp.exe\n", "a gnp.exe"),
         ("", "picture.png"),
+        ("\u0301 \u3164\u2800", "picture.png"),
+        ("e\u0301.", "e\u0301."),
         ("x" * 300 + ".jpeg", "x" * 91 + "….jpeg"),
     ],
 )
