@@ -168,17 +168,17 @@ async def test_page_renews_itself_while_an_answer_is_made_and_not_under_the_hand
     model.answer("as far as that.")
     assert led_to(await browser.press(path, **{"continue": answer})) == path
     page = await answered(browser, path, instances[0])
-    model.answer("Another")
+    model.answer("A second version.")
     for _ in range(2):  # once
         assert led_to(await browser.press(path, regenerate=answer)) == path
     page = await answered(browser, path, instances[0])
     assert "2/2" in page.text
-    assert "Another" in page.text
+    assert "A second version." in page.text
     assert answer in acts(page, "select")
     assert led_to(await browser.press(path, select=answer)) == path
     page = await browser.look(path)
     assert "1/2" in page.text
-    assert "Another" not in page.text
+    assert "A second version." not in page.text
 
     # Words that are in the box while a button is pressed stay there.
     page = await browser.press(path, select=acts(page, "select")[-1], text="Half a")
