@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmchat.picture import picture_of
+
 IMAGE_TOKENS = 800
 """What a picture takes of a model's context, estimated. What providers count for one is some 100 to
 1,100 for most models, and 8,500 or more for gpt-4o-mini: nothing is learnt from that of what words take."""
 MAX_ATTACHMENTS = 6
 """Of one message: so many pictures fit in the default context."""
 NAME_CHARACTERS = 100
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""What counts as letters or symbols, and is not seen."""
 TEXT = "text/plain"
-SIGNATURES = (
-    ("image/png", 0, (b"\x89PNG\r\n\x1a\n",)),
-    ("image/jpeg", 0, (b"\xff\xd8\xff",)),
-    ("image/gif", 0, (b"GIF87a", b"GIF89a")),
-    ("image/webp", 8, (b"WEBP",)),
-)
 ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp", TEXT: "txt"}
 
 
@@ -43,12 +41,17 @@ class Attached:
         """The same without what is in it."""
         return Attached(self.name, self.type)
 
+    @property
+    def unseen(self) -> Attached:
+        """The same where it is no picture; of one, that it was there."""
+        return self if self.url is None else self.instead
+
 
 def kind_of(body: bytes) -> str | None:
     """Tell the type by the bytes, never by what is claimed; None for what is not taken."""
-    for kind, at, beginnings in SIGNATURES:
-        if body[at:].startswith(beginnings) and (kind != "image/webp" or body.startswith(b"RIFF")):
-            return kind
+    kind = picture_of(body)
+    if kind is not None:
+        return kind
     if b"\x00" in body:
         return None
     try:
@@ -66,13 +69,14 @@ def is_image(kind: str) -> bool:
 def sound_name(name: str, kind: str) -> str:
     """Make a name that can be shown and saved: no folders, nothing invisible, not too long."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    seen = "".join(each if unicodedata.category(each)[0] != "C" else " " for each in last)
+    seen = "".join(" " if unicodedata.category(each)[0] == "C" or each in FILLERS else each for each in last)
     words = " ".join(seen.split())
     if len(words) > NAME_CHARACTERS:
         stem, dot, ending = words.rpartition(".")
         short = dot and len(ending) < 8
         words = f"{stem[: NAME_CHARACTERS - 9]}….{ending}" if short else f"{words[: NAME_CHARACTERS - 1]}…"
-    return words or f"{'picture' if is_image(kind) else 'text'}.{ENDINGS[kind]}"
+    named = any(unicodedata.category(each)[0] not in "MZ" for each in words)
+    return words if named else f"{'picture' if is_image(kind) else 'text'}.{ENDINGS[kind]}"
 
 
 def data_url(kind: str, body: bytes) -> str:

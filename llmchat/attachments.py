@@ -24,6 +24,8 @@ from llmchat.settings import SESSION_PART
 
 DAY_MS = 86_400_000
 UNSENT_MS = DAY_MS
+COMING_MS = 60_000
+"""For what is written first of a file: where the rest is not, it goes by itself, and leaves its room to others."""
 DOOMED_MS = 30_000
 """After its conversation was deleted: as long as that can be brought back."""
 USED_MS = 3_600_000
@@ -36,7 +38,9 @@ BYTES_SECONDS = 8.0
 """For the bytes of one file to come from Redis, or to go there."""
 FULL = "There is no room for more files on this server now. Try again later, or write without the file."
 FULL_OF_YOURS = "That is more than is kept for one person. Remove files that are not sent yet, or delete chats with files."
+OTHER_TYPE = "Only whole pictures (PNG, JPEG, GIF, WebP) of at most 16,384 pixels a side, and plain text, can be attached."
 OTHER_FILE = "This key was used for another file. Send it with another one."
+DOOMED_FILE = "This file goes with the chat that was deleted. Send it with another key."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Attachment:
     digest: str
     conversation: str
     """The one whose message has it; "" while none has."""
+    doomed: bool = False
+    """That one was deleted."""
     left_ms: int = -1
     """How long it is there yet; -1 is for ever."""
 
@@ -75,9 +81,7 @@ class Attachments:
         """Keep a file, once for each key of a session. Raises AttachmentRefused."""
         kind = kind_of(body)
         if kind is None or not body:
-            raise AttachmentRefused(
-                415, "Only pictures (PNG, JPEG, GIF, WebP) and plain text can be attached."
-            )
+            raise AttachmentRefused(415, OTHER_TYPE)
         digest = hashlib.sha256(body).hexdigest()
         new = Attachment(
             derived_id("attachment", session, key), sound_name(name, kind), kind, len(body), digest, ""
@@ -86,20 +90,21 @@ class Attachments:
         if known is not None:
             if known.digest != digest:
                 raise AttachmentRefused(409, OTHER_FILE)
+            if known.doomed:
+                raise AttachmentRefused(409, DOOMED_FILE)
             return known
         await self._count(session, new)
-        facts, content = self._keys.attachment(new.id), self._keys.attachment_bytes(new.id)
         async with available(BYTES_SECONDS):
-            await self._redis.set(content, body, px=UNSENT_MS, nx=True)
-        await self._keep([facts, content], "put", session, "", UNSENT_MS, new.name, kind, len(body), digest)
+            await self._redis.set(self._keys.attachment_bytes(new.id), body, px=COMING_MS, nx=True)
+        await self._live("put", session, "", new, UNSENT_MS)
         return new
 
     async def _count(self, session: str, new: Attachment) -> None:
         """Count a file that comes. Raises AttachmentRefused where it is too much."""
         own = self._keys.attachments_of(session)
-        if not await self._note(own, new, UNSENT_MS, self._most_bytes // SESSION_PART):
+        if not await self._note(own, new, COMING_MS, self._most_bytes // SESSION_PART):
             raise AttachmentRefused(507, FULL_OF_YOURS)
-        if not await self._note(self._keys.attachments, new, UNSENT_MS, self._most_bytes):
+        if not await self._note(self._keys.attachments, new, COMING_MS, self._most_bytes):
             await self._note(own, new, 1)
             raise AttachmentRefused(507, FULL)
 
@@ -173,7 +178,8 @@ class Attachments:
         self, way: str, session: str, conversation: str, each: Attachment, lifetime_ms: int
     ) -> None:
         keys = [self._keys.attachment(each.id), self._keys.attachment_bytes(each.id)]
-        if await self._keep(keys, way, session, conversation, lifetime_ms):
+        facts = each.name, each.type, each.size, each.digest
+        if await self._keep(keys, way, session, conversation, lifetime_ms, *facts):
             for index in (self._keys.attachments_of(session), self._keys.attachments):
                 await self._note(index, each, lifetime_ms)
 
@@ -211,5 +217,12 @@ class Attachments:
 def _attachment(name: str, facts: dict[bytes, bytes], left_ms: int) -> Attachment:
     told = {field.decode(): value.decode() for field, value in facts.items()}
     return Attachment(
-        name, told["name"], told["type"], int(told["size"]), told["digest"], told["conversation"], left_ms
+        name,
+        told["name"],
+        told["type"],
+        int(told["size"]),
+        told["digest"],
+        told["conversation"],
+        "doomed" in told,
+        left_ms,
     )

@@ -29,7 +29,7 @@ from llmchat.conversation import (
     going_on,
     timestamp,
 )
-from llmchat.errors import Behind, Fenced, NotFound, ProviderError, Unavailable
+from llmchat.errors import Behind, Fenced, NotFound, ProviderError, RequestRefused, Unavailable
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished
 from llmchat.folds import Folds
 from llmchat.history import History
@@ -48,6 +48,9 @@ KEPT_SHARE = 2
 BYTES_PER_TOKEN = 12
 """Of texts that are read for the context: more than fit, however they are calibrated."""
 IN_VAIN = ProviderError("provider_unavailable", "The answer was begun several times in vain.", retryable=True)
+PICTURE_REFUSED = RequestRefused(
+    "The model server refused the request. The picture may be why: edit the message without it, or with another one."
+)
 BUG = ProviderError("internal", "Something is wrong on our side.", retryable=True)
 
 log = logging.getLogger(__name__)
@@ -124,7 +127,7 @@ class Attempt:
             self.stop()
         await self._listing.updated(self._session, self.conversation)
         with_files = await _persist(lambda: self._with_attached(branch))
-        calibration, error = await self._ask_what_fits(answer, with_files)
+        calibration, error = await self._ask_what_is_taken(answer, with_files)
         await self._end(answer, error, calibration)
         self._told = branch, answer
 
@@ -222,6 +225,17 @@ class Attempt:
                 ended,
             )
         )
+
+    async def _ask_what_is_taken(self, answer: Answer, branch: Branch) -> tuple[float, ProviderError | None]:
+        """Ask, and where that is refused once more without earlier pictures: one may be why. Tells the calibration."""
+        calibration, error = await self._ask_what_fits(answer, branch)
+        unseen = _without_earlier_pictures(branch)
+        if isinstance(error, RequestRefused) and unseen != branch:
+            calibration, error = await self._ask_what_fits(answer, unseen)
+        own = branch.messages[-1].get("attached", ()) if branch.messages else ()
+        if isinstance(error, RequestRefused) and any(each.url for each in own):
+            error = PICTURE_REFUSED
+        return calibration, error
 
     async def _ask_what_fits(self, answer: Answer, branch: Branch) -> tuple[float, ProviderError | None]:
         """Ask, with less of the conversation for as long as it is too much for the model. Tells the calibration."""
@@ -387,6 +401,17 @@ class Attempt:
             calibration,
         )
         return replace(chosen, estimate=chosen.estimate + estimated_tokens(self._given))
+
+
+def _without_earlier_pictures(branch: Branch) -> Branch:
+    """Put words in the place of all pictures but those of the newest prompt."""
+    earlier = [
+        message | {"attached": [each.unseen for each in message["attached"]]}
+        if "attached" in message
+        else message
+        for message in branch.messages[:-1]
+    ]
+    return replace(branch, messages=[*earlier, *branch.messages[-1:]])
 
 
 async def _persist(write: Callable[[], Awaitable[T]]) -> T:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import openai
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
-from llmchat.errors import ProviderError
+from llmchat.errors import ProviderError, RequestRefused
 from llmchat.settings import Settings
 from llmchat.turn import Delta
 
@@ -329,7 +329,7 @@ def _provider_error(error: Exception) -> ProviderError:
                 "context_too_long", "This conversation is too long for the model.", retryable=False
             )
         case openai.APIStatusError():
-            return ProviderError("provider_refused", "The model server refused the request.", retryable=True)
+            return RequestRefused()
         case openai.APIConnectionError() | OSError():
             return ProviderError(
                 "provider_unavailable", "The model server cannot be reached.", retryable=True

@@ -18,6 +18,7 @@ LlmchatError
 ├── Fenced                   ours: another instance holds the turn now
 ├── Behind                   ours: the store has lost some of the answer that is being made
 └── ProviderError            the model server's: becomes `completion.failed`
+    └── RequestRefused       it does not take what it was asked: less of it may do
 """
 
 from __future__ import annotations
@@ -152,3 +153,10 @@ class ProviderError(LlmchatError):
         self.detail = detail
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class RequestRefused(ProviderError):
+    """The model server does not take what it was asked, whatever it is; a request of another form may do."""
+
+    def __init__(self, detail: str = "The model server refused the request.") -> None:
+        super().__init__("provider_refused", detail, retryable=True)

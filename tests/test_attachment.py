@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llmchat.attachment import IMAGE_TOKENS, NAME_CHARACTERS, TEXT, Attached, excerpt, kind_of, sound_name
 from llmchat.conversation import MESSAGE_TOKENS, context, estimated_tokens
 from llmchat.summary import fold_up_to, question, weight
+from tests.pictures import PNG
 
 PICTURE = Attached("cat.png", "image/png", url="data:image/png;base64,AAAA")
 NOTES = Attached("notes.txt", TEXT, text="Buy milk.")
@@ -36,11 +37,9 @@ def contents(*branch: dict[str, Any], tokens: int = 8_000) -> list[Any]:
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (b"\x89PNG\r\n\x1a\n....", "image/png"),
-        (b"\xff\xd8\xff\xe0..JFIF", "image/jpeg"),
-        (b"GIF89a......", "image/gif"),
-        (b"GIF87a......", "image/gif"),
-        (b"RIFF\x10\x00\x00\x00WEBPVP8 ", "image/webp"),
+        (PNG, "image/png"),
+        (PNG[:-1], None),
+        (b"GIF89a<script>", TEXT),
         (b"RIFF\x10\x00\x00\x00WAVEfmt ", None),
         (b"....\x10...WEBPVP8 ", TEXT),
         ("Grüße, 世界".encode(), TEXT),
@@ -63,6 +62,8 @@ def test_type_is_told_by_the_bytes(body: bytes, kind: str | None) -> None:
         ("../../etc/passwd", "passwd"),
         ("a\u202egnp.exe\n", "a gnp.exe"),
         ("", "picture.png"),
+        ("\u0301 \u3164\u2800", "picture.png"),
+        ("e\u0301.", "e\u0301."),
         ("x" * 300 + ".jpeg", "x" * 91 + "….jpeg"),
     ],
 )

@@ -10,15 +10,16 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from llmchat.attachments import DAY_MS, DOOMED_MS, Attachments
+from llmchat.attachments import COMING_MS, DAY_MS, DOOMED_MS, Attachments
 from llmchat.errors import AttachmentRefused, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
+from tests import pictures
 from tests.instances import Store
 from tests.waiting import eventually
 
-PNG = b"\x89PNG\r\n\x1a\n" + b"." * 92
+PNG = pictures.PNG.ljust(100, b".")
 MOST = 1_000
 
 
@@ -111,6 +112,17 @@ async def test_file_of_a_deleted_conversation_goes_with_it_and_is_kept_where_it_
     await files.room.restore("alice", "c1", [kept, new])
     for each in (kept, new):
         assert all(left > DAY_MS for left in await files.lives_ms(each))
+
+
+async def test_file_of_a_deleted_conversation_is_not_taken_again_with_the_same_key(files: Files) -> None:
+    kept = await files.put("k1")
+    await files.room.keep("alice", "c1", [kept])
+    await files.room.doom("alice", "c1", [kept])
+    with pytest.raises(AttachmentRefused, match="deleted") as refused:
+        await files.put("k1")
+    assert refused.value.status == 409
+    await files.room.restore("alice", "c1", [kept])
+    assert await files.put("k1") == kept
 
 
 async def test_file_that_no_message_has_can_be_removed_and_leaves_its_room_to_others(files: Files) -> None:
@@ -214,7 +226,7 @@ async def test_every_key_ends(files: Files) -> None:
     assert [name for name in names if await files.redis.pttl(name) < 0] == []
 
 
-async def test_bytes_end_also_where_what_is_known_of_them_was_not_written(
+async def test_file_that_was_not_written_whole_goes_soon_with_its_room_and_its_repeat_is_kept(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -225,7 +237,12 @@ async def test_bytes_end_also_where_what_is_known_of_them_was_not_written(
         await files.put("k1")
     names = [name async for name in files.redis.scan_iter(f"{files.keys.prefix}:*")]
     assert len(names) == 5
-    assert [name for name in names if await files.redis.pttl(name) < 0] == []
+    assert [name for name in names if not 0 < await files.redis.pttl(name) <= COMING_MS] == []
+    monkeypatch.undo()
+    kept = await files.put("k1")
+    (goes_ms,) = await files.redis.zmscore(files.keys.attachments, [f"100 {kept}"])
+    for left in (*await files.lives_ms(kept), goes_ms - (await files.redis.time())[0] * 1000):
+        assert left > DAY_MS - 60_000
 
 
 async def test_full_store_refuses_a_file_in_the_usual_way_and_leaves_the_rest_alone(

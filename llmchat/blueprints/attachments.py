@@ -15,7 +15,7 @@ from werkzeug.http import parse_options_header
 
 from llmchat.attachment import TEXT
 from llmchat.blueprints.rooms import Rooms, rooms
-from llmchat.blueprints.visitors import RETRY_SECONDS, Visitor, headers_of
+from llmchat.blueprints.visitors import RETRY_SECONDS, headers_of
 from llmchat.doors import ABORT
 from llmchat.errors import AttachmentRefused, NotFound, RateLimited, Unavailable
 from llmchat.events import ID
@@ -23,8 +23,11 @@ from llmchat.limits import network_of
 
 PATH = "/attachments"
 SECONDS = 120.0
-"""For a whole file to come or go, and between two pieces of one that comes."""
+"""For a whole file to come or go, at most."""
 SILENT_SECONDS = 10.0
+"""Between two pieces of one that comes."""
+BYTES_A_SECOND = 20_000
+"""A file that comes more slowly than in SILENT_SECONDS and so fast would hold a place for next to nothing."""
 AT_ONCE = 40
 """Files that come to one instance at the same time: so much memory they may take."""
 AT_ONCE_OF_ADDRESS = 24
@@ -50,19 +53,18 @@ async def take() -> ResponseReturnValue:
     """Take a file: its bytes are the body, its name is in Content-Disposition."""
     here = rooms()
     try:
-        who = await here.visitor(request)
-        if here.draining:
-            raise AttachmentRefused(503, "This instance restarts.", retry_after=RETRY_SECONDS)
-        if not who.granted:
-            raise AttachmentRefused(401, "You are not signed in.")
-        key = request.headers.get("Idempotency-Key", "")
-        if not ID.fullmatch(key):
-            raise AttachmentRefused(400, "Idempotency-Key must be 1 to 64 letters, digits, _ or -.")
-        size = _size(here.attachments.largest)
-        await who.allowance.attachment()
-        with _coming(here, who):
-            body = await _body(size)
-            kept = await here.attachments.put(who.session, key, _name(), body)
+        with _coming(here):  # before anything is awaited: the body comes meanwhile
+            who = await here.visitor(request)
+            if here.draining:
+                raise AttachmentRefused(503, "This instance restarts.", retry_after=RETRY_SECONDS)
+            if not who.granted:
+                raise AttachmentRefused(401, "You are not signed in.")
+            key = request.headers.get("Idempotency-Key", "")
+            if not ID.fullmatch(key):
+                raise AttachmentRefused(400, "Idempotency-Key must be 1 to 64 letters, digits, _ or -.")
+            size = _size(here.attachments.largest)
+            await who.allowance.attachment()
+            kept = await here.attachments.put(who.session, key, _name(), await _body(size))
     except AttachmentRefused as refused:
         return {"detail": refused.detail}, refused.status, headers_of(refused.retry_after)
     except RateLimited as limited:
@@ -148,9 +150,10 @@ def _name() -> str:
 
 
 @contextmanager
-def _coming(here: Rooms, who: Visitor) -> Iterator[None]:
+def _coming(here: Rooms) -> Iterator[None]:
     """Count a file that comes, as long as it does. Raises AttachmentRefused where there are too many."""
-    counted = f"session {who.session}", f"address {network_of(who.allowance.address)}", "all"
+    session = here.session_of(request) or id(request)  # without one, it is alone
+    counted = f"session {session}", f"address {network_of(request.remote_addr or '')}", "all"
     uploads = here.uploads
     if uploads[counted[0]] >= AT_ONCE_OF_SESSION or uploads[counted[1]] >= AT_ONCE_OF_ADDRESS:
         raise AttachmentRefused(429, "Too many files come at once.", retry_after=RETRY_SECONDS)
@@ -171,7 +174,7 @@ async def _body(size: int) -> bytes:
     body = bytearray()
     pieces = aiter(request.body)
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(min(SECONDS, SILENT_SECONDS + size / BYTES_A_SECOND)):
             while len(body) < size:
                 async with asyncio.timeout(SILENT_SECONDS):
                     body += await anext(pieces)

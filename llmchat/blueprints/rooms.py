@@ -63,10 +63,14 @@ class Rooms:
     _open: Counter[tuple[str, str]] = field(default_factory=Counter)  # by session and by address
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def session_of(self, asked: Request | Websocket) -> str | None:
+        """Tell whose valid cookie came, if one did."""
+        return self.sessions.read(asked.headers.get("Cookie"), secure=asked.scheme in ("https", "wss"))
+
     async def visitor(self, asked: Request | Websocket) -> Visitor:
         """Find out who asks. Raises Unavailable where a password is asked."""
         cookies, secure = asked.headers.get("Cookie"), asked.scheme in ("https", "wss")
-        known = self.sessions.read(cookies, secure=secure)
+        known = self.session_of(asked)
         session = known or self.sessions.new()
         return Visitor(
             session=session,

@@ -1,12 +1,12 @@
 -- How long a file lives ('0' is for ever), by what happens: 'put' notes it, once; 'keep' gives it to the conversation
 -- whose message has it; 'doom' lets it go with that, so that nothing keeps it longer but 'restore'; 'drop' lets go of one
--- that no message has. Tells 0 where that is not to be: not there, another's.
+-- that no message has. Tells 0 where that is not to be: not there, another's, noted already.
 local facts, bytes = unpack(KEYS)
 local way, session, conversation, lifetime_ms, name, kind, size, digest = unpack(ARGV)
 
 if redis.call('EXISTS', bytes) == 0 then return 0 end
 if way == 'put' then
-  if redis.call('EXISTS', facts) == 1 then return 1 end
+  if redis.call('EXISTS', facts) == 1 then return 0 end
   redis.call('HSET', facts, 'session', session, 'conversation', '', 'name', name, 'type', kind, 'size', size,
     'digest', digest)
 else

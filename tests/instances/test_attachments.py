@@ -19,12 +19,10 @@ from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Store
 from tests.instances.talk import send
+from tests.pictures import PNG
 from tests.waiting import eventually, within
 
 Instances = tuple[Instance, Instance]
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-)
 URL = {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}
 
 
@@ -206,6 +204,32 @@ async def test_what_a_provider_counts_for_a_picture_takes_no_room_from_what_is_s
     assert sent == [False, True, False, False, False, True]
 
 
+async def test_picture_that_the_provider_refuses_is_named_as_why_and_stops_no_later_prompt(
+    connect: Connect, instances: Instances, model: Model
+) -> None:
+    client = await connect(instances[0])
+    kept = [await attach(client), await attach(client)]
+    model.refuse(400, to="Look")
+    first = await ask(client, "Look", attachments=kept[:1])
+    failed = await client.ending(first["answer"])
+    assert (failed["code"], len(model.requests)) == ("provider_refused", 1)
+    assert "picture" in failed["detail"]
+    for text, files in (("And now?", []), ("And this one?", kept[1:])):
+        model.refuse(422, to=text)
+        later = await ask(client, text, attachments=files, conversation=first["conversation"])
+        assert (await client.ending(later["answer"]))["finish_reason"] == "stop"
+        assert model.requests[-2].messages[1]["content"] == [
+            {"type": "text", "text": "Look"},
+            {"type": "image_url", "image_url": URL},
+        ]
+        assert model.requests[-1].messages[1]["content"] == "[Picture: cat.png]\n\nLook"
+    assert parts(model) == [
+        {"type": "text", "text": "And this one?"},
+        {"type": "image_url", "image_url": URL},
+    ]
+    assert len(model.requests) == 5
+
+
 async def test_prompt_may_be_a_picture_alone_and_a_repeat_is_one(
     connect: Connect, instances: Instances, model: Model
 ) -> None:
@@ -345,6 +369,16 @@ async def test_file_is_taken_on_when_the_store_is_back(
     await attach(client, key="k")
 
 
+async def test_files_are_counted_before_the_store_is_asked_whether_they_may_come(
+    connect: Connect, start_instance: StartInstance, fresh_store: Store
+) -> None:
+    client = await connect(await start_instance(fresh_store))
+    fresh_store.freeze()
+    outcomes = await asyncio.gather(*(post(client, b"Notes") for _ in range(AT_ONCE_OF_SESSION + 1)))
+    fresh_store.thaw()
+    assert sorted(status for status, _, _ in outcomes) == [429, *[503] * AT_ONCE_OF_SESSION]
+
+
 async def test_file_that_comes_too_slowly_is_given_up(instances: Instances) -> None:
     lines = ["POST /attachments HTTP/1.1", f"Host: 127.0.0.1:{instances[0].port}", "Idempotency-Key: k"]
     reader, writer = await asyncio.open_connection("127.0.0.1", instances[0].port)
@@ -359,8 +393,11 @@ async def test_file_that_comes_too_slowly_is_given_up(instances: Instances) -> N
         ).encode()
         + b"half"
     )
+    reading = asyncio.create_task(reader.read())
     async with within(20, "it is given up"):
-        answer = await reader.read()
+        while not (await asyncio.wait((reading,), timeout=2))[0]:
+            writer.write(b".")
+    answer = reading.result()
     writer.close()
     assert b" 408 " in answer.splitlines()[0]
     assert b"too slowly" in answer

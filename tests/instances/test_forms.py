@@ -168,17 +168,17 @@ async def test_page_renews_itself_while_an_answer_is_made_and_not_under_the_hand
     model.answer("as far as that.")
     assert led_to(await browser.press(path, **{"continue": answer})) == path
     page = await answered(browser, path, instances[0])
-    model.answer("Another")
+    model.answer("A second version.")
     for _ in range(2):  # once
         assert led_to(await browser.press(path, regenerate=answer)) == path
     page = await answered(browser, path, instances[0])
     assert "2/2" in page.text
-    assert "Another" in page.text
+    assert "A second version." in page.text
     assert answer in acts(page, "select")
     assert led_to(await browser.press(path, select=answer)) == path
     page = await browser.look(path)
     assert "1/2" in page.text
-    assert "Another" not in page.text
+    assert "A second version." not in page.text
 
     # Words that are in the box while a button is pressed stay there.
     page = await browser.press(path, select=acts(page, "select")[-1], text="Half a")
@@ -352,12 +352,13 @@ async def test_older_messages_and_chats_have_addresses(
         await tab.ending(await send(tab, conversation, f"Prompt {number}"))
     path = f"/c/{conversation}"
     page = await browser.look(path)
-    assert prompts(page) == [f"Prompt {number}" for number in range(2, 27)]
-    (before,) = re.findall(rf'href="{path}\?before=(\w+)"', page.text)
-    page = await browser.look(f"{path}?before={before}")
-    assert prompts(page) == ["Prompt 0", "Prompt 1"]
-    assert "Earlier messages</a>" not in page.text
-    assert "Newest messages</a>" in page.text
+    found = prompts(page)
+    while before := re.findall(rf'href="{path}\?before=(\w+)"', page.text):
+        page = await browser.look(f"{path}?before={before[0]}")
+        assert "Newest messages</a>" in page.text
+        found = prompts(page) + found
+    assert found == [f"Prompt {number}" for number in range(27)]
+    assert prompts(page) != found
     for wrong in ("nothing", "a.b", ""):
         page = await browser.look(f"{path}?before={wrong}")
         assert (page.status, prompts(page)[-1]) == (200, "Prompt 26")
