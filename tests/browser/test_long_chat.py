@@ -12,6 +12,7 @@ from tests.browser.long_chat import lengthen
 from tests.browser.person import answers, box, button, chats, chip, messages, say
 from tests.fakes import Gate, Model
 from tests.instances import Store
+from tests.waiting import eventually
 
 MESSAGES = 5_000
 HTML_BYTES = 100 * 1024
