@@ -303,6 +303,7 @@ async def test_prompt_with_a_file_waits_where_an_instance_of_an_earlier_version_
 ) -> None:
     page = await open_page(instances[0])
     line = await Line.lay(page)
+    await line.told("session.ready", 1)
     line.bend = lambda frame: re.sub(r'"attachment": ?\d+', '"attachment":0', frame)
     await line.cut(1012)
     await line.told("session.ready", 2)

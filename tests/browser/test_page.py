@@ -314,13 +314,7 @@ async def test_chat_is_in_sight_at_its_end_though_a_script_is_late_and_stays_in_
     await say(page, "A long one")
     await expect(answers(page)).to_contain_text("The end.")
     await expect(button(page, "Send")).to_be_visible()
-    seen = asyncio.Event()
-
-    async def late(route: Route) -> None:
-        await seen.wait()
-        await route.continue_()
-
-    await page.route("**/queue-chips.js", late)
+    seen = await hold_back(page, "**/queue-chips.js")
     await page.reload(wait_until="commit")
     end = answers(page).get_by_text("The end.")
     await expect(end).to_be_in_viewport()
