@@ -617,8 +617,9 @@ export class Chat {
       pending.discard = discard;
       return this.#takeBack(pending);
     }
-    if (this.#removed.some((each) => each.message === message)) return;
-    const { text, attachments } = transcript.message(message);
+    const waiting = transcript.message(message); // in a moment, where the page came without it
+    if (!waiting || this.#removed.some((each) => each.message === message)) return;
+    const { text, attachments } = waiting;
     const words = { message, conversation: this.#id, text, attachments, discard };
     if (!this.#wire.withdraw(this.#id, message)) return;
     this.#withdrawn.set(message, words);

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, Route, WebSocket, expect
+from playwright.async_api import Locator, Page, WebSocket, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, box, button, chats, hold_back, messages, say
