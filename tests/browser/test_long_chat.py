@@ -218,4 +218,6 @@ async def test_first_response_is_small_whatever_its_chat_holds_and_the_page_make
     await chip(page, "Edit").click()
     await expect(box(page)).to_have_value(re.compile("Prompt 0 and so on"))
     await expect(button(page, "16 more waiting")).to_be_visible()
+    await page.keyboard.press("Control+Shift+Backspace")  # nothing of it is asked for in the tests after it
+    await expect(messages(page)).to_have_count(0)
     gate.open()
