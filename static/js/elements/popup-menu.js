@@ -12,7 +12,8 @@ export class PopupMenu extends HTMLElement {
   connectedCallback() {
     this.addEventListener("click", ({ target }) => this.#choose(target.closest("[role=menuitem]")));
     this.addEventListener("keydown", (event) => this.#pressed(event));
-    this.addEventListener("toggle", ({ newState }) => this.#toggled(newState === "open"));
+    this.addEventListener("toggle", ({ newState }) => newState === "open" && this.#toggled(true));
+    this.addEventListener("beforetoggle", ({ newState }) => newState === "closed" && this.#toggled(false)); // at once: the button may be pressed again
   }
 
   get #items() {
