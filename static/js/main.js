@@ -63,7 +63,7 @@ const parts = {
 const limits = JSON.parse(dataset.limits);
 parts.sheet.shortcuts = parts.shortcuts;
 parts.composer.limit = limits.text;
-parts.tray.furnish({ uploads, limits, sees: () => seesPictures(parts.model.value) });
+parts.tray.furnish({ uploads, limits, sees: () => seesPictures(parts.model.value), several: () => parts.model.models.length > 1 });
 parts.transcript.follow(parts.follow.on);
 parts.follow.addEventListener("follow", ({ detail }) => parts.transcript.follow(detail));
 socket.addEventListener("state", ({ detail }) => parts.pill.show(detail));

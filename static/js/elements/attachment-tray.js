@@ -16,6 +16,7 @@ class AttachmentTray extends HTMLElement {
   textLimit = Infinity; // characters of a message
   uploads = null;
   sees = () => true; // whether the model that is to answer sees pictures
+  several = () => false; // whether there are other models
   #list;
   #conversation = null; // until it belongs to one
   #draft = { coming: 0 }; // another one with each conversation that is turned to; the files that are being read for it
@@ -36,8 +37,8 @@ class AttachmentTray extends HTMLElement {
   }
 
   /** Take over who sends them, and what is taken. */
-  furnish({ uploads, limits, sees }) {
-    Object.assign(this, { uploads, sees, limit: limits.attachment, textLimit: limits.text });
+  furnish({ uploads, limits, sees, several }) {
+    Object.assign(this, { uploads, sees, several, limit: limits.attachment, textLimit: limits.text });
     uploads.addEventListener("progress", ({ detail }) => this.#progress(detail));
   }
 
@@ -66,7 +67,11 @@ class AttachmentTray extends HTMLElement {
     const failed = this.#files.find((file) => file.failed);
     if (failed) return `${failed.name} could not be attached. Try it again, or remove it.`;
     const picture = this.#files.some(({ type }) => type.startsWith("image/"));
-    return picture && !this.sees() ? "This model cannot see pictures. Choose another model, or remove the picture." : "";
+    return picture && !this.sees() ? this.#blind : "";
+  }
+
+  get #blind() {
+    return `This model cannot see pictures. ${this.several() ? "Choose another model, or remove" : "Remove"} the picture.`;
   }
 
   /** They are on their way with a message: out of the tray, and in the draft until `taken`. */
@@ -105,20 +110,26 @@ class AttachmentTray extends HTMLElement {
   /** Take files of a person. */
   async add(given) {
     const [draft, conversation] = [this.#draft, this.#conversation];
+    if (!this.limit) return this.#say("unfit", "This chat takes no files.");
+    const problems = new Set();
     for (const file of given) {
-      if (!this.limit) return this.#say("unfit", "This chat takes no files.");
-      if (this.#files.length + this.#draft.coming >= MOST) return this.#say("unfit", `At most ${MOST} files go with one message.`);
+      if (this.#files.length + this.#draft.coming >= MOST) {
+        problems.add(`At most ${MOST} files go with one message.`);
+        break;
+      }
       draft.coming += 1;
       try {
         const added = await this.#read(file);
         if (draft === this.#draft) this.#take(added);
         else writeFiles(conversation, [...readFiles(conversation), added]); // the person is elsewhere by now
+        if (added.type.startsWith("image/") && !this.sees()) problems.add(this.#blind);
       } catch ({ message }) {
-        this.#say("unfit", message);
+        problems.add(message);
       } finally {
         draft.coming -= 1;
       }
     }
+    if (problems.size > 0) this.#say("unfit", [...problems].join(" "));
   }
 
   async #read(file) {
