@@ -6,7 +6,7 @@ import base64
 import re
 from typing import Any
 
-from playwright.async_api import Locator, Page, Route, expect
+from playwright.async_api import FilePayload, Locator, Page, Route, expect
 
 from llmchat.redis_client import connect
 from tests.browser.conftest import OpenPage
