@@ -165,7 +165,7 @@ class Chat:
 
         Raises TooLong, BadField, NotFound, NoAttachment, Conflict, Busy, RateLimited.
         """
-        text = command.text.strip()
+        text = command.text if command.text.strip() else ""
         self._check_text("text", text)
         if not text and not command.attachments:
             raise BadField("The field text is wrong: it must have a word in it.")

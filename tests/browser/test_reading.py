@@ -144,6 +144,10 @@ async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_pla
     await page.get_by_role("log").hover()
     await page.mouse.wheel(0, -300)
     await expect(page.locator("chat-transcript")).not_to_have_attribute("data-pinned", "")
+    await page.wait_for_function("""() => {
+      const log = document.querySelector("[role=log]");
+      return log.scrollHeight - log.scrollTop - log.clientHeight >= 300;
+    }""")
     position = "document.querySelector('[role=log]').scrollTop"
     before = await page.evaluate(position)
     await doomed.kill()
