@@ -55,7 +55,7 @@ MANY_CHATS = """() => {
     }
   };
 }"""
-AT_TOP = "() => document.querySelector('[role=log]').scrollTop === 0"
+AT_TOP = "document.querySelector('[role=log]').scrollTop === 0"
 
 
 async def opened(page: Page, store: Store, number: int) -> None:
@@ -103,9 +103,13 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     transcript, first = page.locator("chat-transcript"), messages(page).first
     earlier = page.get_by_role("button", name="Earlier messages")
     await page.get_by_role("log").focus()
-    await page.keyboard.press("Home")
+
+    async def top() -> bool:  # what is drawn on the way is higher than it was taken for
+        await page.keyboard.press("Home")
+        return bool(await page.evaluate(AT_TOP))
+
+    await eventually(top, seconds=10, what="the top is reached")
     await line.asked("conversation.older")
-    await page.wait_for_function(AT_TOP)
     await expect(transcript).to_have_attribute("data-loading", "")
     await expect(earlier).to_be_in_viewport()
     element = await first.element_handle()
