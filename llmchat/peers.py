@@ -34,6 +34,8 @@ UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux 
 
 LINGER_SECONDS = 1.0
 """For the close frame to be read."""
+REST_SECONDS = 30.0
+"""For the rest of a body to come that was answered early."""
 UNREAD_BODY = 256 * 1024
 """Of a request's body that the app has not read; what comes while there is so much is dropped."""
 PIECE_BYTES = 512
@@ -150,7 +152,37 @@ class _Request(HTTPStream):
 
 class _Protocol(H11Protocol):
     """HTTP/1.1 alone. HTTP/2 without TLS has no limits of its own, and goes through a proxy as a tunnel, in which a
-    peer writes what a trusted proxy would have written."""
+    peer writes what a trusted proxy would have written.
+
+    A request that is answered before its body has come is read to its end: to close before is to reset, and what the
+    peer has not read of the answer by then, it never reads.
+    """
+
+    _rest: asyncio.TimerHandle | None = None  # while what still comes belongs to a request that has been answered
+
+    async def handle(self, event: Any) -> None:
+        await super().handle(event)
+        if self._rest is not None and (isinstance(event, Closed) or self._has_come()):
+            self._rest.cancel()
+            self._rest = None
+            await super()._maybe_recycle()
+            if self.connection.their_state is h11.IDLE:  # the next request may have come behind it
+                await self._handle_events()
+
+    def _has_come(self) -> bool:
+        """Drop what has come of the rest, and tell whether it was the last of it."""
+        with suppress(h11.RemoteProtocolError):
+            while isinstance(self.connection.next_event(), h11.Data):
+                pass
+        return self.connection.their_state is not h11.SEND_BODY
+
+    async def _maybe_recycle(self) -> None:
+        if self.connection.their_state is h11.SEND_BODY and not self.context.terminated.is_set():
+            await self._close_stream()
+            cut = self.connection_state[ABORT]
+            self._rest = asyncio.get_running_loop().call_later(REST_SECONDS, cut)
+        else:
+            await super()._maybe_recycle()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         pass

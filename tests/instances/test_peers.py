@@ -106,7 +106,8 @@ async def tell(peer: socket.socket, said: bytes, until: bytes = b"") -> None:
     heard = b""
     async with within(10, lambda: f"{until!r} is heard; it was {heard!r}"):
         while until not in heard:
-            heard += await loop.sock_recv(peer, 1)
+            heard += (piece := await loop.sock_recv(peer, 1))
+            assert piece, f"the connection ended before {until!r}; it had {heard!r}"
 
 
 async def is_cut(peer: socket.socket, goes_on_with: bytes) -> None:
@@ -232,6 +233,24 @@ async def test_body_that_nobody_reads_takes_no_memory_and_is_answered(port: int)
     async with peer_of(port) as peer:
         head = f"GET /healthz HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
         await tell(peer, head.encode() + b"1\r\na\r\n" * 5000, b"alive")
+
+
+async def test_answer_that_comes_before_the_body_has_is_read_by_a_peer_that_sends_on(port: int) -> None:
+    refused = f"POST /attachments HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 9000000\r\n\r\n"
+    asked = f"GET /healthz HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"
+    async with peer_of(port) as peer:
+        await tell(peer, refused.encode(), b"}")
+        await tell(peer, b"x" * 9_000_000 + asked.encode(), b"alive")
+
+
+async def test_body_that_goes_on_too_long_after_its_answer_is_cut(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "REST_SECONDS", 0.3)
+    head = f"POST /attachments HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with peer_of(port) as peer:
+        await tell(peer, head.encode(), b"}")
+        await is_cut(peer, b"1\r\na\r\n")
 
 
 async def test_body_that_nobody_reads_is_kept_up_to_a_bound() -> None:

@@ -25,6 +25,7 @@ export class PopupMenu extends HTMLElement {
     if (this.matches(":popover-open")) return;
     this.#button = button;
     this.showPopover();
+    this.#goneWith.observe(document.body, { childList: true, subtree: true });
     this.#place();
     this.#items[0].focus({ preventScroll: true });
   }
@@ -44,12 +45,10 @@ export class PopupMenu extends HTMLElement {
     this.#button.popoverTargetElement = open ? this : null;
     this.#button.setAttribute("aria-expanded", String(open));
     document[open ? "addEventListener" : "removeEventListener"]("scroll", this.#follow, { capture: true, passive: true });
-    if (open) this.#goneWith.observe(document.body, { childList: true, subtree: true });
-    else this.#goneWith.disconnect();
+    if (!open) this.#goneWith.disconnect();
   }
 
   #close() {
-    this.#goneWith.disconnect();
     this.hidePopover();
     this.dispatchEvent(new CustomEvent("unfocused"));
   }
