@@ -325,6 +325,29 @@ async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
     await expect(answers(page).last.get_by_role("button", name="Previous version")).to_be_focused()
 
 
+async def test_turning_a_version_far_above_finds_it_though_scrolling_asks_for_the_same_messages(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], viewport={"width": 1000, "height": 3000})
+    await begin_long(page)
+    early = answers(page).nth(2)
+    model.answer("Anew")
+    await early.hover()
+    await early.get_by_role("button", name="Regenerate").click()
+    await expect(answers(page).last).to_contain_text("Anew")
+    await page.evaluate(
+        """() => {
+            const transcript = document.querySelector("chat-transcript");
+            const ask = () => transcript.hasAttribute("data-more")
+                && transcript.dispatchEvent(new CustomEvent("older", { detail: transcript.oldest }));
+            transcript.addEventListener("line", ask);
+        }"""
+    )
+    await answers(page).last.get_by_role("button", name="Previous version").click()
+    await expect(early.get_by_role("button", name="Next version")).to_be_focused()
+    await expect(messages(page)).to_have_count(60)
+
+
 async def test_suggestion_leaves_what_was_typed(page: Page) -> None:
     await box(page).fill("My long and careful draft")
     await page.get_by_role("group", name="Suggestions").get_by_role("button").first.click()
