@@ -34,7 +34,7 @@ UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux 
 
 LINGER_SECONDS = 1.0
 """For the close frame to be read."""
-REST_SECONDS = 30.0
+REST_SECONDS = 5.0
 """For the rest of a body to come that was answered early."""
 UNREAD_BODY = 256 * 1024
 """Of a request's body that the app has not read; what comes while there is so much is dropped."""

@@ -110,6 +110,13 @@ async def tell(peer: socket.socket, said: bytes, until: bytes = b"") -> None:
             assert piece, f"the connection ended before {until!r}; it had {heard!r}"
 
 
+async def hears(live: aiohttp.ClientWebSocketResponse, kind: str) -> Any:
+    """Read on until an event of this type, and give it."""
+    while (event := await live.receive_json())["type"] != kind:
+        pass
+    return event
+
+
 async def is_cut(peer: socket.socket, goes_on_with: bytes) -> None:
     """Wait until the peer cannot say more, however much it goes on."""
 
@@ -169,8 +176,8 @@ async def test_peer_that_reads_no_event_is_closed_and_cut(
         live = await http.ws_connect(f"http://localhost:{port}/ws/chat/", protocols=["llmchat.v1"])
         await live.send_json({"type": "message.send", "id": "m", "text": "Much"})
         async with within(20, "the answer ends"):
-            while (event := await live.receive_json())["type"] != "completion.finished":
-                pass
+            event = await hears(live, "completion.finished")
+        ponged = asyncio.create_task(hears(live, "pong"))  # and answers pings meanwhile
         cookie = "; ".join(f"{each.key}={each.value}" for each in http.cookie_jar)
         opening = frame(f'{{"type": "conversation.open", "conversation": "{event["conversation"]}"}}')
         async with peer_of(port) as peer:
@@ -179,8 +186,7 @@ async def test_peer_that_reads_no_event_is_closed_and_cut(
             await is_cut(peer, frame('{"type": "ping"}'))
         await live.send_json({"type": "ping"})
         async with within(10, "the live peer is answered"):
-            while (await live.receive_json())["type"] != "pong":
-                pass
+            await ponged
         await live.close()
 
 
