@@ -56,6 +56,14 @@ MANY_CHATS = """() => {
     }
   };
 }"""
+TURN_TO = """(element, id) => {
+  element.dispatchEvent(new CustomEvent("version", { bubbles: true, detail: id }));
+  return element.getBoundingClientRect().top;
+}"""
+DRAWN_TOP_OF = """async (element) => {
+  for (let frame = 0; frame < 10; frame++) await new Promise(requestAnimationFrame);
+  return element.getBoundingClientRect().top;
+}"""
 AT_TOP = "document.querySelector('[role=log]').scrollTop === 0"
 
 
@@ -86,6 +94,15 @@ async def test_chat_of_5000_messages_opens_at_its_end_and_is_read_upwards_withou
     await page.get_by_role("log").focus()
     await page.keyboard.press("End")
     await expect(answers(page).last.get_by_text("The newest question")).to_be_in_viewport()
+
+
+async def test_message_that_was_never_drawn_is_shown_where_it_is_put(page: Page, store: Store) -> None:
+    await opened(page, store, 60)
+    await expect(answers(page).last).to_be_in_viewport()
+    far = messages(page).nth(-15)
+    top = await messages(page).last.evaluate(TURN_TO, await far.get_attribute("data-id"))
+    await expect(far).to_be_in_viewport()
+    assert abs(await far.evaluate(DRAWN_TOP_OF) - top) <= 1
 
 
 async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_failure_leaves_the_button(

@@ -104,8 +104,23 @@ export class ScrollFollower {
     returns &&= this.#pinned || this.#returning;
     this.#unpin();
     this.#returning = returns;
+    this.#draw(element, top - this.#box.getBoundingClientRect().top);
     this.#write(this.#box.scrollTop + element.getBoundingClientRect().top - top);
     this.#look();
+  }
+
+  // What was never drawn has a height that is guessed: what is to stand above an element gets its own before that counts.
+  #draw(element, room) {
+    const drawn = [];
+    let child = element;
+    while (child.parentElement !== this.#content) child = child.parentElement;
+    for (; child && room > 0; child = child.previousElementSibling) {
+      child.style.contentVisibility = "visible";
+      if (!child.contains(element)) room -= child.getBoundingClientRect().height;
+      drawn.push(child);
+    }
+    const ready = () => drawn.forEach(({ style }) => (style.contentVisibility = ""));
+    requestAnimationFrame(() => requestAnimationFrame(ready));
   }
 
   back() {
