@@ -53,7 +53,6 @@ export class Chat {
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #returning = null; // where the person was in this chat, until they are there again
-  #reading = null; // {before, view, placed}: the older messages that were asked for, until they are here
   #removed = []; // what Undo would bring back: chats {id, shown, at}, messages {message?, conversation, text, attachments}
   #withdrawn = new Map(); // message id -> {conversation, text, attachments, discard}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
@@ -660,14 +659,7 @@ export class Chat {
     }
   }
 
-  // Scrolling and the way to a place may ask for the same ones.
-  #older(before) {
-    const known = this.#reading?.before === before && this.#reading.view === this.#view;
-    if (!known) this.#reading = { before, view: this.#view, placed: this.#readOlder(before) };
-    return this.#reading.placed;
-  }
-
-  async #readOlder(before) {
+  async #older(before) {
     const view = this.#view;
     try {
       const older = await this.#wire.older(this.#id, before);
@@ -675,8 +667,6 @@ export class Chat {
     } catch {
       if (view === this.#view) this.#parts.transcript.olderFailed();
       return false;
-    } finally {
-      if (this.#reading?.before === before) this.#reading = null;
     }
   }
 

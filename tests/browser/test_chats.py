@@ -17,14 +17,6 @@ from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
 
 IN_SIGHT = "element => { const {top, bottom} = element.getBoundingClientRect(); return top < innerHeight && bottom > 0; }"
-# As where what is shown ends near the top, and nobody follows its end.
-ASKS_AT_ONCE = """() => {
-  const transcript = document.querySelector("chat-transcript");
-  transcript.show = (...given) => {
-    Object.getPrototypeOf(transcript).show.apply(transcript, given);
-    transcript.dispatchEvent(new CustomEvent("older", { detail: transcript.oldest }));
-  };
-}"""
 Instances = tuple[Instance, Instance]
 
 
@@ -331,22 +323,6 @@ async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
     await expect(answers(page)).to_have_count(3)
     await expect(answers(page).last).to_contain_text("Anew")
     await expect(answers(page).last.get_by_role("button", name="Previous version")).to_be_focused()
-
-
-async def test_turning_a_version_far_above_finds_it_though_scrolling_asks_for_the_same_messages(
-    open_page: OpenPage, instances: Instances, model: Model
-) -> None:
-    page = await open_page(instances[0])
-    await begin_long(page)
-    early = answers(page).nth(2)
-    model.answer("Anew")
-    await early.hover()
-    await early.get_by_role("button", name="Regenerate").click()
-    await expect(answers(page).last).to_contain_text("Anew")
-    await page.evaluate(ASKS_AT_ONCE)
-    await answers(page).last.get_by_role("button", name="Previous version").click()
-    await expect(early.get_by_role("button", name="Next version")).to_be_focused()
-    await expect(messages(page)).to_have_count(60)
 
 
 async def test_suggestion_leaves_what_was_typed(page: Page) -> None:

@@ -56,6 +56,14 @@ MANY_CHATS = """() => {
     }
   };
 }"""
+# As where what is shown ends near the top, and nobody follows its end.
+ASKS_AT_ONCE = """() => {
+  const transcript = document.querySelector("chat-transcript");
+  transcript.show = (...given) => {
+    Object.getPrototypeOf(transcript).show.apply(transcript, given);
+    transcript.dispatchEvent(new CustomEvent("older", { detail: transcript.oldest }));
+  };
+}"""
 TURN_TO = """(element, id) => {
   element.dispatchEvent(new CustomEvent("version", { bubbles: true, detail: id }));
   return element.getBoundingClientRect().top;
@@ -103,6 +111,16 @@ async def test_message_that_was_never_drawn_is_shown_where_it_is_put(page: Page,
     top = await messages(page).last.evaluate(TURN_TO, await far.get_attribute("data-id"))
     await expect(far).to_be_in_viewport()
     assert abs(await far.evaluate(DRAWN_TOP_OF) - top) <= 1
+
+
+async def test_version_far_above_is_found_though_scrolling_asks_for_the_same_messages(
+    page: Page, store: Store
+) -> None:
+    await opened(page, store, 200)
+    await expect(answers(page).last).to_be_in_viewport()
+    await page.evaluate(ASKS_AT_ONCE)
+    await messages(page).last.evaluate(TURN_TO, "seeded-49")
+    await expect(page.locator("[data-id=seeded-49]")).to_be_in_viewport()
 
 
 async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_failure_leaves_the_button(

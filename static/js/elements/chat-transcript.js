@@ -334,14 +334,15 @@ class ChatTranscript extends HTMLElement {
     return element;
   }
 
-  /** Put older messages before what is here. False where they do not lead to it: another branch is shown by now. */
+  /** Put older messages before what is here, unless they are. False where they do not lead to it: another branch is shown by now. */
   prepend({ messages, more }) {
     const here = new Set(this.#messages.map(({ dataset }) => dataset.id));
     const older = messages.filter(({ id }) => !here.has(id));
-    const leads = messages.length === 0 || this.#follows(older.at(-1));
+    const placed = messages.length > 0 && older.length === 0; // somebody else asked for the same ones
+    const leads = messages.length === 0 || placed || this.#follows(older.at(-1));
     this.#follower.hold(() => {
       this.toggleAttribute("data-loading", false);
-      if (!leads) return;
+      if (!leads || placed) return;
       this.#column.prepend(...older.map(messageElement));
       this.#setMore(more);
     });

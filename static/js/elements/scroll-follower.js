@@ -95,6 +95,7 @@ export class ScrollFollower {
   /** Keep what is being read where it is, or the end in sight, while `change` alters what stands around it. */
   hold(change) {
     if (this.#place && this.#scrolling) this.#look();
+    if (!this.#pinned) this.#last = this.#box.scrollTop; // that is where what is read is now
     change();
     this.#settle();
   }
