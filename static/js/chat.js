@@ -2,13 +2,13 @@
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
 import { joined, opening, progress } from "./announcer.js";
-import { before, readChatKey, readDraft, readFiles, readRemoved, writeChatKey, writeDraft, writeFiles, writeRemoved } from "./drafts.js";
+import { before, readChatKey, readDraft, readFiles, writeChatKey, writeDraft, writeFiles } from "./drafts.js";
 import { setLabels } from "./labels.js";
 import { readPlace, writePlace } from "./places.js";
+import { isMessage } from "./removals.js";
 import { newId } from "./wire.js";
 
 const TURNING_MILLISECONDS = 300;
-const RESTORABLE_MILLISECONDS = 28_000; // the server keeps a deleted chat for 30 s
 const SETTLED = 200; // prompts that are remembered as settled: a list is read in a moment
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
 const AWAY = "This chat will be shown when the connection is back";
@@ -25,22 +25,6 @@ const ENDINGS = {
   content_filter: "The answer was cut off by the model’s content filter",
 };
 
-function isMessage(removed) {
-  return removed.text !== undefined;
-}
-
-function deleted(removed) {
-  const messages = removed.filter(isMessage).length;
-  const chats = removed.length - messages;
-  if (removed.length === 1) return chats ? "Chat deleted" : "Message deleted";
-  const counts = [counted(chats, "chat"), counted(messages, "message")];
-  return `${counts.filter(Boolean).join(" and ")} deleted`;
-}
-
-function counted(count, noun) {
-  return count > 1 ? `${count} ${noun}s` : count && `1 ${noun}`;
-}
-
 export class Chat {
   #wire;
   #parts;
@@ -53,7 +37,6 @@ export class Chat {
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #returning = null; // where the person was in this chat, until they are there again
-  #removed = []; // what Undo would bring back: chats {id, shown, at}, messages {message?, conversation, text, attachments}
   #withdrawn = new Map(); // message id -> {conversation, text, attachments, discard}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
   #ended = ""; // what was said of the last answer's end
@@ -71,7 +54,7 @@ export class Chat {
     if (!conversation) writeChatKey(this.#view.key);
     if (conversation) this.#hydrate(at, running);
     this.#sync();
-    this.#offerUndo(...readRemoved());
+    parts.removals.recall();
     if (!document.querySelector("main[data-missing]")) parts.composer.focus();
   }
 
@@ -350,7 +333,7 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, chips, transcript, list, menu, memory, offer, pill, shortcuts, model, messageMenu } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, removals, pill, shortcuts, model, messageMenu } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
@@ -378,7 +361,8 @@ export class Chat {
     list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
     memory.addEventListener("save", ({ detail }) => this.#correct(detail));
-    offer.addEventListener("hidden", () => this.#setRemoved([]));
+    removals.addEventListener("undo", ({ detail }) => this.#undo(detail));
+    removals.addEventListener("offered", ({ detail }) => this.#say(detail));
     for (const part of [chips, transcript, menu, messageMenu]) part.addEventListener("unfocused", () => composer.focus());
     pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
     pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
@@ -458,7 +442,7 @@ export class Chat {
     this.#showAnswering();
     if (prompt.parent !== undefined && transcript.reopen(prompt)) return void (reason && this.#tell(reason));
     const { text, attachments } = prompt;
-    if (discard) this.#offerUndo({ conversation: this.#id, text, attachments });
+    if (discard) this.#parts.removals.offer({ conversation: this.#id, text, attachments });
     else this.#putBack(text, reason, attachments);
   }
 
@@ -610,7 +594,7 @@ export class Chat {
 
   /** `discard`: its words are not wanted, unless that is undone. */
   #withdraw(message, discard = false) {
-    const { composer, transcript } = this.#parts;
+    const { composer, removals, transcript } = this.#parts;
     const pending = this.#pending.get(message);
     if (!discard) composer.focus();
     if (pending) {
@@ -618,12 +602,12 @@ export class Chat {
       return this.#takeBack(pending);
     }
     const waiting = transcript.message(message); // in a moment, where the page came without it
-    if (!waiting || this.#removed.some((each) => each.message === message)) return;
+    if (!waiting || removals.has(message)) return;
     const { text, attachments } = waiting;
     const words = { message, conversation: this.#id, text, attachments, discard };
     if (!this.#wire.withdraw(this.#id, message)) return;
     this.#withdrawn.set(message, words);
-    if (discard) this.#offerUndo(words);
+    if (discard) removals.offer(words);
     else this.#putBack(text, "", attachments);
   }
 
@@ -643,10 +627,7 @@ export class Chat {
     if (!words.discard) {
       this.#parts.composer.taken(words.text, words.conversation);
       this.#parts.tray.drop(words.attachments);
-    } else if (this.#removed.includes(words)) {
-      this.#removed = this.#removed.filter((each) => each !== words);
-      this.#offerUndo();
-    }
+    } else this.#parts.removals.drop(words);
   }
 
   // Where the event was missed, the snapshot in its place tells what became of it.
@@ -718,7 +699,7 @@ export class Chat {
     this.#removing.add(id);
     try {
       await this.#wire.remove(id);
-      this.#offerUndo({ id, shown, at: Date.now() });
+      this.#parts.removals.offer({ id, shown, at: Date.now() });
     } catch (error) {
       this.#tell(error.message);
     } finally {
@@ -726,22 +707,7 @@ export class Chat {
     }
   }
 
-  // All that goes while it is offered comes back together.
-  #offerUndo(...more) {
-    const { offer } = this.#parts;
-    const removed = [...this.#removed, ...more].filter((each) => isMessage(each) || Date.now() - each.at < RESTORABLE_MILLISECONDS);
-    this.#setRemoved(removed);
-    if (removed.length === 0) return offer.hide();
-    const words = deleted(removed);
-    offer.show(words, () => this.#undo(removed));
-    this.#say(words);
-  }
-
-  #setRemoved(removed) {
-    this.#removed = removed;
-    writeRemoved(removed);
-  }
-
+  // All that went while it was offered comes back together.
   async #undo(removed) {
     this.#parts.composer.focus(); // the button goes
     const chats = removed.filter((each) => !isMessage(each));
@@ -758,7 +724,7 @@ export class Chat {
     const again = chats.filter((_, index) => outcomes[index].reason && outcomes[index].reason.code !== "not_found");
     const shown = back.findLast((chat) => chat.shown);
     if (shown) this.show(shown.id);
-    if (again.length > 0) this.#offerUndo(...again);
+    if (again.length > 0) this.#parts.removals.offer(...again);
     if (back.length < chats.length) this.#tell("Not every chat could be brought back");
     else this.#say(back.length === 1 ? "The chat is back" : "The chats are back");
   }

@@ -110,23 +110,3 @@ export function writeChatKey(key) {
     // then a prompt that could not be sent is sent from another page
   }
 }
-
-const REMOVED_KEY = "llmchat.removed";
-
-/** What Undo would bring back in this tab, over reloads. */
-export function readRemoved() {
-  try {
-    const removed = JSON.parse(sessionStorage.getItem(REMOVED_KEY) ?? "[]");
-    return removed.filter(({ id, text }) => typeof (id ?? text) === "string");
-  } catch {
-    return [];
-  }
-}
-
-export function writeRemoved(removed) {
-  try {
-    sessionStorage.setItem(REMOVED_KEY, JSON.stringify(removed));
-  } catch {
-    // then there is no way back after a reload
-  }
-}

@@ -23,6 +23,7 @@ import { Announcer } from "./announcer.js";
 import { Chat } from "./chat.js";
 import { seesPictures } from "./labels.js";
 import { Outbox } from "./outbox.js";
+import { Removals } from "./removals.js";
 import { Shortcuts } from "./shortcuts.js";
 import { Socket } from "./socket.js";
 import { Tab } from "./tab.js";
@@ -53,7 +54,7 @@ const parts = {
   sidebar: part("side-bar"),
   pill: part("connection-pill"),
   toast: part("undo-toast.told"),
-  offer: part("undo-toast.offer"),
+  removals: new Removals(part("undo-toast.offer")),
   model: part("model-picker"),
   announcer: new Announcer(),
   shortcuts: new Shortcuts(),

@@ -1,12 +1,13 @@
 // The messages of one conversation, in order, and where the reader is among them.
-// Events: `older` (detail: id of the oldest message here), `line` (detail: the prompts that wait, which are not shown here), `displaced` (detail: the words in the editor of a message that
-// is not here any more), `unfocused` where what had the focus is gone. It does not know the wire.
+// Events: `older` (detail: id of the oldest message here), `line` (detail: the prompts that wait, which are not shown here),
+// `displaced` (detail: the words in the editor of a message that is not here any more), `unfocused` where what had the
+// focus is gone. It does not know the wire.
 
+import { ABOVE_TURN, AnswerRoom } from "./answer-room.js";
 import { messageElement } from "./chat-message.js";
 import { NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 
-const ABOVE_TURN = 16; // px left free above a new turn, which has room of its own above its words
 const CLEAR = 32; // px between what is edited and the edge below it, where the conversation fades
 const EARLY = 3; // heights of the box before the top at which older messages are asked for
 const KEPT_CHATS = 5; // that were shown a moment ago, for whoever comes back to them
@@ -35,11 +36,11 @@ class ChatTranscript extends HTMLElement {
   #column;
   #aside = document.createElement("div"); // what edits on their way take the place of: it is back if they do not go
   #jump;
+  #room;
   #follower;
   #frame = new NextFrame(() => this.#paint());
   #grown = new Map(); // element -> deltas of it that are placed with the next frame
   #kept = new Map(); // conversation id -> {elements, more}: chats that are not shown any more, the last one last
-  #roomy = null; // the answer below whose words room is kept free
   #hurried = null; // the prompt that is to be sent now
   #turned = null; // {id, top, names, pinned}: the version turned to, where it was, the buttons to be found there
 
@@ -51,7 +52,8 @@ class ChatTranscript extends HTMLElement {
     this.#aside.inert = true;
     this.#aside.ariaHidden = "true";
     this.#column.after(this.#aside);
-    this.#follower = new ScrollFollower(this.#log, this.#column, () => this.#free, (place) => this.#scrolled(place));
+    this.#room = new AnswerRoom(this.#log);
+    this.#follower = new ScrollFollower(this.#log, this.#column, () => this.#room.free, (place) => this.#scrolled(place));
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
     this.addEventListener("version", ({ target, detail }) => this.#remember(target, detail));
@@ -174,7 +176,7 @@ class ChatTranscript extends HTMLElement {
     this.#column.replaceChildren(...elements);
     this.#setMore(more);
     this.#setRunning(null);
-    this.#clearRoom();
+    this.#room.clear();
     this.#follower.snap();
   }
 
@@ -681,26 +683,9 @@ class ChatTranscript extends HTMLElement {
 
   #makeRoom(begin = false) {
     const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
-    this.#clearRoom(begin ? null : answer);
+    if (begin || !this.#room.isBelow(answer)) this.#room.clear();
     if (!answer || answer !== this.#messages.findLast((element) => !element.hasAttribute("data-waits")) || answer.dataset.role !== "assistant") return;
-    if (!begin && this.#roomy !== answer) return;
-    const prompt = answer.previousElementSibling;
-    const used = prompt ? answer.getBoundingClientRect().top - prompt.getBoundingClientRect().top : 0;
-    const padding = parseFloat(getComputedStyle(this.#log).paddingBlockEnd);
-    const room = this.#log.clientHeight - used - padding - ABOVE_TURN;
-    this.#roomy = answer;
-    answer.style.minHeight = `${Math.max(0, room)}px`;
-  }
-
-  #clearRoom(besides = null) {
-    if (!this.#roomy || this.#roomy === besides) return;
-    this.#roomy.style.minHeight = "";
-    this.#roomy = null;
-  }
-
-  get #free() {
-    if (!this.#roomy) return 0;
-    return Math.floor(this.#roomy.getBoundingClientRect().bottom - this.#roomy.lastElementChild.getBoundingClientRect().bottom);
+    if (begin || this.#room.isBelow(answer)) this.#room.make(answer);
   }
 
   #scrolled({ pinned, distance }) {
@@ -712,7 +697,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #jumped() {
-    this.#clearRoom();
+    this.#room.clear();
     this.#follower.snap();
     this.#log.focus({ preventScroll: true });
   }

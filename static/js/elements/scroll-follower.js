@@ -1,5 +1,6 @@
 // Decides whether a scrolling box follows the end of its growing words, and does so; else it keeps what is read where it
-// is, as it does while there is free room below the words. It knows no messages. Every position it writes is remembered: a scroll event at another position is the reader's own.
+// is, as it does while there is free room below the words. It knows no messages. Every position it writes is remembered:
+// a scroll event at another position is the reader's own.
 
 import { placeIn, recordedPlace } from "./reading-place.js";
 
