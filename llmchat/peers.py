@@ -158,7 +158,9 @@ class _Protocol(H11Protocol):
     peer has not read of the answer by then, it never reads.
     """
 
-    _rest: asyncio.TimerHandle | None = None  # while what still comes belongs to a request that has been answered
+    _rest: asyncio.TimerHandle | None = (
+        None  # while what still comes belongs to a request that has been answered
+    )
 
     async def handle(self, event: Any) -> None:
         await super().handle(event)
