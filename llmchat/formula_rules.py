@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -35,8 +34,12 @@ def formulas(parser: MarkdownIt, source: Callable[[str], str]) -> None:
         "table", "formula_block", _block, {"alt": ["paragraph", "reference", "blockquote", "list"]}
     )
     parser.inline.ruler.before("escape", "formula", _inline)
+
+    def shown(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
+        return _shown(tokens[index], source)
+
     for kind in ("formula", "formula_block"):
-        parser.add_render_rule(kind, partial(_shown, source))
+        parser.add_render_rule(kind, shown)
 
 
 def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
@@ -137,10 +140,7 @@ def _at(text: str, start: int, end: int) -> tuple[str, str, int] | None:
     return opening, formula, at + 2 - start
 
 
-def _shown(
-    source: Callable[[str], str], _: RendererHTML, tokens: Sequence[Token], index: int, *__: Any
-) -> str:
-    token = tokens[index]
+def _shown(token: Token, source: Callable[[str], str]) -> str:
     if token.type == "formula_block":
         html = mathml(token.content, display=True)
         return formula_box("div", _with_mark(html, token.info)) if html else source(token.markup)
