@@ -32,7 +32,7 @@ export class Removals extends EventTarget {
 
   /** Offer what was offered before the page was loaded. */
   recall() {
-    this.offer(...read().filter(({ id, text }) => typeof (id ?? text) === "string"));
+    this.offer(...read());
   }
 
   /** Offer a message no longer: it is in its chat after all. */
@@ -54,7 +54,8 @@ export class Removals extends EventTarget {
 
 function read() {
   try {
-    return JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
+    const removed = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
+    return removed.filter(({ id, text }) => typeof (id ?? text) === "string");
   } catch {
     return [];
   }

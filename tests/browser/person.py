@@ -23,9 +23,14 @@ def box(page: Page) -> Locator:
 
 async def say(page: Page, text: str) -> None:
     """Write a prompt and send it with Enter, once no answer is being made."""
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await box(page).fill(text)
     await box(page).press("Enter")
+
+
+async def idle(page: Page) -> None:
+    """Wait until no answer is being made."""
+    await button(page, "Send").wait_for()
 
 
 def messages(page: Page) -> Locator:

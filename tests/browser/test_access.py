@@ -13,7 +13,7 @@ from tests.browser.axe import STILL, findings
 from tests.browser.conftest import OpenPage
 from tests.browser.files import CAT, NOTES, attached, pick, tray
 from tests.browser.line import TRY_AGAIN_LATER, Line
-from tests.browser.person import answers, box, button, chats, hide, messages, say
+from tests.browser.person import answers, box, button, chats, hide, idle, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model, Reasoning
@@ -63,11 +63,6 @@ def status(page: Page) -> Locator:
     return page.get_by_role("status")
 
 
-async def answered(page: Page) -> None:
-    """Wait until no answer is being made."""
-    await expect(button(page, "Send")).to_be_visible()
-
-
 # What axe finds
 
 
@@ -88,7 +83,7 @@ async def test_axe_finds_nothing_in_any_state_of_a_chat(wide: Page, model: Model
     model.answer(EVERYTHING)
     await say(page, "Show me everything")
     await expect(answers(page)).to_contain_text("The end.")
-    await answered(page)
+    await idle(page)
     await button(page, "Options for Show me everything").press("Enter")
     await expect(page.get_by_role("menu")).to_be_visible()
     await found.look(page, "a menu over all kinds of blocks")
@@ -201,7 +196,7 @@ async def test_axe_finds_nothing_at_the_door_nor_in_files_menus_and_details(
     model.answer(Reasoning("Milk, and a cat."), EVERYTHING)
     await say(page, "What are these?")
     await expect(answers(page)).to_contain_text("The end.")
-    await answered(page)
+    await idle(page)
     await answers(page).get_by_text("Thought").click()
     await expect(answers(page).get_by_role("group", name="Reasoning")).to_be_visible()
     await messages(page).get_by_role("link", name="cat.png").scroll_into_view_if_needed()
@@ -272,7 +267,7 @@ async def test_whole_session_goes_by_keyboard_alone(wide: Page, model: Model) ->
     model.answer(EVERYTHING)
     await keys.type("First")
     await keys.press("Enter")
-    await answered(page)
+    await idle(page)
     await expect(answers(page)).to_contain_text("The end.")
 
     # The order from the top, and the way past it.
@@ -327,7 +322,7 @@ async def test_whole_session_goes_by_keyboard_alone(wide: Page, model: Model) ->
     await keys.type(", better")
     await keys.press("Control+Enter")
     await expect(answers(page).last).to_contain_text("You said: Second, better")
-    await answered(page)
+    await idle(page)
     await keys.press("Alt+ArrowUp")
     await keys.press("Alt+ArrowUp")
     await tab_to(page, "Previous version")
@@ -396,7 +391,7 @@ async def test_whole_session_goes_by_keyboard_alone(wide: Page, model: Model) ->
     await keys.type("A cat")
     await keys.press("Enter")
     await expect(answers(page)).to_contain_text("You said: A cat")
-    await answered(page)
+    await idle(page)
     await expect(tray(page)).to_have_count(0)
     await keys.press("Alt+ArrowUp")
     await keys.press("Alt+ArrowUp")
@@ -566,7 +561,7 @@ async def test_status_tells_start_progress_and_end_but_no_token_and_the_same_wor
     await painted(page, "More.")
     assert await heard(page) == []
     ends.open()
-    await answered(page)
+    await idle(page)
     await expect(status(page)).to_contain_text("Answer complete. word0")
     await pass_time(page, 30)
     (last,) = await heard(page)
@@ -578,7 +573,7 @@ async def test_status_tells_start_progress_and_end_but_no_token_and_the_same_wor
 
     await hide(page)
     await say(page, "Hello")
-    await answered(page)
+    await idle(page)
     assert await heard(page) == []
     await hide(page, False)
     assert await heard(page) == ["Answer complete. You said: Hello"]
@@ -651,7 +646,7 @@ async def test_page_fits_a_window_of_320_pixels_one_that_is_zoomed_and_any_spaci
         await box(page).fill(f"Everything, and {'very' * 20} long words")
         await button(page, "Send").click()
         await expect(answers(page)).to_contain_text("The end.")
-        await answered(page)
+        await idle(page)
         await look("a chat")
         await box(page).press("ArrowUp")
         await look("an editor")
@@ -701,7 +696,7 @@ async def test_words_go_in_their_own_direction_and_the_page_stays(
     await box(page).fill("سؤال طويل جدا عن كل شيء؟\nShort.")
     await box(page).press("Enter")
     await expect(answers(page).locator("pre code")).to_have_text("if (x) {}\n")
-    await answered(page)
+    await idle(page)
 
     async def side(locator: Locator) -> str:
         return str(await locator.evaluate(SIDE))

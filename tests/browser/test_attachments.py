@@ -13,7 +13,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.files import CAT, NOTES, PNG, attached, pick, tray
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, delete, messages
+from tests.browser.person import answers, box, button, chats, delete, idle, messages
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Model
@@ -83,7 +83,7 @@ async def test_message_with_files_is_edited_in_sight_on_a_phone(
     await box(page).fill("What is it?")
     await button(page, "Send").tap()
     await expect(answers(page).get_by_text("Line.")).to_have_count(30)
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await messages(page).first.scroll_into_view_if_needed()
     await page.evaluate("document.querySelector('[role=log]').scrollTop = 0")
     await page.set_viewport_size({"width": 390, "height": 500})

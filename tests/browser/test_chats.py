@@ -10,7 +10,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, delete, messages, say
+from tests.browser.person import answers, box, button, chats, delete, idle, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -26,7 +26,7 @@ async def begin(page: Page, *texts: str) -> None:
         await button(page, "New chat").first.click()
         await say(page, text)
         await expect(answers(page)).to_contain_text(f"You said: {text}")
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
 
 
 async def begin_long(page: Page) -> None:
@@ -35,7 +35,7 @@ async def begin_long(page: Page) -> None:
     for number in range(1, 30):
         await say(page, str(number))
         await expect(answers(page)).to_have_count(number + 1)
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
 
 
 def chat(page: Page, title: str) -> Locator:
@@ -405,7 +405,7 @@ async def test_menus_and_dialogs_of_a_message_do_not_outlive_it_on_the_page(
     await expect(page.get_by_role("menu")).to_be_hidden()
     await expect(box(page)).to_be_focused()
     await expect(answers(page)).to_contain_text("You said: Two and a half")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await more.click()
     await page.keyboard.press("Control+Shift+O")
     await expect(page.get_by_role("menu")).to_be_hidden()

@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import TRY_AGAIN_LATER, Line
-from tests.browser.person import answers, box, button, chats, messages, say, waiting
+from tests.browser.person import answers, box, button, chats, idle, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.fakes import Gate, Model
 from tests.instances import Instance
@@ -28,7 +28,7 @@ async def begun(page: Page, *prompts: str) -> None:
         await button(page, "New chat").first.click()
         await say(page, prompt)
         await expect(answers(page)).to_contain_text(f"You said: {prompt}")
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
         await expect(chats(page)).to_have_count(number)
 
 
@@ -76,7 +76,7 @@ async def test_answer_on_another_branch_of_which_a_snapshot_passed_over_words_co
     await say(page, "Upper")
     await expect(answers(page)).to_contain_text("Version one")
     for version in ("Version two", "Version three"):
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
         await button(page, "Regenerate").click()
         await expect(answers(page)).to_contain_text(version)
     await say(page, "Lower")
@@ -93,7 +93,7 @@ async def test_answer_on_another_branch_of_which_a_snapshot_passed_over_words_co
     opened = line.count("conversation.open")
     end.open()
     await line.told("completion.finished", 4)
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await say(page, "After")
     await expect(answers(page).last).to_contain_text("You said: After")
     assert line.count("conversation.open") == opened

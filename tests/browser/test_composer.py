@@ -9,7 +9,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, open_fragile
-from tests.browser.person import answers, box, button, chats, messages, say, waiting
+from tests.browser.person import answers, box, button, chats, idle, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.fakes import Gate, Model
 from tests.instances import Instance
@@ -129,7 +129,7 @@ async def test_arrow_up_in_an_empty_box_changes_what_was_said_last_or_waits_last
     gate = Gate()
     await say(page, "First")
     await expect(answers(page)).to_contain_text("You said: First")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     editor = page.get_by_role("textbox", name="Edit message")
     await box(page).fill("Half")
     await box(page).press("ArrowUp")

@@ -11,7 +11,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import TRY_AGAIN_LATER, Line
-from tests.browser.person import answers, button, chats, messages, say
+from tests.browser.person import answers, button, chats, idle, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -315,7 +315,7 @@ async def test_many_reconnects_leave_nothing_behind(open_page: OpenPage, instanc
     await page.reload()
     await say(page, "Hello")
     await expect(answers(page)).to_contain_text("You said: Hello")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     early = await page.evaluate(RECONNECT, 10)
     late = await page.evaluate(RECONNECT, 290)
     assert late["held"] == 0
@@ -338,7 +338,7 @@ async def test_answer_goes_on_from_its_place_after_a_reconnect(page: Page, model
     opened = json.loads(await line.asked("conversation.open"))
     assert opened["after"]["offset"] >= 2
     gate.open()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(answers(page).locator(".blocks")).to_have_text("Half whole.")
     assert not any("conversation.snapshot" in frame for frame in line.received)
     assert line.count("conversation.open") == 1
@@ -362,7 +362,7 @@ async def test_hole_is_asked_for_and_filled(page: Page, model: Model) -> None:
     first.open()
     await second.wait()
     second.open()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(answers(page).locator(".blocks")).to_have_text("One, two, three.")
     assert lost
     assert json.loads(await line.asked("conversation.open"))["after"]
@@ -386,7 +386,7 @@ async def test_running_answer_is_not_doubled_in_another_epoch(
     await expect(answers(page).locator(".blocks")).to_have_text("One, two,")
     await second.wait()
     second.open()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(answers(page).locator(".blocks")).to_have_text("One, two, three.")
     await expect(messages(page)).to_have_count(2)
     assert any("conversation.snapshot" in frame for frame in line.received)
@@ -400,7 +400,7 @@ async def test_chat_and_prompt_are_asked_for_rarely_while_the_store_is_away_and_
         await button(page, "New chat").first.click()
         await say(page, text)
         await expect(answers(page)).to_contain_text(f"You said: {text}")
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
     await page.clock.install()
     line = await Line.lay(page)
     await line.told("conversation.current", 1)
@@ -445,7 +445,7 @@ async def test_stop_is_seen_at_once_and_done_however_late_the_connection_is_back
     await emit(page, "window", "online")
     await expect(answers(page)).to_contain_text("Stopped")
     await (await model.asked()).closed()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
 
 
 async def test_stop_that_went_into_a_dead_line_is_done_over_the_next(

@@ -15,7 +15,7 @@ from playwright.async_api import FilePayload, Page, expect
 from tests.browser.axe import STILL
 from tests.browser.conftest import OpenPage
 from tests.browser.line import TRY_AGAIN_LATER, Line
-from tests.browser.person import answers, box, button, messages
+from tests.browser.person import answers, box, button, idle, messages
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -141,7 +141,7 @@ async def test_every_state_of_a_chat_has_its_picture(
     model.answer("A **second** version of it.")
     await button(page, "Regenerate").last.click()
     await expect(page.get_by_text("2/2")).to_be_visible()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await gallery.hang(page, "versions")
     await send(page, "A long story.\n" * 30)
     await expect(answers(page).last).to_contain_text("A long story.")

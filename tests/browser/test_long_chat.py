@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.line import Line
 from tests.browser.long_chat import lengthen
-from tests.browser.person import answers, box, button, chats, chip, messages, say
+from tests.browser.person import answers, box, button, chats, chip, idle, messages, say
 from tests.fakes import Gate, Model
 from tests.instances import Store
 from tests.waiting import eventually
@@ -78,7 +78,7 @@ AT_TOP = "document.querySelector('[role=log]').scrollTop === 0"
 async def opened(page: Page, store: Store, number: int) -> None:
     """Show a chat of so many messages."""
     await say(page, "The newest question")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(answers(page)).to_contain_text("You said")
     await lengthen(page, store, number - 2)
     await page.reload()
@@ -234,7 +234,7 @@ async def test_first_response_is_small_whatever_its_chat_holds_and_the_page_make
     await button(page, "New chat").first.click()
     await say(page, "Links")
     await expect(answers(page)).to_contain_text("The end.")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     response = await page.request.get(page.url)
     assert len(await response.body()) <= HTML_BYTES
     assert "The end." in await response.text()

@@ -6,7 +6,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, button, chats, messages, say
+from tests.browser.person import answers, button, chats, idle, messages, say
 from tests.conftest import StartInstance
 from tests.instances import Store
 
@@ -28,7 +28,7 @@ async def ask_memory(page: Page) -> None:
 
 async def test_chat_without_a_summary_says_that_all_is_sent_whole(page: Page) -> None:
     await say(page, "Hi")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(chats(page)).to_have_count(1)
     await open_memory(page)
     dialog = page.get_by_role("dialog", name="Memory")
@@ -45,7 +45,7 @@ async def test_memory_that_comes_late_is_not_laid_over_another_chat_and_is_not_a
     await page.clock.install()
     line = await Line.lay(page)
     await say(page, "Hi")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     line.hold("conversation.summary")
     await ask_memory(page)
     await line.asked("conversation.summary")
@@ -71,7 +71,7 @@ async def test_summary_is_read_and_corrected(
     for number in range(12):
         await say(page, f"#{number} {WORDS}")
         await expect(messages(page)).to_have_count(2 * number + 2)
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
     await open_memory(page)
     dialog = page.get_by_role("dialog", name="Memory")
     field = dialog.get_by_role("textbox", name="Summary")

@@ -9,7 +9,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, at_end, box, button, messages, say
+from tests.browser.person import answers, at_end, box, button, idle, messages, say
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model, Reasoning
 from tests.instances import Instance, Store
@@ -150,7 +150,7 @@ async def test_code_is_copied_as_it_was_written_and_stays_wrapped_however_it_is_
     await expect(wrap.first).to_have_attribute("aria-pressed", "true")
     await expect(wrap.last).to_have_attribute("aria-pressed", "true")
     done.open()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     for each in await wrap.all():
         await expect(each).to_have_attribute("aria-pressed", "true")
     await page.clock.install()
@@ -174,7 +174,7 @@ async def test_another_model_answers_from_the_menu_by_keyboard_and_what_is_known
         "**Bold** words", usage={"prompt_tokens": 1234, "completion_tokens": 5, "total_tokens": 1239}
     )
     await say(page, "First")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     others = button(page, "Regenerate with another model")
     await expect(others).to_have_attribute("aria-haspopup", "menu")
     await others.press("Enter")
@@ -226,7 +226,7 @@ async def test_long_prompt_is_folded_until_all_of_it_is_asked_for_and_its_words_
     text = "https://example.com/\n" + "".join(f"Line {number}\n" for number in range(40)) + "Its end"
     await say(page, text)
     await expect(answers(page)).to_contain_text("Its end")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     bubble = messages(page).first.locator(".words")
     for opened in (False, True):
         if opened:
@@ -276,7 +276,7 @@ async def test_what_came_after_an_answer_that_is_made_anew_can_be_had_back(page:
     await expect(page.get_by_text("when the operator of this chat has put it right")).to_be_visible()
     await say(page, "Second")
     await expect(answers(page).last).to_contain_text("You said: Second")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await page.reload()
     await expect(page.get_by_text("when the operator of this chat has put it right")).to_be_visible()
     await button(page, "Retry").click()
@@ -292,7 +292,7 @@ async def test_what_came_after_an_answer_that_is_made_anew_can_be_had_back(page:
 
 async def test_editor_has_the_hand_at_its_end_and_tells_its_keys(page: Page) -> None:
     await say(page, "First")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await messages(page).first.hover()
     await button(page, "Edit").click()
     editor = page.get_by_role("textbox", name="Edit message")
@@ -318,7 +318,7 @@ async def test_actions_of_a_message_can_be_touched_one_by_one(
     await expect(answers(page)).to_contain_text("You said: First")
     await button(page, "Regenerate").tap()
     await expect(page.get_by_text("2/2")).to_be_visible()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     places = [await each.bounding_box() for each in await answers(page).locator(".actions button").all()]
     boxes = [place for place in places if place]
     assert len(boxes) == 6

@@ -12,7 +12,7 @@ from llmchat.history import MAX_QUEUED
 from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, chip, delete, messages, say, waiting
+from tests.browser.person import answers, box, button, chats, chip, delete, idle, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -80,7 +80,7 @@ async def tab(page: Page, watch: Watch) -> Page:
 async def begin(page: Page) -> None:
     await say(page, "First")
     await shown(page, "First", "You said: First")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
 
 
 async def add(page: Page, text: str) -> None:
@@ -352,7 +352,7 @@ async def test_prompt_that_was_taken_back_is_not_shown_again_though_its_record_s
     await line.told("message.accepted", 5)  # each of what stayed once more
     await shown(page, "First", "You said: First", "Second", "Slowly")
     gate.open()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await shown(page, "First", "You said: First", "Second", "Slowly")
 
 
@@ -480,7 +480,7 @@ async def test_prompt_that_came_too_fast_says_when_it_is_sent(
     )
     gate.open()
     await expect(answers(page)).to_have_count(3)
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await add(page, "Too fast")
     due = messages(page).get_by_text(re.compile(r"^Will be sent in \d+ s$"))
     await expect(due).to_be_visible()

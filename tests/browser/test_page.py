@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Locator, Page, WebSocket, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, hold_back, messages, say
+from tests.browser.person import answers, box, button, chats, hold_back, idle, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -67,7 +67,7 @@ async def test_page_shows_the_answer_as_live_markdown(page: Page, model: Model) 
     await expect(answers(page).locator("strong")).to_have_text("all")
     await expect(code).to_have_text("def add(a, b):\n    return a + b\n")
     await expect(code.locator("span").first).to_be_attached()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(page).to_have_url(re.compile(r"/c/[\w-]+$"))
     await expect(chats(page)).to_have_text(["Write a function"])
 
@@ -95,7 +95,7 @@ async def test_stop_keeps_the_text_and_closes_the_models_connection(page: Page, 
     await (await model.asked()).closed()
     await expect(answers(page)).to_contain_text("Stopped")
     await expect(answers(page)).to_contain_text("As far as")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
 
 
 @pytest.mark.parametrize("reloaded_on", [0, 1], ids=["the same instance", "the other instance"])
@@ -114,7 +114,7 @@ async def test_reload_in_mid_answer_finds_the_rest(
     await expect(button(page, "Stop")).to_be_visible()
     gate.open()
     await expect(answers(page)).to_contain_text("Before the reload, and after it.")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await page.reload()
     await expect(messages(page)).to_have_count(2)
     await expect(answers(page)).to_contain_text("Before the reload, and after it.")
@@ -172,7 +172,7 @@ async def test_new_chat_and_the_list_lead_back_and_forth(page: Page) -> None:
 async def test_first_response_holds_the_messages(page: Page, instances: Instances) -> None:
     await say(page, "In the HTML")
     await expect(answers(page)).to_contain_text("You said: In the HTML")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     response = await page.request.get(page.url)
     assert response.status == 200
     assert "<strong>In the HTML</strong>" in await response.text()
@@ -200,14 +200,14 @@ async def test_prompt_goes_through_once_when_the_store_was_away_for_a_while(
     page = await open_page(await start_instance(fresh_store))
     await say(page, "Before")
     await expect(answers(page)).to_contain_text("You said: Before")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await fresh_store.stop()
     await say(page, "After")
     await expect(toast(page)).to_contain_text("Your message is kept here")
     await expect(messages(page).nth(2)).to_contain_text("After")
     await fresh_store.start()
     await expect(answers(page).last).to_contain_text("You said: After")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(box(page)).to_have_value("")
     await page.reload()
     await expect(messages(page)).to_have_count(4)
@@ -248,7 +248,7 @@ async def test_lost_connection_is_no_fault_of_commands_carried_out_long_ago(
     await expect(answers(page)).to_contain_text("Stopped")
     await button(page, "Regenerate").click()
     await expect(answers(page)).to_contain_text("Another")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await button(page, "Previous version").click()
     await expect(answers(page)).to_contain_text("As far as")
     await instance.kill()
@@ -287,7 +287,7 @@ async def test_running_answer_is_shown_on_its_own_branch_only(page: Page, model:
     await expect(messages(page)).to_have_count(4)
     two.open()
     await expect(answers(page).last).to_contain_text("It runs, grows and ends.")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await button(page, "Previous version").click()
     await expect(messages(page)).to_have_count(2)
     await expect(answers(page)).to_contain_text("Version one")
@@ -312,7 +312,7 @@ async def test_chat_is_in_sight_at_its_end_though_a_script_is_late_and_stays_in_
     model.answer("A line of many.\n\n" * 60 + "The end.")
     await say(page, "A long one")
     await expect(answers(page)).to_contain_text("The end.")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     seen = await hold_back(page, "**/queue-chips.js")
     await page.reload(wait_until="commit")
     end = answers(page).get_by_text("The end.")

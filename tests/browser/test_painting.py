@@ -9,7 +9,7 @@ from playwright.async_api import CDPSession, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, hide, say
+from tests.browser.person import answers, box, hide, idle, say
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 from tests.steps import Pause, Step, Text
@@ -98,13 +98,13 @@ async def test_answer_moves_nothing_above_its_end_while_it_grows_on_a_slow_machi
     page = await open_page(instances[0], viewport={"width": width, "height": 800})
     await say(page, "First")  # after it the box has its place
     await expect(answers(page)).to_contain_text("You said: First")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await slowed(page)
     await page.evaluate(WATCH)
     model.answer(*spoken("".join(PART.format(number=number) for number in range(4))), "The end.")
     await say(page, "Everything")
     await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     seen = await page.evaluate("seen")
     assert seen["shifts"] == []
     assert seen["touched"] == []
@@ -144,7 +144,7 @@ async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
     page: Page, model: Model
 ) -> None:
     await say(page, "Warm up")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(answers(page)).to_contain_text("You said")
     session = await page.context.new_cdp_session(page)
     before = await left(session)
@@ -155,7 +155,7 @@ async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
     await box(page).fill("A very long one")
     await box(page).press("Enter")
     await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     assert await left(session) - before < LEFT_NODES
 
 

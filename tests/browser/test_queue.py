@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.line import TRY_AGAIN_LATER, Line
-from tests.browser.person import answers, box, button, chip, hold_back, messages, say, waiting
+from tests.browser.person import answers, box, button, chip, hold_back, idle, messages, say, waiting
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
@@ -183,7 +183,7 @@ async def test_answer_is_stopped_with_a_finger_while_the_next_prompt_is_written(
     await button(page, "Stop").tap()
     await expect(answers(page)).to_contain_text("Stopped")
     await expect(button(page, "Stop")).to_be_hidden()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(box(page)).to_have_value("Half a thought")
     assert [asked.prompt for asked in model.requests] == ["First"]
 
@@ -243,7 +243,7 @@ async def test_prompts_outlive_the_instance_and_a_reload_on_another_tab(
 async def test_own_message_is_edited_in_place_and_the_version_before_stays(page: Page) -> None:
     await say(page, "First")
     await shown(page, "First", said("First"))
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await messages(page).first.hover()
     await button(page, "Edit").click()
     field = page.get_by_role("textbox", name="Edit message")
@@ -273,7 +273,7 @@ async def test_stopped_answer_goes_on_in_the_same_message(page: Page, model: Mod
     await expect(answers(page)).to_contain_text("Once upon")
     await box(page).press("Escape")
     await button(page, "Continue").click()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await expect(button(page, "Continue")).to_have_count(0)
     await expect(answers(page)).to_have_count(1)
 
@@ -362,12 +362,12 @@ async def test_answer_is_asked_for_anew_once_and_not_beside_another_one(
     instance = await start_instance(store, OPENAI_MODELS="small,large")
     page = await open_page(instance)
     await say(page, "First")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     line = await Line.lay(page)
     await messages(page).last.hover()
     await button(page, "Regenerate").evaluate("button => { button.click(); button.click(); }")
     await expect(page.get_by_text("2/2")).to_be_visible()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     assert line.count("completion.regenerate") == 1
     other = await page.context.new_page()
     await other.goto(page.url)

@@ -7,7 +7,7 @@ import re
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, at_end, box, button, chip, messages, say, waiting
+from tests.browser.person import answers, at_end, box, button, chip, idle, messages, say, waiting
 from tests.browser.test_scrolling import AT_REST, TOP_OF
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
@@ -176,7 +176,7 @@ async def test_prompt_does_not_jump_when_it_is_accepted_and_stands_clear_of_the_
         await expect(button(page, "Stop")).to_be_visible()
         await page.wait_for_function("() => seen.has('done')")
         gate.open()
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
         places += await page.evaluate("[...seen.values()]")
     assert max(places) - min(places) < STILL
     assert min(places) > 16
@@ -195,7 +195,7 @@ async def test_failure_counts_down_over_snapshots_and_offers_no_retry_where_it_c
     await expect(answers(page).last).to_contain_text("You said: beta")
     await button(page, "Regenerate").last.click()
     await expect(page.get_by_text("2/2")).to_be_visible()
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await button(page, "Previous version").last.click()
     await expect(page.get_by_text("1/2")).to_be_visible()
     await page.clock.fast_forward(92_000)

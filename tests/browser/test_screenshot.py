@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.async_api import FilePayload, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, say
+from tests.browser.person import answers, box, button, idle, say
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 
@@ -70,12 +70,12 @@ async def test_desk_has_its_pictures(
     for prompt in ("Ideas for a quiet weekend", "A thank-you note for Amina"):
         await say(page, prompt)
         await expect(answers(page)).to_contain_text(prompt)
-        await expect(button(page, "Send")).to_be_visible()
+        await idle(page)
         await button(page, "New chat").first.click()
     model.answer(SHARES)
     await say(page, "How do I cut a round cake fairly?")
     await expect(answers(page)).to_contain_text("whoever baked it")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await page.emulate_media(color_scheme="dark")
     await keep(page, "desk-dark", tmp_path)
     await page.emulate_media(color_scheme="light")
@@ -83,7 +83,7 @@ async def test_desk_has_its_pictures(
     model.answer(RAINBOW)
     await say(page, "How does a rainbow form? Show me the angles in Python.")
     await expect(answers(page)).to_contain_text("red is always outside")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await keep(page, "desk-light", tmp_path)
 
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import ElementHandle, Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, at_end, box, button, chats, messages, say
+from tests.browser.person import answers, at_end, box, button, chats, idle, messages, say
 from tests.fakes import Gate, Model, Reasoning
 from tests.instances import Instance
 
@@ -219,7 +219,7 @@ async def test_jump_button_knows_words_from_free_room_and_an_editor_from_the_end
     for prompt in ("First", "Second", "Third"):
         await say(page, prompt)
         await expect(answers(page).last).to_contain_text(f"You said: {prompt}")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await page.get_by_role("log").hover()
     await page.mouse.wheel(0, -300)
     await expect(pinned(page)).not_to_be_attached()
@@ -229,7 +229,7 @@ async def test_jump_button_knows_words_from_free_room_and_an_editor_from_the_end
     model.answer(LONG, to="Fourth")
     await say(page, "Fourth")
     await expect(answers(page).last).to_contain_text("Paragraph 39")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await at_end(page)
     await box(page).press("ArrowUp")
     await expect(page.get_by_role("textbox", name="Edit message")).to_be_in_viewport(ratio=1)
@@ -241,7 +241,7 @@ async def test_jump_button_knows_words_from_free_room_and_an_editor_from_the_end
     await at_end(page)
     await say(page, "Fifth")
     await expect(answers(page).last).to_contain_text("You said: Fifth")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     words = page.get_by_text("Fifth", exact=True).last
     before = await words.evaluate(TOP_OF)
     await box(page).press("ArrowUp")
@@ -290,7 +290,7 @@ async def test_answers_are_not_followed_where_the_person_does_not_want_it(page: 
     model.answer(LONG, to="First")
     await say(page, "First")
     await expect(answers(page)).to_contain_text("Paragraph 39")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     assert 20 <= await page.get_by_text("First", exact=True).last.evaluate(TOP_OF) <= 50
     await expect(jump(page)).to_be_visible()
     await follow.click()
@@ -306,7 +306,7 @@ async def test_place_in_a_chat_is_found_again_after_another_chat_a_reload_and_in
     model.answer(LONG, to="First")
     await say(page, "First")
     await expect(answers(page)).to_contain_text("Paragraph 39")
-    await expect(button(page, "Send")).to_be_visible()
+    await idle(page)
     await page.get_by_role("log").hover()
     await page.mouse.wheel(0, -900)
     await expect(jump(page)).to_be_visible()
