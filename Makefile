@@ -8,7 +8,7 @@ SEEDS ?= 20
 FIRST ?= 1
 ONLY ?=
 COUNT ?= 10000
-WORKERS ?= 2
+WORKERS ?= 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
 NEEDS := Python 3.11, 3.12 or 3.13 is needed; none was found. Install one, or name it: make PYTHON=/path/to/python3.11

@@ -24,6 +24,18 @@ async def add(page: Page, text: str) -> None:
     await expect(box(page)).to_have_value("")
 
 
+async def two_wait(page: Page, model: Model) -> Gate:
+    """Have a second and a third prompt wait, and be stored, behind a first answer that ends once the gate is open."""
+    gate = Gate()
+    model.answer("Slowly", gate, to="First")
+    await say(page, "First")
+    await gate.wait()
+    for text in ("Second", "Third"):
+        await add(page, text)
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(2)
+    return gate
+
+
 def said(text: str) -> str:
     """What the model answers, as it is drawn."""
     return f"You said: {text}"
@@ -293,13 +305,7 @@ async def test_words_of_a_waiting_prompt_are_in_the_draft_from_the_press_on_and_
     page: Page, model: Model
 ) -> None:
     line = await Line.lay(page)
-    gate = Gate()
-    model.answer("Slowly", gate, to="First")
-    await say(page, "First")
-    await gate.wait()
-    for text in ("Second", "Third"):
-        await add(page, text)
-    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(2)  # stored
+    gate = await two_wait(page, model)
     line.silent = True
     await chip(page, "Edit").click()
     await expect(box(page)).to_have_value("Second")
@@ -321,13 +327,7 @@ async def test_deleted_prompts_come_back_after_a_reload_and_whatever_else_was_sa
     page: Page, model: Model
 ) -> None:
     line = await Line.lay(page)
-    gate = Gate()
-    model.answer("Slowly", gate, to="First")
-    await say(page, "First")
-    await gate.wait()
-    for text in ("Second", "Third"):
-        await add(page, text)
-    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(2)  # stored
+    await two_wait(page, model)
     await chip(page, "Delete").click()
     await expect(waiting(page)).to_have_count(1)
     line.bend = lambda frame: "" if '"message.withdrawn"' in frame else frame
