@@ -72,7 +72,7 @@ DRAWN_TOP_OF = """async (element) => {
   for (let frame = 0; frame < 10; frame++) await new Promise(requestAnimationFrame);
   return element.getBoundingClientRect().top;
 }"""
-AT_TOP = "document.querySelector('[role=log]').scrollTop === 0"
+AT_TOP = "() => document.querySelector('[role=log]').scrollTop === 0"
 
 
 async def opened(page: Page, store: Store, number: int) -> None:

@@ -17,11 +17,10 @@ PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
-async def asking(store: Store, start_instance: StartInstance) -> Instance:
-    """An instance that asks for the password."""
-    return await start_instance(
-        store, ACCESS_PASSWORD=hash_of(PASSWORD), REDIS_PREFIX=f"sign-in-{secrets.token_hex(4)}"
-    )
+async def asking(request: pytest.FixtureRequest, store: Store, start_instance: StartInstance) -> Instance:
+    """An instance that asks for the password, which it was told as it is unless the test names a hash of it."""
+    told = getattr(request, "param", PASSWORD)
+    return await start_instance(store, ACCESS_PASSWORD=told, REDIS_PREFIX=f"sign-in-{secrets.token_hex(4)}")
 
 
 @pytest.fixture
@@ -58,6 +57,7 @@ async def test_stranger_gets_the_page_that_asks_and_nothing_else(stranger: Clien
         assert (await stranger.page(path)).status == 200
 
 
+@pytest.mark.parametrize("asking", [PASSWORD, hash_of(PASSWORD)], ids=["as it is", "a hash"], indirect=True)
 async def test_whoever_knows_it_is_let_in_and_stays_so(stranger: Client, asking: Instance) -> None:
     assert await sign_in(stranger, "wrong horse battery") == 403
     assert (await stranger.page("/")).status == 303
