@@ -225,8 +225,9 @@ async def test_page_asks_before_an_unsent_prompt_goes_with_it_where_the_browser_
 
 
 async def test_prompt_taken_back_is_not_sent_after_a_reload_whether_the_database_was_full_or_keeps_it(
-    tab: Page, model: Model
+    page: Page, tab: Page, model: Model
 ) -> None:
+    await page.goto("about:blank")  # it would send what lies there for some seconds
     await cut(tab)
     await add(tab, "Second")
     await tab.evaluate(FULL)
