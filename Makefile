@@ -8,7 +8,8 @@ SEEDS ?= 20
 FIRST ?= 1
 ONLY ?=
 COUNT ?= 10000
-WORKERS ?= 4
+WORKERS ?= 3
+STATES := tests/browser/test_gallery.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
 NEEDS := Python 3.11, 3.12 or 3.13 is needed; none was found. Install one, or name it: make PYTHON=/path/to/python3.11
@@ -34,17 +35,17 @@ run: $(STAMPS)/product ## start the chat on this machine, with what it needs
 
 install: $(STAMPS)/dev ## install all that the product, its embedded parts and the tests need
 
-test: check browser ## run the checks and all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: check browser ## run the checks and all tests but those of `make test-system`
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore $(STATES)
 
-test-system: browser ## run the tests that need nginx, docker-compose and redis-server (Debian packages)
+test-system: browser ## run the tests that need nginx, docker-compose and redis-server (Debian packages), and make every picture
 	@PATH="$$PATH:/usr/sbin"; lacking=; \
 	for tool in nginx docker-compose redis-server; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
 	if [ -z "$$lacking" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		tests/system/install.sh $$lacking; \
 	else echo "The system tests need$$lacking: install the packages of these names." >&2; exit 1; fi
-	$(BIN)/python -m pytest tests/system
+	$(BIN)/python -m pytest tests/system $(STATES)
 
 drill: $(STAMPS)/dev ## drill every promise with faults: `make drill SEEDS=20 FIRST=1 ONLY=3`
 	$(BIN)/python -m tests.instances.drill --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY))
@@ -71,7 +72,7 @@ pictures: browser ## make the README's pictures anew
 	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_screenshot.py
 
 gallery: browser ## make a picture of every state of the page, in gallery/
-	GALLERY=gallery $(BIN)/python -m pytest -q tests/browser/test_gallery.py
+	GALLERY=gallery $(BIN)/python -m pytest -q $(STATES)
 
 browser: $(STAMPS)/dev
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
