@@ -28,15 +28,19 @@ DOLLARS = re.compile(r"(\${1,2})(?![\s$])((?:\\.|[^\\$`])++)(?<!\s)\1(?![$\d])",
 SPACED_DOLLARS = re.compile(r"(\$\$)(?!\$)((?:\\.|[^\\$`])++)\1(?!\$)", re.DOTALL)
 
 
-def formulas(parser: MarkdownIt, source: Callable[[str], str]) -> None:
-    """Have a parser read formulas: a plugin. `source` returns the HTML for one with lines of its own that cannot be shown."""
+def formulas(parser: MarkdownIt, as_source: Callable[[str], str]) -> None:
+    """Have a parser read formulas: a plugin.
+
+    `as_source` returns the HTML for one with lines of its own that cannot be shown. One of those that does not end is
+    a paragraph whose text has `meta["source"]`: the parser's own rules leave that as it was typed.
+    """
     parser.block.ruler.before(
         "table", "formula_block", _block, {"alt": ["paragraph", "reference", "blockquote", "list"]}
     )
     parser.inline.ruler.before("escape", "formula", _inline)
 
     def shown(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
-        return _shown(tokens[index], source)
+        return _shown(tokens[index], as_source)
 
     for kind in ("formula", "formula_block"):
         parser.add_render_rule(kind, shown)
@@ -140,10 +144,10 @@ def _at(text: str, start: int, end: int) -> tuple[str, str, int] | None:
     return opening, formula, at + 2 - start
 
 
-def _shown(token: Token, source: Callable[[str], str]) -> str:
+def _shown(token: Token, as_source: Callable[[str], str]) -> str:
     if token.type == "formula_block":
         html = mathml(token.content, display=True)
-        return formula_box("div", _with_mark(html, token.info)) if html else source(token.markup)
+        return formula_box("div", _with_mark(html, token.info)) if html else as_source(token.markup)
     if token.info:
         return formula_box("span", token.content)
     shown = len(re.sub("<[^>]*>", "", token.content))

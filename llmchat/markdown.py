@@ -390,7 +390,7 @@ def _parser() -> MarkdownIt:
     parser.validateLink = lambda url: LINK.match(url) is not None  # type: ignore[method-assign]
     for kind in ("fence", "code_block"):
         parser.add_render_rule(kind, _code)
-    parser.use(formulas, source=lambda text: _figure("latex", escapeHtml(text)))
+    parser.use(formulas, as_source=lambda text: _figure("latex", escapeHtml(text)))
     parser.add_render_rule("task", _task)
     parser.add_render_rule(
         "table_open", lambda *_: '<div class="table" role="group" aria-label="Table" tabindex="0"><table>'

@@ -35,7 +35,9 @@ UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux 
 LINGER_SECONDS = 1.0
 """For the close frame to be read."""
 REST_SECONDS = 5.0
-"""For the rest of a body to come that was answered early."""
+"""Between two pieces of a body that was answered early …"""
+REST_MOST_SECONDS = 60.0
+"""… and for all of it."""
 UNREAD_BODY = 256 * 1024
 """Of a request's body that the app has not read; what comes while there is so much is dropped."""
 PIECE_BYTES = 512
@@ -158,18 +160,36 @@ class _Protocol(H11Protocol):
     peer has not read of the answer by then, it never reads.
     """
 
-    _rest: asyncio.TimerHandle | None = (
-        None  # while what still comes belongs to a request that has been answered
-    )
+    _rest: asyncio.TimerHandle | None = None
+    """Runs while what comes belongs to a request that has been answered."""
+    _rest_until = 0.0
 
     async def handle(self, event: Any) -> None:
         await super().handle(event)
-        if self._rest is not None and (isinstance(event, Closed) or self._has_come()):
-            self._rest.cancel()
+        if self._rest is None:
+            return
+        self._rest.cancel()
+        if isinstance(event, Closed) or self._has_come():
             self._rest = None
             await super()._maybe_recycle()
             if self.connection.their_state is h11.IDLE:  # the next request may have come behind it
                 await self._handle_events()
+        else:
+            self._wait_for_rest()
+
+    async def _maybe_recycle(self) -> None:
+        whole = self.connection.our_state in {h11.DONE, h11.MUST_CLOSE}
+        if whole and self.connection.their_state is h11.SEND_BODY and not self.context.terminated.is_set():
+            await self._close_stream()
+            self._rest_until = asyncio.get_running_loop().time() + REST_MOST_SECONDS
+            self._wait_for_rest()
+        else:
+            await super()._maybe_recycle()
+
+    def _wait_for_rest(self) -> None:
+        loop = asyncio.get_running_loop()
+        at = min(loop.time() + REST_SECONDS, self._rest_until)
+        self._rest = loop.call_at(at, self.connection_state[ABORT])
 
     def _has_come(self) -> bool:
         """Drop what has come of the rest, and tell whether it was the last of it."""
@@ -177,14 +197,6 @@ class _Protocol(H11Protocol):
             while isinstance(self.connection.next_event(), h11.Data):
                 pass
         return self.connection.their_state is not h11.SEND_BODY
-
-    async def _maybe_recycle(self) -> None:
-        if self.connection.their_state is h11.SEND_BODY and not self.context.terminated.is_set():
-            await self._close_stream()
-            cut = self.connection_state[ABORT]
-            self._rest = asyncio.get_running_loop().call_later(REST_SECONDS, cut)
-        else:
-            await super()._maybe_recycle()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         pass

@@ -627,7 +627,7 @@ export class Chat {
     if (!words.discard) {
       this.#parts.composer.taken(words.text, words.conversation);
       this.#parts.tray.drop(words.attachments);
-    } else this.#parts.removals.drop(words);
+    } else this.#parts.removals.drop(message);
   }
 
   // Where the event was missed, the snapshot in its place tells what became of it.

@@ -15,7 +15,7 @@ export class Removals extends EventTarget {
     toast.addEventListener("hidden", () => this.#keep([]));
   }
 
-  /** Whether a message is offered. */
+  /** Whether a message is offered, by its id. */
   has(message) {
     return this.#removed.some((each) => each.message === message);
   }
@@ -37,8 +37,8 @@ export class Removals extends EventTarget {
 
   /** Offer a message no longer: it is in its chat after all. */
   drop(message) {
-    if (!this.#removed.includes(message)) return;
-    this.#removed = this.#removed.filter((each) => each !== message);
+    if (!this.has(message)) return;
+    this.#removed = this.#removed.filter((each) => each.message !== message);
     this.offer();
   }
 
@@ -61,8 +61,8 @@ function read() {
   }
 }
 
-export function isMessage(removed) {
-  return removed.text !== undefined;
+export function isMessage(each) {
+  return each.text !== undefined;
 }
 
 function deleted(removed) {

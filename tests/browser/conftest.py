@@ -14,7 +14,7 @@ from tests.instances import Instance
 
 OpenPage = Callable[..., Awaitable[Page]]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PLAYWRIGHTS = (  # the last list that Chromium is given counts, so that Playwright's is in ours
+PLAYWRIGHTS = (  # Playwright's own (chromiumSwitches.ts of 1.65), for the last list that Chromium is given counts
     "AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades",
     "HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding", "ThirdPartyStoragePartitioning",
     "AvoidCorsURLLoaderRestartOnRedirect", "OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled",

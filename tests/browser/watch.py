@@ -50,4 +50,7 @@ class Watch:
             self.faults.append(f"request to another host: {request.url}")
 
     def _page(self, page: Page) -> None:
+        page.on(
+            "filechooser", lambda _: None
+        )  # from the first on: else a test's may come as the browser's own dialog
         page.on("crash", lambda _: self.faults.append(f"crashed: {page.url}"))

@@ -99,7 +99,7 @@ async def peer_of(port: int) -> AsyncIterator[socket.socket]:
         yield peer
 
 
-async def tell(peer: socket.socket, said: bytes, until: bytes = b"") -> None:
+async def tell(peer: socket.socket, said: bytes, until: bytes = b"") -> bytes:
     """Say something, and read up to what is named."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(peer, said)
@@ -108,6 +108,7 @@ async def tell(peer: socket.socket, said: bytes, until: bytes = b"") -> None:
         while until not in heard:
             heard += (piece := await loop.sock_recv(peer, 1))
             assert piece, f"the connection ended before {until!r}; it had {heard!r}"
+    return heard
 
 
 async def hears(live: aiohttp.ClientWebSocketResponse, kind: str) -> Any:
@@ -242,17 +243,17 @@ async def test_body_that_nobody_reads_takes_no_memory_and_is_answered(port: int)
 
 
 async def test_answer_that_comes_before_the_body_has_is_read_by_a_peer_that_sends_on(port: int) -> None:
-    refused = f"POST /attachments HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 9000000\r\n\r\n"
+    refused = f"POST /attachments HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 3000000\r\n\r\n"
     asked = f"GET /healthz HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"
     async with peer_of(port) as peer:
-        await tell(peer, refused.encode(), b"}")
-        await tell(peer, b"x" * 9_000_000 + asked.encode(), b"alive")
+        heard = await tell(peer, refused.encode() + b"x" * 3_000_000 + asked.encode(), b"alive")
+    assert heard.startswith(b"HTTP/1.1 400")
 
 
 async def test_body_that_goes_on_too_long_after_its_answer_is_cut(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "REST_SECONDS", 0.3)
+    monkeypatch.setattr(peers, "REST_MOST_SECONDS", 0.3)
     head = f"POST /attachments HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with peer_of(port) as peer:
         await tell(peer, head.encode(), b"}")

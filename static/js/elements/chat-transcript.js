@@ -3,7 +3,7 @@
 // `displaced` (detail: the words in the editor of a message that is not here any more), `unfocused` where what had the
 // focus is gone. It does not know the wire.
 
-import { ABOVE_TURN, AnswerRoom } from "./answer-room.js";
+import { ABOVE_TURN, AnswerSpace } from "./answer-space.js";
 import { messageElement } from "./chat-message.js";
 import { NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
@@ -36,7 +36,7 @@ class ChatTranscript extends HTMLElement {
   #column;
   #aside = document.createElement("div"); // what edits on their way take the place of: it is back if they do not go
   #jump;
-  #room;
+  #space;
   #follower;
   #frame = new NextFrame(() => this.#paint());
   #grown = new Map(); // element -> deltas of it that are placed with the next frame
@@ -52,8 +52,8 @@ class ChatTranscript extends HTMLElement {
     this.#aside.inert = true;
     this.#aside.ariaHidden = "true";
     this.#column.after(this.#aside);
-    this.#room = new AnswerRoom(this.#log);
-    this.#follower = new ScrollFollower(this.#log, this.#column, () => this.#room.free, (place) => this.#scrolled(place));
+    this.#space = new AnswerSpace(this.#log);
+    this.#follower = new ScrollFollower(this.#log, this.#column, () => this.#space.free, (place) => this.#scrolled(place));
     this.#jump.addEventListener("click", () => this.#jumped());
     this.querySelector(".earlier").addEventListener("click", () => this.#askOlder());
     this.addEventListener("version", ({ target, detail }) => this.#remember(target, detail));
@@ -176,7 +176,7 @@ class ChatTranscript extends HTMLElement {
     this.#column.replaceChildren(...elements);
     this.#setMore(more);
     this.#setRunning(null);
-    this.#room.clear();
+    this.#space.clear();
     this.#follower.snap();
   }
 
@@ -683,9 +683,9 @@ class ChatTranscript extends HTMLElement {
 
   #makeRoom(begin = false) {
     const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
-    if (begin || !this.#room.isBelow(answer)) this.#room.clear();
+    if (begin || !this.#space.isBelow(answer)) this.#space.clear();
     if (!answer || answer !== this.#messages.findLast((element) => !element.hasAttribute("data-waits")) || answer.dataset.role !== "assistant") return;
-    if (begin || this.#room.isBelow(answer)) this.#room.make(answer);
+    if (begin || this.#space.isBelow(answer)) this.#space.make(answer);
   }
 
   #scrolled({ pinned, distance }) {
@@ -697,7 +697,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #jumped() {
-    this.#room.clear();
+    this.#space.clear();
     this.#follower.snap();
     this.#log.focus({ preventScroll: true });
   }

@@ -8,6 +8,7 @@ const NEAR = 60;
 const FAR = 200;
 const UPWARD = 3;
 const DRAG = 10;
+const SHOWN = 80; // px of what is shown that are below the upper edge: what is at its end can be pressed
 const KEYS_UP = ["PageUp", "Home", "ArrowUp"];
 
 export class ScrollFollower {
@@ -106,20 +107,23 @@ export class ScrollFollower {
     returns &&= this.#pinned || this.#returning;
     this.#unpin();
     this.#returning = returns;
-    this.#draw(element, top - this.#box.getBoundingClientRect().top);
-    this.#write(this.#box.scrollTop + element.getBoundingClientRect().top - top);
+    const edge = this.#box.getBoundingClientRect().top;
+    this.#draw(element, top - edge);
+    const { top: now, height } = element.getBoundingClientRect();
+    this.#write(this.#box.scrollTop + now - Math.max(top, edge + Math.min(height, SHOWN) - height)); // not wholly above the edge
     this.#look();
   }
 
   // What was never drawn has a height that is guessed: what is to stand above an element gets its own before that counts.
-  #draw(element, room) {
+  #draw(element, above) {
     const drawn = [];
     let child = element;
     while (child.parentElement !== this.#content) child = child.parentElement;
-    for (; child && room > 0; child = child.previousElementSibling) {
+    for (; child; child = child.previousElementSibling) {
       child.style.contentVisibility = "visible";
-      if (!child.contains(element)) room -= child.getBoundingClientRect().height;
       drawn.push(child);
+      if (!child.contains(element)) above -= child.getBoundingClientRect().height;
+      if (above <= 0) break;
     }
     const ready = () => drawn.forEach(({ style }) => (style.contentVisibility = ""));
     requestAnimationFrame(() => requestAnimationFrame(ready));

@@ -1,9 +1,9 @@
-// The room that is kept free below the words of the newest answer, so that its prompt stands near the top and nothing
+// The space that is kept free below the words of the newest answer, so that its prompt stands near the top and nothing
 // moves while it fills. It does not scroll, and knows no message but by its element.
 
 export const ABOVE_TURN = 16; // px left free above a new turn, which has room of its own above its words
 
-export class AnswerRoom {
+export class AnswerSpace {
   #box;
   #answer = null;
 
@@ -11,19 +11,19 @@ export class AnswerRoom {
     this.#box = box;
   }
 
-  /** Whether the room is below this answer. */
+  /** Whether the space is below this answer. */
   isBelow(answer) {
     return this.#answer === answer;
   }
 
-  /** Keep so much room below an answer, where there is none below another one, that the prompt before it stands near the top. */
+  /** Keep so much space below an answer, where there is none below another one, that the prompt before it stands near the top. */
   make(answer) {
     const prompt = answer.previousElementSibling;
     const used = prompt ? answer.getBoundingClientRect().top - prompt.getBoundingClientRect().top : 0;
     const padding = parseFloat(getComputedStyle(this.#box).paddingBlockEnd);
-    const room = this.#box.clientHeight - used - padding - ABOVE_TURN;
+    const space = this.#box.clientHeight - used - padding - ABOVE_TURN;
     this.#answer = answer;
-    answer.style.minHeight = `${Math.max(0, room)}px`;
+    answer.style.minHeight = `${Math.max(0, space)}px`;
   }
 
   clear() {
