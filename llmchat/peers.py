@@ -35,9 +35,11 @@ UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux 
 LINGER_SECONDS = 1.0
 """For the close frame to be read."""
 REST_SECONDS = 5.0
-"""Between two pieces of a body that was answered early …"""
+"""For the rest of a body to come that was answered early …"""
+REST_BYTES_A_SECOND = 20_000
+"""… or longer, where it comes as fast …"""
 REST_MOST_SECONDS = 60.0
-"""… and for all of it."""
+"""… but no longer than this."""
 UNREAD_BODY = 256 * 1024
 """Of a request's body that the app has not read; what comes while there is so much is dropped."""
 PIECE_BYTES = 512
@@ -162,7 +164,8 @@ class _Protocol(H11Protocol):
 
     _rest: asyncio.TimerHandle | None = None
     """Runs while what comes belongs to a request that has been answered."""
-    _rest_until = 0.0
+    _rest_began = 0.0
+    _rest_bytes = 0
 
     async def handle(self, event: Any) -> None:
         await super().handle(event)
@@ -175,21 +178,22 @@ class _Protocol(H11Protocol):
             if self.connection.their_state is h11.IDLE:  # the next request may have come behind it
                 await self._handle_events()
         else:
+            self._rest_bytes += len(event.data)
             self._wait_for_rest()
 
     async def _maybe_recycle(self) -> None:
         whole = self.connection.our_state in {h11.DONE, h11.MUST_CLOSE}
         if whole and self.connection.their_state is h11.SEND_BODY and not self.context.terminated.is_set():
             await self._close_stream()
-            self._rest_until = asyncio.get_running_loop().time() + REST_MOST_SECONDS
+            self._rest_began, self._rest_bytes = asyncio.get_running_loop().time(), 0
             self._wait_for_rest()
         else:
             await super()._maybe_recycle()
 
     def _wait_for_rest(self) -> None:
-        loop = asyncio.get_running_loop()
-        at = min(loop.time() + REST_SECONDS, self._rest_until)
-        self._rest = loop.call_at(at, self.connection_state[ABORT])
+        seconds = min(REST_SECONDS + self._rest_bytes / REST_BYTES_A_SECOND, REST_MOST_SECONDS)
+        cut = self.connection_state[ABORT]
+        self._rest = asyncio.get_running_loop().call_at(self._rest_began + seconds, cut)
 
     def _has_come(self) -> bool:
         """Drop what has come of the rest, and tell whether it was the last of it."""
