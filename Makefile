@@ -45,7 +45,8 @@ test-system: browser ## run the tests that need nginx, docker-compose and redis-
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		tests/system/install.sh $$lacking; \
 	else echo "The system tests need$$lacking: install the packages of these names." >&2; exit 1; fi
-	$(BIN)/python -m pytest tests/system $(STATES)
+	$(BIN)/python -m pytest tests/system
+	$(BIN)/python -m pytest $(STATES)
 
 drill: $(STAMPS)/dev ## drill every promise with faults: `make drill SEEDS=20 FIRST=1 ONLY=3`
 	$(BIN)/python -m tests.instances.drill --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY))
