@@ -10,7 +10,7 @@ class SideBar extends HTMLElement {
     this.querySelector(".close-chats").addEventListener("click", () => this.close());
     this.querySelector(".scrim").addEventListener("click", () => this.close());
     document.addEventListener("keydown", ({ key }) => key === "Escape" && this.#escaped());
-    narrow.addEventListener("change", () => this.#setDrawer(false));
+    narrow.addEventListener("change", ({ matches }) => this.#setDrawer(matches && this.hasAttribute("data-drawer"))); // it may be told of late
     this.#label();
   }
 
