@@ -20,7 +20,7 @@ PLAYWRIGHTS = (  # Playwright's own (chromiumSwitches.ts of 1.65), for the last 
     "AvoidCorsURLLoaderRestartOnRedirect", "OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled",
     "PreconnectToSearch",
 )  # fmt: skip
-OF_WINDOWS = (  # what a window of a browser has beside its page: two thirds of a test's work
+OF_WINDOWS = (  # what a window of a browser has beside its page: more than half of the work
     "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "PreloadTopChromeWebUI",
     "SpareRendererForSitePerProcess",
 )  # fmt: skip
