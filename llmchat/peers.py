@@ -158,8 +158,8 @@ class _Protocol(H11Protocol):
     """HTTP/1.1 alone. HTTP/2 without TLS has no limits of its own, and goes through a proxy as a tunnel, in which a
     peer writes what a trusted proxy would have written.
 
-    A request that is answered before its body has come is read to its end: to close before is to reset, and what the
-    peer has not read of the answer by then, it never reads.
+    A request that is answered before its body has come is read on, in time: to close before its end is to reset, and
+    what the peer has not read of the answer by then, it never reads.
     """
 
     _rest: asyncio.TimerHandle | None = None
