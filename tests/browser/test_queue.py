@@ -209,6 +209,7 @@ async def test_prompts_typed_while_the_instance_is_dead_go_once_in_order_after_a
     page = await open_page(instance)
     await say(page, "First")
     await shown(page, "First", said("First"))
+    await idle(page)
     await instance.kill()
     await expect(page.locator("connection-pill")).to_be_visible()
     await add(page, "Second")

@@ -141,7 +141,7 @@ class Tab(Client):
     def follow(self, conversation: str) -> None:
         """Open a conversation, from a snapshot, and keep it open."""
         if conversation not in self.following:
-            self.following[conversation] = Following()
+            self.following[conversation] = Following(loose=self._prompted(conversation))
             self._ask(conversation)
 
     async def ask(self, kind: str, conversation: str, **fields: Any) -> str:
@@ -420,6 +420,17 @@ class Tab(Client):
         at = event["at"]
         return mirror.at is not None and mirror.at == {**at, "offset": at["offset"] - 1}
 
+    def _prompted(self, conversation: str) -> bool:
+        """Tell whether a prompt of ours may have opened a conversation on this connection.
+
+        One that begins a conversation may be told in it before its `message.accepted` names it: another tab
+        that sent the same one knows the name already.
+        """
+        return self._link is not None and (
+            conversation in self._link.prompted
+            or any("conversation" not in sent.command for sent in self.unsent.values())
+        )
+
     def _keep_early(self, event: Event) -> None:
         """A new conversation's first events may overtake the `message.accepted` that names it."""
         if self._link is None:
@@ -470,6 +481,8 @@ class Tab(Client):
             return
         conversation = event["conversation"]
         self.accepted[event["id"]] = event
+        if self._link:
+            self._link.prompted.add(conversation)
         if conversation not in self.following:
             self._begin(conversation, event["at"], again=sent.attempts > 1)
         if not sent.accepted.done():
@@ -501,7 +514,7 @@ class Tab(Client):
             conversation, _ = self._link.opens.pop(name)
             following = self.following[conversation]
             following.refused = True
-            following.loose = following.loose or conversation in self._link.prompted
+            following.loose = following.loose or self._prompted(conversation)
             following.again = self._later(self._ask, conversation)
             self.counts["opens unavailable"] += 1
         else:
