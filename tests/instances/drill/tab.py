@@ -317,8 +317,9 @@ class Tab(Client):
         self.counts["prompts repeated"] += sent.attempts > 1
         if conversation := sent.command.get("conversation"):
             self._link.prompted.add(conversation)
-            if following := self.following.get(conversation):
-                following.loose = following.loose or following.refused
+        for each, following in self.following.items():
+            if following.refused and self._prompted(each):
+                following.loose = True
         self._link.outbox.put_nowait(sent.command)
 
     def _send_asked(self, asked: Asked) -> None:
