@@ -92,7 +92,38 @@ class Keys:
 
     def conversations(self, session: str) -> str:
         """Name the sorted set of a session's conversations: id → time of last use, in ms."""
-        return f"{self.prefix}:{{{group_of_session(session)}}}:conversations"
+        return self._of_session(session, "conversations")
+
+    def pinned(self, session: str) -> str:
+        """Name the sorted set of a session's pinned conversations: id → time of last use, in ms. May hold stale ones."""
+        return self._of_session(session, "pinned")
+
+    def archived(self, session: str) -> str:
+        """Likewise, of its archived ones."""
+        return self._of_session(session, "archived")
+
+    def temporary(self, session: str) -> str:
+        """Likewise, of its temporary ones, which are in no other set."""
+        return self._of_session(session, "temporary")
+
+    def format(self, session: str) -> str:
+        """Name the version of the form in which a session's data lies."""
+        return self._of_session(session, "format")
+
+    def prompts(self, session: str) -> str:
+        """Name the hash of a session's starting prompts."""
+        return self._of_session(session, "prompts")
+
+    def shares(self, session: str) -> str:
+        """Name the hash of a session's shared snapshots: token → JSON."""
+        return self._of_session(session, "shares")
+
+    def share(self, token: str) -> str:
+        """Name the hash of a shared snapshot."""
+        return f"{self.prefix}:{{share.{token}}}:share"
+
+    def _of_session(self, session: str, name: str) -> str:
+        return f"{self.prefix}:{{{group_of_session(session)}}}:{name}"
 
     def limit(self, kind: str, who: str) -> str:
         """Name the allowance of a session or an address: the time at which it will be full again, in ms."""
@@ -112,7 +143,7 @@ class Keys:
 
     def attachments_of(self, session: str) -> str:
         """Name the sorted set of a session's files: bytes and id → when it goes, in ms. Their sum is under `…:bytes`."""
-        return f"{self.prefix}:{{{group_of_session(session)}}}:attachments"
+        return self._of_session(session, "attachments")
 
     @property
     def attachments(self) -> str:
