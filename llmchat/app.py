@@ -25,6 +25,7 @@ from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import leaves_room
+from llmchat.conversations import Conversations
 from llmchat.doors import Doors
 from llmchat.errors import SettingsError, StartError
 from llmchat.folds import Folds
@@ -76,8 +77,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         )
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}.") from None
-    history = History(redis, keys, history_days=settings.history_days)
-    listing = Listing(history, broadcaster, settings.openai_models)
+    conversations = Conversations(redis, keys, history_days=settings.history_days)
+    history = History(redis, keys, conversations, history_days=settings.history_days)
+    listing = Listing(conversations, broadcaster, settings.openai_models)
     completions = Completions(
         api_key=settings.openai_api_key,
         base_url=settings.openai_base_url,
@@ -96,7 +98,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     turns = Turns(
         settings, history, Leases(redis, keys), broadcaster, completions, listing, folds, attachments
     )
-    chat = Chat(settings, history, turns, listing, summaries, attachments)
+    chat = Chat(settings, history, conversations, turns, listing, summaries, attachments)
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     ready = events.SessionReady(
         protocol=events.PROTOCOL,

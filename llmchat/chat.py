@@ -21,6 +21,7 @@ from llmchat.conversation import (
     leaves_room,
     milliseconds,
 )
+from llmchat.conversations import Conversations
 from llmchat.errors import BadField, Busy, NoAttachment, NotFound, TooLong, Unavailable
 from llmchat.events import (
     ConversationListed,
@@ -61,6 +62,7 @@ class Chat:
         self,
         settings: Settings,
         history: History,
+        conversations: Conversations,
         turns: Turns,
         listing: Listing,
         summaries: Summaries,
@@ -68,6 +70,7 @@ class Chat:
     ) -> None:
         self._settings = settings
         self._history = history
+        self._conversations = conversations
         self._turns = turns
         self._listing = listing
         self._summaries = summaries
@@ -146,7 +149,7 @@ class Chat:
                 before_ms = milliseconds(command.before)
             except (ValueError, OverflowError):
                 raise BadField("The field before is wrong: it must be an RFC 3339 time.") from None
-        found, more = await self._history.listed(
+        found, more = await self._conversations.listed(
             session, before_ms=before_ms, limit=command.limit, query=command.query
         )
         shaped = [each.listed(self._offered) for each in found]
@@ -154,7 +157,7 @@ class Chat:
 
     async def place(self, session: str, conversation: str) -> dict[str, Any]:
         """Find the conversation's place. Raises NotFound."""
-        return (await self._history.conversation(session, conversation)).at
+        return (await self._conversations.conversation(session, conversation)).at
 
     def conversation_of(self, session: str, command: events.MessageSend) -> str:
         """Name the conversation of a prompt: the one it names, or the one that follows from session and id."""
@@ -177,7 +180,7 @@ class Chat:
             model = self._checked_model(command.model)  # of a repeat, no field but the text counts
             await allowance.prompt()
         if command.conversation and not model:
-            model = (await self._history.conversation(session, conversation)).model_among(self._offered)
+            model = (await self._conversations.conversation(session, conversation)).model_among(self._offered)
         files = [] if repeated else await self._files(session, conversation, command.attachments)
         if not repeated:
             self._check_sees(model or self._offered[0], files)
@@ -234,7 +237,7 @@ class Chat:
 
         Raises NotFound, BadField, Busy, RateLimited.
         """
-        known = await self._history.conversation(session, command.conversation)
+        known = await self._conversations.conversation(session, command.conversation)
         message = await self._history.message(session, command.conversation, command.message)
         prompt = message["parent"] if message["role"] == "assistant" else message["id"]
         model = self._checked_model(command.model) or known.model_among(self._offered)
@@ -261,7 +264,7 @@ class Chat:
 
         Raises NotFound, BadField, Busy, RateLimited.
         """
-        known = await self._history.conversation(session, command.conversation)
+        known = await self._conversations.conversation(session, command.conversation)
         identity = command.id or "{epoch}.{offset}".format_map(known.at)
         if not await self._history.has_gone_on(known.id, command.message, identity):
             await allowance.prompt()
@@ -300,7 +303,7 @@ class Chat:
         if command.parameters is not None:
             changes["parameters"] = command.parameters.model_dump_json(exclude_none=True)
         event = self._listing.updated_event(
-            await self._history.update(session, command.conversation, changes)
+            await self._conversations.update(session, command.conversation, changes)
         )
         await self._listing.updated(session, command.conversation)
         return event
@@ -320,7 +323,7 @@ class Chat:
 
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. What a repeat finds undone, it does. Raises NotFound."""
-        answer, files = await self._history.delete(session, conversation)
+        answer, files = await self._conversations.delete(session, conversation)
         if answer:
             await self._turns.wake_for_stop(conversation, answer)
         await self._listing.deleted(session, conversation)
@@ -328,7 +331,7 @@ class Chat:
 
     async def restore(self, session: str, conversation: str) -> ConversationUpdated:
         """Bring back a conversation deleted a moment ago. Raises NotFound."""
-        restored, files = await self._history.restore(session, conversation)
+        restored, files = await self._conversations.restore(session, conversation)
         await self._attachments.restore(session, conversation, files)
         event = self._listing.updated_event(restored)
         await self._listing.updated(session, conversation)
@@ -338,7 +341,7 @@ class Chat:
         self, session: str, conversation: str, answer: str
     ) -> tuple[Conversation, dict[str, Any] | None]:
         """Read a conversation's state and an answer as it is stored, None before it began. Raises NotFound."""
-        known = await self._history.conversation(session, conversation)
+        known = await self._conversations.conversation(session, conversation)
         try:
             return known, await self._history.message(session, conversation, answer)
         except NotFound:

@@ -15,6 +15,8 @@ from llmchat.attachment import IMAGE_TOKENS, Attached, content, told
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 TITLE_CHARACTERS = 48
 UNTITLED = "New chat"
+TEMPORARY_SECONDS = 3600
+"""How long a temporary conversation is kept after its last use."""
 
 ANSWER_SHARE = 4
 """One part in so many of the context is left free for the answer, up to ANSWER_TOKENS."""
@@ -96,6 +98,24 @@ class Turn:
     instead: str = ""
     """Until it began: the end of the current branch, another answer to its prompt."""
 
+    @classmethod
+    def read(cls, turn: dict[str, str]) -> Self:
+        """Read a stored one."""
+        return cls(
+            turn["answer"],
+            turn["prompt"],
+            turn["model"],
+            int(turn["attempt"]),
+            stop="stop" in turn,
+            count=int(turn.get("count", 0)),
+            spent=int(turn.get("spent", 0)),
+            furthest=int(turn.get("furthest", 0)),
+            handed="handed" in turn,
+            kept=int(turn["kept"]) if "kept" in turn else None,
+            queued="queued" in turn,
+            instead=turn.get("instead", ""),
+        )
+
     @property
     def cost(self) -> int:
         """What its attempts have cost: one that was given away in order costs nothing.
@@ -121,6 +141,23 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """What is chosen for a conversation before it begins."""
+
+    system: str | None = None
+    parameters: str = ""
+    """JSON, "" where there are none."""
+    temporary: bool = False
+
+    def stored(self) -> tuple[str, str, int]:
+        """Give them as the script that begins a conversation takes them: a system prompt of "" is one, too."""
+        return "" if self.system is None else f"={self.system}", self.parameters, int(self.temporary)
+
+
+NO_CHOICES = Choices()
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """What the store says of a conversation, without its messages."""
 
@@ -136,10 +173,34 @@ class Conversation:
     parameters: dict[str, Any] = field(default_factory=dict)
     pinned: bool = False
     archived: bool = False
+    temporary: bool = False
+    """It is in no list, and gone TEMPORARY_SECONDS after its last use."""
     calibration: float = 1.0
     continued: int = 0
     """Answers that went on after their end."""
     turn: Turn | None = None
+
+    @classmethod
+    def read(cls, conversation: str, state: dict[str, str], turn: dict[str, str]) -> Self:
+        """Read a stored one, and its turn where it has one."""
+        return cls(
+            id=conversation,
+            title=state["title"],
+            epoch=state["epoch"],
+            offset=int(state["offset"]),
+            tip=state["tip"],
+            created=state["created"],
+            updated=state["updated"],
+            model=state.get("model", ""),
+            system=state.get("system"),
+            parameters=json.loads(state.get("parameters", "{}")),
+            pinned=state.get("pinned") == "1",
+            archived=state.get("archived") == "1",
+            temporary=state.get("temporary") == "1",
+            calibration=float(state.get("calibration", 1.0)),
+            continued=int(state.get("continued", 0)),
+            turn=Turn.read(turn) if turn else None,
+        )
 
     @property
     def running(self) -> str | None:

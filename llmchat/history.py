@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.conversation import Branch, Conversation, Summary, Turn, digest, milliseconds, timestamp
+from llmchat.conversation import NO_CHOICES, Branch, Choices, Conversation, Summary, Turn, digest, timestamp
+from llmchat.conversations import Conversations
 from llmchat.errors import NO_CONVERSATION, BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
@@ -30,15 +31,9 @@ MAX_QUEUED = 20
 """Prompts of a conversation that may wait."""
 LOG_LIMITS = (LOG_SECONDS * 1000, RESUME_ENTRIES, 2 * RESUME_BYTES)
 """What the log keeps: milliseconds, entries and bytes, each somewhat more at times."""
-RESTORE_SECONDS = 30
 BESIDE_TEXT_BYTES = 320
 """Of a message's record, beside its text."""
 WORK_ENTRIES = 10_000
-SEARCHED = 200
-"""Conversations of a session whose titles are searched."""
-DAY_MS = 86_400_000
-STALE_MS = 3_600_000
-"""An entry of a session's list without a conversation, so old, is taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +86,12 @@ ENDINGS = {"length", "stopped", "interrupted"}
 class History:
     """Every method raises Unavailable when Redis is away; each write may be repeated without harm."""
 
-    def __init__(self, redis: Redis, keys: Keys, *, history_days: int) -> None:
+    def __init__(self, redis: Redis, keys: Keys, conversations: Conversations, *, history_days: int) -> None:
         self._redis = redis
         self._keys = keys
+        self._conversations = conversations
         self._several = Several(redis)
-        self._retention_ms = history_days * DAY_MS
+        self._retention_ms = history_days * 86_400_000
         self._send = Script(redis, "send")
         self._regenerate = Script(redis, "regenerate")
         self._begin = Script(redis, "begin")
@@ -109,8 +105,6 @@ class History:
         self._select = Script(redis, "select")
         self._stop = Script(redis, "stop")
         self._read = Script(redis, "read")
-        self._update = Script(redis, "update")
-        self._delete = Script(redis, "delete")
         self._forget = Script(redis, "forget")
         self._work = Script(redis, "work")
 
@@ -129,18 +123,23 @@ class History:
         answer: str,
         model: str,
         attachments: Sequence[dict[str, Any]] = (),
+        choices: Choices = NO_CHOICES,
     ) -> Sent:
         """Store a prompt and make its turn takeable, or put it behind those that wait, once for each message id.
 
-        `parent` is a message id, "" for the root, or TIP. With `new` the conversation may begin here.
+        `parent` is a message id, "" for the root, or TIP. With `new` the conversation may begin here, with its `choices`.
         Raises NotFound, BadField, Conflict, and Busy where too many wait.
         """
         keys = self._keys.of_conversation(conversation)
         outcome, rest = "moved", [""]
         while outcome == "moved":  # the tree changed between reading and writing
             spot = await self._where_to_grow(session, conversation, message, parent)
-            if spot.free:
-                await self._announce(session, conversation, new=new)
+            if (
+                spot.free
+            ):  # the indexes lie in other slots, and are written before what they lead to: they may be stale
+                if new:
+                    await self._conversations.announce(session, conversation, temporary=choices.temporary)
+                await self._note_work(conversation)
             created = timestamp()
             record: dict[str, Any] = {
                 "id": message,
@@ -162,6 +161,7 @@ class History:
                     *(session, int(new), _new_epoch(), created, title, message, digest(text)[:32]),
                     *(_json(record), spot.revision, spot.parent, answer, model, int(spot.queued), MAX_QUEUED),
                     " ".join(each["id"] for each in attachments),
+                    *choices.stored(),
                     *self._placing(added, keys.channel),
                 )
             )
@@ -194,7 +194,7 @@ class History:
             ("HMGET", keys.tree, f"sent:{message}", parent, f"children:{parent}"),
             ("HGETALL", keys.turn),
         )
-        turn = _turn(_pairs(running)) if running else None
+        turn = Turn.read(_pairs(running)) if running else None
         if owner is None:
             if parent not in ("", TIP):
                 raise NotFound(NO_CONVERSATION)
@@ -212,12 +212,6 @@ class History:
             raise BadField("The field parent is wrong: it must be an answer's id, or null.")
         siblings = children.decode().split() if children else []
         return _Spot(revision.decode(), parent, siblings, free=True, queued=turn is not None)
-
-    async def _announce(self, session: str, conversation: str, *, new: bool) -> None:
-        """Write the indexes that lie in other slots, before what they lead to: they may hold stale entries."""
-        if new:
-            await self.touch(session, conversation, timestamp(), new=True)
-        await self._note_work(conversation)
 
     async def regenerate(
         self, *, session: str, conversation: str, prompt: str, answer: str, model: str
@@ -425,7 +419,7 @@ class History:
             ("HGETALL", keys.turn),
             ("STRLEN", keys.text),
         )
-        return (session.decode(), replace(_turn(_pairs(turn)), said=said)) if session and turn else None
+        return (session.decode(), replace(Turn.read(_pairs(turn)), said=said)) if session and turn else None
 
     async def work(self) -> tuple[list[Work], str]:
         """List the conversations that may have a turn; and name the store, which has another name once it started
@@ -505,7 +499,7 @@ class History:
         if found is None:
             raise NotFound(NO_MESSAGE if start else NO_CONVERSATION)
         state, turn, text, waiting, reasoning, records, reasonings, parents, siblings, more, summary = found
-        known = _conversation(conversation, _pairs(state), _pairs(turn))
+        known = Conversation.read(conversation, _pairs(state), _pairs(turn))
         queued = {entry.partition(b" ")[0].decode() for entry in waiting}
         if known.turn and known.turn.queued:
             queued.add(known.turn.prompt)
@@ -565,117 +559,6 @@ class History:
             raise LookupError(conversation)
         return [frame.decode() for frame in frames], _at(epoch, now_offset)
 
-    # The session's conversations
-
-    async def touch(self, session: str, conversation: str, updated: str, *, new: bool = False) -> None:
-        """Put a conversation where its last use belongs in its session's list; a `new` one only if it is not there."""
-        key = self._keys.conversations(session)
-        async with available():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.zadd(key, {conversation: milliseconds(updated)}, nx=new)
-            if self._retention_ms:
-                pipe.pexpire(key, self._retention_ms)
-            else:
-                pipe.persist(key)
-            await pipe.execute()
-
-    async def conversation(self, session: str, conversation: str) -> Conversation:
-        """Read what is known of a conversation. Raises NotFound."""
-        found = await self._conversations(session, [conversation])
-        if not found:
-            raise NotFound(NO_CONVERSATION)
-        return found[0]
-
-    async def listed(
-        self, session: str, *, before_ms: int | None, limit: int, query: str | None
-    ) -> tuple[list[Conversation], bool]:
-        """List a session's conversations, last used first, and tell whether there are more.
-
-        `query` keeps those whose title has it, of the newest SEARCHED ones.
-        """
-        key = self._keys.conversations(session)
-        newest = "+inf" if before_ms is None else f"({before_ms}"
-        count = limit + 1 if query is None else SEARCHED
-        async with available():
-            scored: list[Any] = await self._redis.zrange(
-                key, newest, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True
-            )
-        now_ms = await self._now_ms(key)
-        ids = [each.decode() for each, _ in scored]
-        found = await self._conversations(session, ids)
-        gone = {each.decode() for each, used_ms in scored if now_ms - used_ms > STALE_MS} - {
-            each.id for each in found
-        }
-        if gone:  # kept for HISTORY_DAYS, and no longer
-            async with available():
-                await self._redis.zrem(key, *gone)
-        if query is not None:
-            found = [each for each in found if query.casefold() in each.title.casefold()]
-            return found[:limit], len(found) > limit
-        return found[:limit], len(ids) > limit
-
-    async def update(self, session: str, conversation: str, changes: dict[str, str]) -> Conversation:
-        """Set fields of a conversation: title, pinned, archived, system, model, parameters. Raises NotFound."""
-        keys = self._keys.of_conversation(conversation)
-        fields = [part for pair in changes.items() for part in pair]
-        if fields and await self._update([keys.conversation], session, *fields) == b"not_found":
-            raise NotFound(NO_CONVERSATION)
-        return await self.conversation(session, conversation)
-
-    async def delete(self, session: str, conversation: str) -> tuple[str, list[str]]:
-        """Hide a conversation; RESTORE_SECONDS later Redis drops it: until then it can be deleted again.
-
-        Gives the answer being made, "" where none is, and the ids of all files that it ever had. Raises NotFound.
-        """
-        answer, *files = await self._doom(session, conversation, doom=True)
-        async with available():
-            await self._redis.zrem(self._keys.conversations(session), conversation)
-        return answer, files
-
-    async def restore(self, session: str, conversation: str) -> tuple[Conversation, list[str]]:
-        """Bring back a conversation deleted a moment ago; gives it, and the ids of its files. Raises NotFound."""
-        _, *files = await self._doom(session, conversation, doom=False)
-        restored = await self.conversation(session, conversation)
-        await self.touch(session, conversation, restored.updated)
-        return restored, files
-
-    async def _doom(self, session: str, conversation: str, *, doom: bool) -> list[str]:
-        keys = self._keys.of_conversation(conversation)
-        outcome, *told = await self._delete(
-            [
-                keys.conversation,
-                keys.messages,
-                keys.tree,
-                keys.log,
-                keys.turn,
-                keys.queue,
-                keys.text,
-                keys.reasoning,
-                keys.summaries,
-                keys.fold,
-            ],
-            *(session, int(doom), RESTORE_SECONDS * 1000, self._retention_ms),
-        )
-        if outcome == b"not_found":
-            raise NotFound(NO_CONVERSATION)
-        return _decoded(told)
-
-    async def _conversations(self, session: str, ids: Iterable[str]) -> list[Conversation]:
-        ids = list(ids)
-        async with available():
-            pipe = self._redis.pipeline(transaction=False)
-            for each in ids:
-                keys = self._keys.of_conversation(each)
-                pipe.hgetall(keys.conversation)
-                pipe.hgetall(keys.turn)
-            found = iter(await pipe.execute())
-        states = [(each, _text_map(next(found)), _text_map(next(found))) for each in ids]
-        return [
-            _conversation(each, state, turn)
-            for each, state, turn in states
-            if state.get("session") == session and "deleted" not in state
-        ]
-
     async def _now_ms(self, key: str) -> int:
         """Tell the time by the clock of the server that has a key: it is one for all instances."""
         (time,) = await self._several([key], ("TIME",))
@@ -684,44 +567,6 @@ class History:
     def _placing(self, event: Event, channel: str) -> tuple[str | int, ...]:
         """Give the arguments with which every placing script ends."""
         return event.encode()[:-1], channel, *LOG_LIMITS, self._retention_ms
-
-
-def _conversation(conversation: str, state: dict[str, str], turn: dict[str, str]) -> Conversation:
-    return Conversation(
-        id=conversation,
-        title=state["title"],
-        epoch=state["epoch"],
-        offset=int(state["offset"]),
-        tip=state["tip"],
-        created=state["created"],
-        updated=state["updated"],
-        model=state.get("model", ""),
-        system=state.get("system"),
-        parameters=json.loads(state.get("parameters", "{}")),
-        pinned=state.get("pinned") == "1",
-        archived=state.get("archived") == "1",
-        calibration=float(state.get("calibration", 1.0)),
-        continued=int(state.get("continued", 0)),
-        turn=_turn(turn) if turn else None,
-    )
-
-
-def _turn(turn: dict[str, str]) -> Turn:
-    attempt, count = int(turn["attempt"]), int(turn.get("count", 0))
-    return Turn(
-        turn["answer"],
-        turn["prompt"],
-        turn["model"],
-        attempt,
-        stop="stop" in turn,
-        count=count,
-        spent=int(turn.get("spent", 0)),
-        furthest=int(turn.get("furthest", 0)),
-        handed="handed" in turn,
-        kept=int(turn["kept"]) if "kept" in turn else None,
-        queued="queued" in turn,
-        instead=turn.get("instead", ""),
-    )
 
 
 def _selected(conversation: str) -> str:
@@ -760,7 +605,3 @@ def _decoded(outcome: list[bytes]) -> list[str]:
 def _pairs(flat: list[bytes]) -> dict[str, str]:
     texts = _decoded(flat)
     return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _text_map(found: dict[bytes, bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in found.items()}

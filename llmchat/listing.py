@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from llmchat.broadcaster import Broadcaster
 from llmchat.conversation import Conversation
+from llmchat.conversations import Conversations
 from llmchat.errors import NotFound, Unavailable
 from llmchat.events import ConversationDeleted, ConversationUpdated, Event
-from llmchat.history import History
 from llmchat.keys import group_of_session
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Listing:
     """What it tells is a courtesy: a connection that misses it lists again."""
 
-    def __init__(self, history: History, broadcaster: Broadcaster, models: Sequence[str]) -> None:
-        self._history = history
+    def __init__(self, conversations: Conversations, broadcaster: Broadcaster, models: Sequence[str]) -> None:
+        self._conversations = conversations
         self._broadcaster = broadcaster
         self._models = models
 
@@ -29,12 +29,18 @@ class Listing:
         return ConversationUpdated(conversation=conversation.listed(self._models))
 
     async def updated(self, session: str, conversation: str, *, used: bool = False) -> None:
-        """Tell that a conversation changed; one that was `used` goes to the head of the list."""
+        """Tell that a conversation changed; one that was `used` goes to the head of the list, out of the archive.
+
+        A temporary one is told of to nobody.
+        """
         with suppress(Unavailable, NotFound):
-            known = await self._history.conversation(session, conversation)
+            known = await self._conversations.conversation(session, conversation)
+            if used and known.archived:
+                known = await self._conversations.update(session, conversation, {"archived": "0"})
             if used:
-                await self._history.touch(session, conversation, known.updated)
-            await self._tell(session, self.updated_event(known))
+                await self._conversations.touch(session, known)
+            if not known.temporary:
+                await self._tell(session, self.updated_event(known))
 
     async def deleted(self, session: str, conversation: str) -> None:
         """Tell that a conversation is gone."""

@@ -13,6 +13,7 @@ from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
 from llmchat.connection import Backlog, Connection, Welcome
+from llmchat.conversations import Conversations
 from llmchat.events import CompletionDelta, SessionReady
 from llmchat.folds import Folds
 from llmchat.history import History
@@ -146,14 +147,15 @@ class House:
         prefix = f"connection-{secrets.token_hex(4)}"
         self.redis = connect(url)
         self.keys = Keys(prefix)
-        self.history = History(self.redis, self.keys, history_days=1)
+        self.conversations = Conversations(self.redis, self.keys, history_days=1)
+        self.history = History(self.redis, self.keys, self.conversations, history_days=1)
         self.broadcaster = Holed([url], prefix=prefix, capacity=2000)
         self.completions = Completions(
             api_key=settings.openai_api_key,
             base_url=settings.openai_base_url,
             deadlines=Deadlines.of(settings),
         )
-        self.listing = Listing(self.history, self.broadcaster, settings.openai_models)
+        self.listing = Listing(self.conversations, self.broadcaster, settings.openai_models)
         self.leases = Leases(self.redis, self.keys)
         self.summaries = Summaries(self.redis, self.keys, history_days=1)
         self.folds = Folds(
@@ -171,7 +173,15 @@ class House:
             self.attachments,
         )
         self.limits = Limits(self.redis, self.keys, rates or Rates())
-        self.chat = Chat(settings, self.history, self.turns, self.listing, self.summaries, self.attachments)
+        self.chat = Chat(
+            settings,
+            self.history,
+            self.conversations,
+            self.turns,
+            self.listing,
+            self.summaries,
+            self.attachments,
+        )
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked
         self._tasks: list[asyncio.Task[None]] = []

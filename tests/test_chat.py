@@ -62,7 +62,7 @@ async def test_delete_that_meets_a_moment_without_the_store_is_told_and_its_repe
     file = await house.attachments.put("alice", "k1", "notes.txt", b"Buy milk.")
     accepted = await tab.ask(type="message.send", id="one", text="  ", attachments=[file.id])
     conversation = accepted["conversation"]
-    assert (await house.history.conversation("alice", conversation)).title == "notes.txt"
+    assert (await house.conversations.conversation("alice", conversation)).title == "notes.txt"
     doom = house.attachments.doom
 
     async def fail_once(*_: object) -> None:

@@ -120,7 +120,7 @@ async def test_client_that_cannot_resume_gets_a_snapshot(house: House, place: di
 async def test_client_far_behind_is_brought_up_to_date_and_not_closed(house: House) -> None:
     await house.grow_log("c1", 1500)
     socket = await house.connect()
-    epoch = (await house.history.conversation("alice", "c1")).epoch
+    epoch = (await house.conversations.conversation("alice", "c1")).epoch
     answer = await socket.ask(
         type="conversation.open", conversation="c1", after={"epoch": epoch, "offset": 1}
     )
@@ -183,7 +183,7 @@ async def test_lapsed_connection_is_told_of_what_was_deleted_meanwhile(house: Ho
     socket = await house.connect()
     deleted, other = await begin(socket, "One"), await begin(socket, "Two")
     since = len(socket.sent)
-    await house.history.delete("alice", deleted)  # and the news of it is lost
+    await house.conversations.delete("alice", deleted)  # and the news of it is lost
     house.broadcaster.lapse = True
     await house.listing.updated("alice", other)  # wakes whoever receives
     told = await socket.a("conversation.deleted", since=since)
@@ -352,7 +352,7 @@ async def test_bug_in_a_command_is_told_with_a_number_to_quote_and_the_connectio
         raise RuntimeError("a secret")
 
     with monkeypatch.context() as patch:
-        patch.setattr(house.history, "listed", broken)
+        patch.setattr(house.conversations, "listed", broken)
         error = await socket.ask(type="conversation.list")
     assert error["code"] == "internal"
     assert "a secret" not in error["detail"]

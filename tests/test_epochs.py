@@ -10,6 +10,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
+from llmchat.conversations import Conversations
 from llmchat.errors import Behind, Fenced
 from llmchat.history import TIP, History
 from llmchat.keys import Keys
@@ -29,7 +30,8 @@ class Maker:
         keys = Keys(f"epochs-{secrets.token_hex(4)}")
         self.redis = redis
         self.of = keys.of_conversation(CONVERSATION)
-        self.history = History(redis, keys, history_days=400)
+        self.conversations = Conversations(redis, keys, history_days=400)
+        self.history = History(redis, keys, self.conversations, history_days=400)
         self.leases = Leases(redis, keys)
         self.fence = ""
         self.attempt = 1
@@ -96,7 +98,7 @@ class Maker:
         )
 
     async def at(self) -> dict[str, Any]:
-        return (await self.history.conversation(SESSION, CONVERSATION)).at
+        return (await self.conversations.conversation(SESSION, CONVERSATION)).at
 
     async def stored(self) -> tuple[str, str]:
         message = await self.history.message(SESSION, CONVERSATION, "a1")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from llmchat.conversation import timestamp
+from llmchat.conversations import RESTORE_SECONDS, Conversations
 from llmchat.errors import BadField, Busy, Conflict, Fenced, NotFound, Unavailable
-from llmchat.history import LOG_SECONDS, RESTORE_SECONDS, TIP, History, Sent
+from llmchat.history import LOG_SECONDS, TIP, History, Sent
 from llmchat.keys import Keys
 from llmchat.lease import Leases
 from llmchat.redis_client import connect
@@ -38,7 +39,8 @@ class Story:
     def __init__(self, redis: Redis, *, history_days: int = 400, conversation: str = "c1") -> None:
         self.redis = redis
         self.keys = Keys(f"history-{secrets.token_hex(4)}")
-        self.history = History(redis, self.keys, history_days=history_days)
+        self.conversations = Conversations(redis, self.keys, history_days=history_days)
+        self.history = History(redis, self.keys, self.conversations, history_days=history_days)
         self.leases = Leases(redis, self.keys)
         self.id = conversation
         self.of = self.keys.of_conversation(conversation)
@@ -116,7 +118,7 @@ class Story:
 
     async def offset(self) -> int:
         """The conversation's place."""
-        return (await self.history.conversation(SESSION, self.id)).offset
+        return (await self.conversations.conversation(SESSION, self.id)).offset
 
     async def every_key(self) -> list[str]:
         """All keys of this story."""
@@ -209,7 +211,7 @@ async def test_prompt_goes_to_the_tip_that_moved_while_it_was_sent(redis: Redis)
             return found
 
     story = Story(redis)
-    history = story.history = Moving(redis, story.keys, history_days=1)
+    history = story.history = Moving(redis, story.keys, story.conversations, history_days=1)
     first = await story.exchange("m1")
     await story.exchange("m2", parent="")
     history.before_storing = lambda: history.select(SESSION, story.id, first)
@@ -238,7 +240,7 @@ async def test_places_rise_by_one_and_what_is_published_is_what_is_in_the_log(st
         await story.history.select(SESSION, story.id, "m1")
         entries = await story.redis.xrange(story.of.log)
         published = [await next_published(pubsub) for _ in entries]
-    epoch = (await story.history.conversation(SESSION, story.id)).epoch
+    epoch = (await story.conversations.conversation(SESSION, story.id)).epoch
     assert [name for name, _ in entries] == [f"{n}-0".encode() for n in range(1, len(entries) + 1)]
     for number, ((_, fields), message) in enumerate(zip(entries, published, strict=True), start=1):
         assert message == {
@@ -273,7 +275,7 @@ async def test_envelope_decodes_whatever_the_frame_holds(redis: Redis, conversat
         await story.send("m1", text)
         message = await next_published(pubsub)
     assert (message["type"], message["conversation"], message["offset"]) == ("event", conversation, 1)
-    assert message["epoch"] == (await story.history.conversation(SESSION, conversation)).epoch
+    assert message["epoch"] == (await story.conversations.conversation(SESSION, conversation)).epoch
     assert json.loads(message["frame"])["message"]["text"] == text
 
 
@@ -486,7 +488,7 @@ async def test_answer_is_begun_said_and_finished_by_the_holder_of_the_fence(stor
                                    "completion.finished"]  # fmt: skip
     whole = await story.history.message(SESSION, story.id, "m1.a")
     assert (whole["text"], whole["state"], whole["reasoning"]) == ("Hello 👋", "done", "hm, well")
-    known = await story.history.conversation(SESSION, story.id)
+    known = await story.conversations.conversation(SESSION, story.id)
     assert (known.turn, known.calibration) == (None, 1.5)
     assert not await story.redis.exists(story.of.turn, story.of.text, story.of.reasoning)
 
@@ -686,7 +688,7 @@ async def test_what_is_not_there_is_not_found(story: Story) -> None:
     with pytest.raises(NotFound):
         await story.history.message(SESSION, story.id, "nobody")
     with pytest.raises(NotFound):
-        await story.history.conversation(SESSION, "nobody")
+        await story.conversations.conversation(SESSION, "nobody")
 
 
 async def test_frames_after_a_place_are_read_from_the_log(story: Story) -> None:
@@ -760,11 +762,11 @@ STRANGE: dict[str, Callable[[Story, str], Awaitable[Any]]] = {
     ),
     "message": lambda story, who: story.history.message(who, story.id, "m1"),
     "after": lambda story, who: story.history.after(who, story.id, "any", 0),
-    "conversation": lambda story, who: story.history.conversation(who, story.id),
-    "update": lambda story, who: story.history.update(who, story.id, {"title": "Mine"}),
-    "update nothing": lambda story, who: story.history.update(who, story.id, {}),
-    "delete": lambda story, who: story.history.delete(who, story.id),
-    "restore": lambda story, who: story.history.restore(who, story.id),
+    "conversation": lambda story, who: story.conversations.conversation(who, story.id),
+    "update": lambda story, who: story.conversations.update(who, story.id, {"title": "Mine"}),
+    "update nothing": lambda story, who: story.conversations.update(who, story.id, {}),
+    "delete": lambda story, who: story.conversations.delete(who, story.id),
+    "restore": lambda story, who: story.conversations.restore(who, story.id),
 }
 
 
@@ -778,12 +780,12 @@ async def test_another_session_can_neither_read_nor_write(
     await story.exchange("m2", parent="")
     await story.send("m3")
     if deleted:
-        await story.history.delete(SESSION, story.id)
+        await story.conversations.delete(SESSION, story.id)
     before = await dump(story)
     with pytest.raises(NotFound) as refused:
         await act(story, "mallory")
     assert await dump(story) == before
-    assert await story.history.listed("mallory", before_ms=None, limit=9, query=None) == ([], False)
+    assert await story.conversations.listed("mallory", before_ms=None, limit=9, query=None) == ([], False)
     if act not in (STRANGE["send new"], STRANGE["send repeat"]):  # with an id of her own she may begin one
         with pytest.raises(NotFound) as unknown:
             await act(Story(fake_redis), "mallory")
@@ -799,25 +801,30 @@ class Sidebar:
     def __init__(self, redis: Redis) -> None:
         self.story = Story(redis)
         self.history = self.story.history
+        self.conversations = self.story.conversations
 
     async def begin(self, conversation: str, title: str = "Greeting") -> None:
         """Begin a conversation, and wait until the store's clock shows another millisecond."""
         sent = await self.story.send(f"{conversation}.1", conversation=conversation, title=title)
         if not sent.repeated:  # as chat does
-            updated = (await self.history.conversation(SESSION, conversation)).updated
-            await self.history.touch(SESSION, conversation, updated)
+            await self.use(conversation, timestamp())
         seconds, micros = await self.story.redis.time()
         then = now = seconds * 1000 + micros // 1000
         while now == then:
             seconds, micros = await self.story.redis.time()
             now = seconds * 1000 + micros // 1000
 
+    async def use(self, conversation: str, updated: str) -> None:
+        """Put a conversation where a use of it at a time belongs."""
+        known = await self.conversations.conversation(SESSION, conversation)
+        await self.conversations.touch(SESSION, replace(known, updated=updated))
+
     async def page(
         self, before: str | None = None, limit: int = 50, query: str | None = None
     ) -> tuple[list[str], bool]:
         """A page of the list, as a client asks for it: `before` is the `updated` of the last one it has."""
         before_ms = None if before is None else round(datetime.fromisoformat(before).timestamp() * 1000)
-        found, more = await self.history.listed(SESSION, before_ms=before_ms, limit=limit, query=query)
+        found, more = await self.conversations.listed(SESSION, before_ms=before_ms, limit=limit, query=query)
         self.last = found[-1].updated if found else None
         return [each.id for each in found], more
 
@@ -841,7 +848,7 @@ async def test_conversations_are_listed_last_used_first(sidebar: Sidebar) -> Non
     for name in ("c1", "c2", "c3"):
         await sidebar.begin(name)
     assert await sidebar.page() == (["c3", "c2", "c1"], False)
-    await sidebar.history.touch(SESSION, "c1", timestamp())
+    await sidebar.use("c1", timestamp())
     assert await sidebar.page() == (["c1", "c3", "c2"], False)
 
 
@@ -863,8 +870,8 @@ async def test_list_comes_in_pages_without_gap_or_repeat_when_an_old_one_was(
         await sidebar.begin(name)
     history = sidebar.history
     if act == "restored":
-        await history.delete(SESSION, "c1")
-        await history.restore(SESSION, "c1")
+        await sidebar.conversations.delete(SESSION, "c1")
+        await sidebar.conversations.restore(SESSION, "c1")
     elif act == "sent again":
         await sidebar.begin("c1")
     else:
@@ -883,12 +890,12 @@ async def test_list_is_searched_by_title_whatever_the_case(sidebar: Sidebar) -> 
 
 async def test_list_is_the_sessions_own(sidebar: Sidebar) -> None:
     await sidebar.begin("c1")
-    assert await sidebar.history.listed("mallory", before_ms=None, limit=9, query=None) == ([], False)
+    assert await sidebar.conversations.listed("mallory", before_ms=None, limit=9, query=None) == ([], False)
 
 
 async def test_listed_conversation_has_what_the_sidebar_shows(sidebar: Sidebar) -> None:
     await sidebar.begin("c1", "Über Käse")
-    (found,), _ = await sidebar.history.listed(SESSION, before_ms=None, limit=9, query=None)
+    (found,), _ = await sidebar.conversations.listed(SESSION, before_ms=None, limit=9, query=None)
     shape = found.listed(["default", "m"])
     assert shape | {"created": "", "updated": ""} == {
         "id": "c1", "title": "Über Käse", "created": "", "updated": "", "pinned": False, "archived": False,
@@ -898,17 +905,17 @@ async def test_listed_conversation_has_what_the_sidebar_shows(sidebar: Sidebar) 
 
 async def test_update_changes_what_it_names_and_nothing_else(story: Story) -> None:
     await story.exchange("m1")
-    before = await story.history.conversation(SESSION, story.id)
+    before = await story.conversations.conversation(SESSION, story.id)
     changes = {"title": "Käse", "pinned": "1", "archived": "1", "system": "", "model": "n",
                "parameters": '{"temperature":0.5}'}  # fmt: skip
-    after = await story.history.update(SESSION, story.id, changes)
+    after = await story.conversations.update(SESSION, story.id, changes)
     assert (after.title, after.pinned, after.archived, after.system, after.model, after.parameters) == (
         "Käse", True, True, "", "n", {"temperature": 0.5}
     )  # fmt: skip
     assert (after.tip, after.offset, after.updated) == (before.tip, before.offset, before.updated)
-    again = await story.history.update(SESSION, story.id, {"pinned": "0"})
+    again = await story.conversations.update(SESSION, story.id, {"pinned": "0"})
     assert (again.pinned, again.title) == (False, "Käse")
-    assert await story.history.update(SESSION, story.id, {}) == again
+    assert await story.conversations.update(SESSION, story.id, {}) == again
 
 
 # Deletion and retention
@@ -917,14 +924,14 @@ async def test_update_changes_what_it_names_and_nothing_else(story: Story) -> No
 async def test_deleted_conversation_is_hidden_at_once_from_everything(story: Story) -> None:
     epoch = (await story.send("m1")).at["epoch"]
     await story.answer()
-    await story.history.delete(SESSION, story.id)
+    await story.conversations.delete(SESSION, story.id)
     history = story.history
     for act in (
         history.read(SESSION, story.id, limit=1, max_bytes=1),
         history.message(SESSION, story.id, "m1"),
         history.after(SESSION, story.id, epoch, 0),
-        history.conversation(SESSION, story.id),
-        history.update(SESSION, story.id, {"title": "x"}),
+        story.conversations.conversation(SESSION, story.id),
+        story.conversations.update(SESSION, story.id, {"title": "x"}),
         history.select(SESSION, story.id, "m1"),
         history.request_stop(SESSION, story.id),
         story.send("m2"),
@@ -933,14 +940,14 @@ async def test_deleted_conversation_is_hidden_at_once_from_everything(story: Sto
     ):
         with pytest.raises(NotFound):
             await act
-    assert await history.listed(SESSION, before_ms=None, limit=9, query=None) == ([], False)
+    assert await story.conversations.listed(SESSION, before_ms=None, limit=9, query=None) == ([], False)
 
 
 async def test_everything_of_a_deleted_conversation_goes_in_time(story: Story) -> None:
     await story.send("m1")
     fence, answer = await story.begin()
     await story.say(fence, answer, 1, "Hel", "hm")
-    await story.history.delete(SESSION, story.id)
+    await story.conversations.delete(SESSION, story.id)
     assert await story.history.stop_wanted(story.id)
     for _ in range(2):  # as it is deleted, and after the turn that was stopped wrote its last
         left = [await story.redis.pttl(key) for key in astuple(story.of)[:8] if await story.redis.exists(key)]
@@ -953,16 +960,16 @@ async def test_everything_of_a_deleted_conversation_goes_in_time(story: Story) -
 async def test_restored_conversation_is_as_it_was(redis: Redis, history_days: int) -> None:
     story = Story(redis, history_days=history_days)
     await story.exchange("m1")
-    before = await story.history.conversation(SESSION, story.id)
+    before = await story.conversations.conversation(SESSION, story.id)
     lasting = await story.ttls()
-    await story.history.delete(SESSION, story.id)
-    restored, _ = await story.history.restore(SESSION, story.id)
+    await story.conversations.delete(SESSION, story.id)
+    restored, _ = await story.conversations.restore(SESSION, story.id)
     assert restored == before
     assert await story.branch() == ["m1", "m1.a"]
-    found, _ = await story.history.listed(SESSION, before_ms=None, limit=9, query=None)
+    found, _ = await story.conversations.listed(SESSION, before_ms=None, limit=9, query=None)
     assert [each.id for each in found] == [story.id]
     for key, ms in (await story.ttls()).items():
-        if key != story.of.log:
+        if key in lasting and key != story.of.log:
             assert (ms > DAY_MS) == (lasting[key] > DAY_MS), key
     await story.exchange("m2")
     assert (await story.types())[-1] == "completion.finished"
@@ -971,16 +978,16 @@ async def test_restored_conversation_is_as_it_was(redis: Redis, history_days: in
 async def test_restore_of_what_is_not_deleted_changes_nothing(story: Story) -> None:
     await story.exchange("m1")
     before = await dump(story)
-    await story.history.restore(SESSION, story.id)
+    await story.conversations.restore(SESSION, story.id)
     assert await dump(story) == before
     with pytest.raises(NotFound):
-        await story.history.restore(SESSION, "nobody")
+        await story.conversations.restore(SESSION, "nobody")
 
 
 async def test_id_of_a_conversation_that_is_gone_may_begin_anew(story: Story) -> None:
     await story.send("m1")
     fence, answer = await story.begin()
-    await story.history.delete(SESSION, story.id)
+    await story.conversations.delete(SESSION, story.id)
     await story.say(fence, answer, 1, "the last words of a deleted one")
     await story.finish(fence, answer)
     for key, ms in (await story.ttls()).items():  # what half a minute does
@@ -1009,11 +1016,12 @@ async def test_nothing_but_the_log_goes_when_history_is_kept_for_ever(redis: Red
 async def test_what_was_to_go_in_time_is_kept_for_ever_once_history_is(redis: Redis) -> None:
     story = Story(redis, history_days=400)
     await story.exchange("m1")
-    story.history = History(redis, story.keys, history_days=0)
+    story.conversations = Conversations(redis, story.keys, history_days=0)
+    story.history = History(redis, story.keys, story.conversations, history_days=0)
     await story.send("m2")
     fence, answer = await story.begin()
     await story.say(fence, answer, 1, "Hello", "hm")
-    await story.history.touch(SESSION, story.id, timestamp())
+    await story.conversations.touch(SESSION, await story.conversations.conversation(SESSION, story.id))
     lasting = {*astuple(story.of)[:8], story.keys.conversations(SESSION)} - {story.of.log}
     found = await story.ttls() | {story.of.queue: -1}
     assert {key: found[key] for key in lasting} == dict.fromkeys(lasting, -1)
@@ -1090,11 +1098,11 @@ async def test_history_is_unavailable_while_the_store_is_down_and_loses_nothing(
             story.send("m2"),
             history.read(SESSION, story.id, limit=1, max_bytes=1),
             history.after(SESSION, story.id, epoch, 0),
-            history.listed(SESSION, before_ms=None, limit=9, query=None),
+            story.conversations.listed(SESSION, before_ms=None, limit=9, query=None),
             history.turn(story.id),
             history.work(),
-            history.touch(SESSION, story.id, timestamp()),
-            history.delete(SESSION, story.id),
+            story.conversations.announce(SESSION, story.id, temporary=False),
+            story.conversations.delete(SESSION, story.id),
         ):
             with pytest.raises(Unavailable):
                 await act

@@ -331,7 +331,7 @@ async def test_answer_goes_on_from_its_text_and_reasoning(story: Story, finish_r
     assert found
     turn = found[1]
     assert (turn.answer, turn.prompt, turn.attempt, turn.kept) == ("m1.a", "m1", 0, 5)
-    known = await story.history.conversation(SESSION, story.id)
+    known = await story.conversations.conversation(SESSION, story.id)
     assert known.running is None  # nobody was told yet
     fence, _ = await story.begin()
     answer = Answer(
@@ -340,7 +340,7 @@ async def test_answer_goes_on_from_its_text_and_reasoning(story: Story, finish_r
     )  # fmt: skip
     assert answer.started().attempt == 2
     await story.say(fence, answer, 1, "and half", "well")
-    assert (await story.history.conversation(SESSION, story.id)).running == "m1.a"
+    assert (await story.conversations.conversation(SESSION, story.id)).running == "m1.a"
     message = await story.history.message(SESSION, story.id, "m1.a")
     assert message["state"] == "running"
     await story.finish(fence, answer)

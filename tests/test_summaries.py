@@ -198,16 +198,16 @@ async def test_summaries_go_and_come_back_with_their_conversation(told: Told) ->
     await told.fold(None, FIRST)
     kept_ms = await told.redis.pttl(told.of.messages)
     assert abs(await told.redis.pttl(told.of.summaries) - kept_ms) < 60_000
-    await told.history.delete(SESSION, told.id)
+    await told.conversations.delete(SESSION, told.id)
     assert 0 < await told.redis.pttl(told.of.summaries) <= 30_000
-    await told.history.restore(SESSION, told.id)
+    await told.conversations.restore(SESSION, told.id)
     assert await told.redis.pttl(told.of.summaries) > 30_000
     assert await told.summaries.newest(SESSION, told.id) == FIRST
 
 
 async def test_fold_of_a_deleted_conversation_leaves_nothing(told: Told) -> None:
     await told.summaries.want(told.id, "m1.a", "m")
-    await told.history.delete(SESSION, told.id)
+    await told.conversations.delete(SESSION, told.id)
     assert not await told.fold(None, FIRST)
     await told.summaries.want(told.id, "m1.a", "m")
     assert not await told.redis.exists(told.of.summaries, told.of.fold)

@@ -21,6 +21,7 @@ from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
 from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import Branch, Turn, digest
+from llmchat.conversations import Conversations
 from llmchat.errors import Unavailable
 from llmchat.events import CompletionDelta
 from llmchat.folds import Folds
@@ -48,7 +49,8 @@ class Instance:
     def __init__(self, url: str, prefix: str, settings: Settings) -> None:
         self.redis = connect(url)
         self.keys = Keys(prefix)
-        self.history = History(self.redis, self.keys, history_days=1)
+        self.conversations = Conversations(self.redis, self.keys, history_days=1)
+        self.history = History(self.redis, self.keys, self.conversations, history_days=1)
         self.leases = Leases(self.redis, self.keys)
         self.broadcaster = Broadcaster([url], prefix=prefix, capacity=1000)
         self.completions = Completions(
@@ -56,7 +58,7 @@ class Instance:
             base_url=settings.openai_base_url,
             deadlines=Deadlines.of(settings),
         )
-        listing = Listing(self.history, self.broadcaster, settings.openai_models)
+        listing = Listing(self.conversations, self.broadcaster, settings.openai_models)
         summaries = Summaries(self.redis, self.keys, history_days=1)
         fold_leases = Leases(self.redis, self.keys, of="fold")
         self.folds = Folds(settings, self.history, summaries, fold_leases, self.completions)
@@ -271,7 +273,7 @@ async def test_next_prompt_is_answered_when_another_instance_takes_it_the_moment
                 async with within(10, "the other instance tries to take the turn"):
                     await leases.tried.wait()
 
-    maker.turns._history = Quick(maker.redis, maker.keys, history_days=1)
+    maker.turns._history = Quick(maker.redis, maker.keys, maker.conversations, history_days=1)
     await maker.end(await maker.send("m1"))
     assert (await maker.end("m2.a"))["finish_reason"] == "stop"
     started = [frame for frame in await maker.frames() if frame["type"] == "completion.started"]
@@ -400,13 +402,13 @@ async def test_context_too_long_for_the_model_is_shortened_until_it_is_taken(
     assert len(asked) == 4
     assert asked == sorted(asked, reverse=True)
     assert asked[-1] < asked[0]
-    known = await instance.history.conversation(SESSION, "c1")
+    known = await instance.conversations.conversation(SESSION, "c1")
     assert known.calibration > 1  # the next time it is shorter at once
 
     model.refuse_length(times=20)
     failed = await instance.end(await instance.send("m3", digits))
     assert (failed["type"], failed["code"]) == ("completion.failed", "context_too_long")
-    assert (await instance.history.conversation(SESSION, "c1")).calibration == known.calibration
+    assert (await instance.conversations.conversation(SESSION, "c1")).calibration == known.calibration
 
 
 async def test_reasoning_takes_nothing_of_the_context(start: Start, model: Model) -> None:
@@ -752,7 +754,7 @@ async def test_stop_while_the_turn_is_taken_over_keeps_the_text_there_is(
             return found
 
     answer = await leave(instance, 1, "Seen")
-    instance.turns._history = Stopped(instance.redis, instance.keys, history_days=1)
+    instance.turns._history = Stopped(instance.redis, instance.keys, instance.conversations, history_days=1)
     instance.turns.begin("c1")
     ended = await instance.end(answer)
     assert (ended["finish_reason"], ended["digest"]) == ("stopped", digest("Seen"))
@@ -787,7 +789,7 @@ async def test_bug_while_an_answer_is_made_fails_the_answer_and_nothing_else(
             self._strike("append")
             return await super().append(*args)
 
-    instance.turns._history = Faulty(instance.redis, instance.keys, history_days=1)
+    instance.turns._history = Faulty(instance.redis, instance.keys, instance.conversations, history_days=1)
     failed = await instance.end(await instance.send("m1"))
     assert (failed["type"], failed["code"]) == ("completion.failed", "internal")
     assert "a bug" not in json.dumps(await instance.frames())
@@ -870,7 +872,7 @@ async def test_deleted_conversations_answer_is_stopped_and_all_goes_on(
     model.answer("Half ", Gate(), to="Delete")
     answer = await instance.send("m1", "Delete me")
     await instance.text_so_far("Half ")
-    await instance.history.delete(SESSION, "c1")
+    await instance.conversations.delete(SESSION, "c1")
     await instance.turns.wake_for_stop("c1", answer)
     await (await model.asked()).closed()
 
@@ -885,9 +887,9 @@ async def test_conversation_deleted_before_its_answer_began_is_whole_once_restor
     instance: Instance, model: Model
 ) -> None:
     await instance.send("m1", begin=False)
-    await instance.history.delete(SESSION, "c1")
+    await instance.conversations.delete(SESSION, "c1")
     instance.turns.begin("c1")
-    await instance.history.restore(SESSION, "c1")
+    await instance.conversations.restore(SESSION, "c1")
     assert (await instance.end("m1.a"))["finish_reason"] == "stopped"
     branch = await instance.history.read(SESSION, "c1", limit=9, max_bytes=9999)
     assert [message["id"] for message in branch.messages] == ["m1", "m1.a"]

@@ -11,11 +11,7 @@ if doom == '1' and not doomed then
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, restore_ms) end
 elseif doom == '0' and doomed then
   redis.call('HDEL', conversation, 'deleted')
-  for _, key in ipairs(KEYS) do
-    if key ~= log then
-      if retention_ms == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, retention_ms) end
-    end
-  end
+  keep(retention_ms, conversation, messages, tree, turn, queue, text, reasoning, summaries, fold)
 end
 local told = {'ok', redis.call('HGET', turn, 'answer') or ''}
 for _, field in ipairs(redis.call('HKEYS', tree)) do

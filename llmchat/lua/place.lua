@@ -3,6 +3,7 @@
 
 local TRIM_EVERY, TRIMMED = 16, 64  -- events; entries that are let go at once
 local NEAR = 16  -- messages
+local TEMPORARY_MS = 3600000
 
 local function uint32(n)
   return string.char(math.floor(n / 16777216) % 256, math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
@@ -19,9 +20,11 @@ local function envelope(channel, epoch, offset, frame)
     .. '\165frame\198' .. uint32(#frame) .. frame
 end
 
--- How long a key of the conversation lives: what is doomed stays doomed.
+-- How long a key of the conversation lives ('0' is for ever): what is doomed stays doomed, what is temporary goes soon.
 local function lifetime(conversation, ms)
-  if redis.call('HEXISTS', conversation, 'deleted') == 1 then return redis.call('PTTL', conversation) end
+  local deleted, temporary = unpack(redis.call('HMGET', conversation, 'deleted', 'temporary'))
+  if deleted then return redis.call('PTTL', conversation) end
+  if temporary and (ms == '0' or tonumber(ms) > TEMPORARY_MS) then return TEMPORARY_MS end
   return ms
 end
 

@@ -1,13 +1,16 @@
 -- Store a prompt, make its turn takeable or put it behind those that wait, and place message.added: one step, safe to
 -- repeat. `queued` = '1': the caller has seen an answer being made.
 local conversation, messages, tree, log, turn, queue = unpack(KEYS)
-local session, new, epoch, now, title, id, digest, record, revision, parent, answer, model, queued, most, files, body,
-  channel, log_ms, log_entries, log_bytes, retention_ms = unpack(ARGV)
+local session, new, epoch, now, title, id, digest, record, revision, parent, answer, model, queued, most, files, system,
+  parameters, temporary, body, channel, log_ms, log_entries, log_bytes, retention_ms = unpack(ARGV)
 
 if redis.call('EXISTS', conversation) == 0 then
   if new == '0' then return {'not_found'} end
   redis.call('HSET', conversation, 'session', session, 'epoch', epoch, 'offset', '0', 'revision', '0', 'tip', '',
     'title', title, 'model', model, 'created', now, 'updated', now)
+  if system ~= '' then redis.call('HSET', conversation, 'system', string.sub(system, 2)) end
+  if parameters ~= '' then redis.call('HSET', conversation, 'parameters', parameters) end
+  if temporary == '1' then redis.call('HSET', conversation, 'temporary', '1') end
 elseif not owned(conversation, session) then
   return {'not_found'}
 end

@@ -1,0 +1,302 @@
+"""A session's conversations: its lists, and what belongs to each as a whole. Knows Redis; knows no message and no wire.
+
+What is listed where is said by each conversation itself; the sets that lead to it may hold stale entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+
+from llmchat.conversation import TEMPORARY_SECONDS, Conversation, milliseconds, timestamp
+from llmchat.errors import NO_CONVERSATION, NotFound
+from llmchat.keys import Keys
+from llmchat.redis_client import available
+from llmchat.script import Script, Several
+
+FORMAT = 2
+"""Of a session's data: 1 has no sets of what is pinned and archived."""
+RESTORE_SECONDS = 30
+SEARCHED = 200
+"""Conversations of a session whose titles are searched."""
+READ_AT_ONCE = 100
+STALE_MS = 3_600_000
+"""An entry of a list without a conversation that belongs into it, so old, is taken off."""
+
+
+class Conversations:
+    """Every method raises Unavailable when Redis is away; each write may be repeated without harm."""
+
+    def __init__(self, redis: Redis, keys: Keys, *, history_days: int) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._several = Several(redis)
+        self._retention_ms = history_days * 86_400_000
+        self._update = Script(redis, "update")
+        self._delete = Script(redis, "delete")
+
+    # Lists
+
+    async def announce(self, session: str, conversation: str, *, temporary: bool) -> None:
+        """List a conversation that is about to begin, where it is not listed yet."""
+        now_ms = milliseconds(timestamp())
+        if temporary:
+            await self._note_temporary(session, conversation, now_ms)
+        else:
+            await self._list({self._keys.conversations(session): conversation}, now_ms, new=True)
+
+    async def touch(self, session: str, known: Conversation) -> None:
+        """Put a conversation where its last use belongs in the session's lists."""
+        used_ms = milliseconds(known.updated)
+        if known.temporary:
+            await self._note_temporary(session, known.id, used_ms)
+            return
+        lists = {self._keys.conversations(session): known.id}
+        if known.pinned:
+            lists[self._keys.pinned(session)] = known.id
+        if known.archived:
+            lists[self._keys.archived(session)] = known.id
+        await self._list(lists, used_ms)
+        await self._last(
+            [self._keys.pinned(session), self._keys.archived(session), self._keys.format(session)]
+        )
+
+    async def listed(
+        self,
+        session: str,
+        *,
+        before_ms: int | None,
+        limit: int,
+        query: str | None = None,
+        pinned: bool | None = None,
+        archived: bool | None = None,
+    ) -> tuple[list[Conversation], bool]:
+        """List a session's conversations, last used first, and tell whether there are more.
+
+        `query` keeps those whose title has it, of the newest SEARCHED ones. `pinned` and `archived` keep those that are,
+        or that are not.
+        """
+
+        def wanted(each: Conversation) -> bool:
+            return (
+                (query is None or query.casefold() in each.title.casefold())
+                and pinned in (None, each.pinned)
+                and archived in (None, each.archived)
+            )
+
+        await self._migrate(session)
+        key, belongs = self._keys.conversations(session), _is_listed
+        if archived:
+            key, belongs = self._keys.archived(session), _is_archived
+        elif pinned:
+            key, belongs = self._keys.pinned(session), _is_pinned
+        found: list[Conversation] = []
+        async for some in self._walk(
+            session, key, belongs, before_ms, limit + 1 if query is None else SEARCHED
+        ):
+            found += [each for each in some if wanted(each)]
+            if len(found) > limit or query is not None:
+                break
+        return found[:limit], len(found) > limit
+
+    async def _walk(
+        self,
+        session: str,
+        key: str,
+        belongs: Callable[[Conversation], bool],
+        before_ms: int | None,
+        first: int,
+    ) -> AsyncIterator[list[Conversation]]:
+        """Read a list from a time on, `first` so many, and take off what does not belong into it."""
+        newest = "+inf" if before_ms is None else f"({before_ms}"
+        position, count = 0, first
+        while True:
+            async with available():
+                scored: list[Any] = await self._redis.zrange(
+                    key, newest, "-inf", desc=True, byscore=True, offset=position, num=count, withscores=True
+                )
+            used = {each.decode(): int(used_ms) for each, used_ms in scored}
+            there = [each for each in await self._read(session, used) if belongs(each)]
+            yield there
+            if len(scored) < count:
+                return
+            position += count - await self._take_off(key, used, {each.id for each in there})
+            count = READ_AT_ONCE
+
+    async def _take_off(self, key: str, used: dict[str, int], there: set[str]) -> int:
+        """Take stale entries off a list, and count them: what was only announced has a while to come."""
+        now_ms = await self._now_ms(key)
+        stale = [each for each, used_ms in used.items() if each not in there and now_ms - used_ms > STALE_MS]
+        if stale:
+            async with available():
+                await self._redis.zrem(key, *stale)
+        return len(stale)
+
+    async def _list(self, lists: dict[str, str], used_ms: int, *, new: bool = False) -> None:
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for key, conversation in lists.items():
+                pipe.zadd(key, {conversation: used_ms}, nx=new)
+            await pipe.execute()
+        await self._last(lists)
+
+    async def _note_temporary(self, session: str, conversation: str, used_ms: int) -> None:
+        key = self._keys.temporary(session)
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zadd(key, {conversation: used_ms})
+            pipe.pexpire(key, TEMPORARY_SECONDS * 1000)
+            pipe.zremrangebyscore(key, "-inf", used_ms - TEMPORARY_SECONDS * 1000)
+            await pipe.execute()
+
+    async def _last(self, keys: Iterable[str]) -> None:
+        """Have keys of a session last as long as the conversations that were used just now."""
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for key in keys:
+                if self._retention_ms:
+                    pipe.pexpire(key, self._retention_ms)
+                else:
+                    pipe.persist(key)
+            await pipe.execute()
+
+    async def _migrate(self, session: str) -> None:
+        """Bring a session's data into the present form, where it has another."""
+        form = self._keys.format(session)
+        async with available():
+            found: Any = await self._redis.get(form)
+        if found is not None and int(found) >= FORMAT:
+            return
+        every, lists = (
+            self._keys.conversations(session),
+            (self._keys.pinned(session), self._keys.archived(session)),
+        )
+        async for some in self._walk(session, every, _is_listed, None, READ_AT_ONCE):
+            async with available():
+                pipe = self._redis.pipeline(transaction=False)
+                for each in some:
+                    for key, flag in zip(lists, (each.pinned, each.archived), strict=True):
+                        if flag:
+                            pipe.zadd(key, {each.id: milliseconds(each.updated)})
+                await pipe.execute()
+        async with available():
+            if await self._redis.exists(every):
+                await self._redis.set(form, FORMAT)
+        await self._last([*lists, form])
+
+    # One of them
+
+    async def conversation(self, session: str, conversation: str) -> Conversation:
+        """Read what is known of a conversation. Raises NotFound."""
+        found = await self._read(session, [conversation])
+        if not found:
+            raise NotFound(NO_CONVERSATION)
+        return found[0]
+
+    async def update(
+        self, session: str, conversation: str, changes: Mapping[str, str], dropped: Sequence[str] = ()
+    ) -> Conversation:
+        """Set fields of a conversation: title, pinned, archived, system, model, parameters; and take back others.
+
+        Raises NotFound.
+        """
+        fields = [part for pair in changes.items() for part in pair]
+        key = self._keys.of_conversation(conversation).conversation
+        if (fields or dropped) and await self._update(
+            [key], session, " ".join(dropped), *fields
+        ) == b"not_found":
+            raise NotFound(NO_CONVERSATION)
+        known = await self.conversation(session, conversation)
+        for flag, list_of in (("pinned", self._keys.pinned), ("archived", self._keys.archived)):
+            if changes.get(flag) == "1":
+                await self._list({list_of(session): conversation}, milliseconds(known.updated))
+            elif flag in changes:
+                async with available():
+                    await self._redis.zrem(list_of(session), conversation)
+        return known
+
+    async def delete(self, session: str, conversation: str) -> tuple[str, list[str]]:
+        """Hide a conversation; RESTORE_SECONDS later Redis drops it: until then it can be deleted again.
+
+        Gives the answer being made, "" where none is, and the ids of all files that it ever had. Raises NotFound.
+        """
+        answer, *files = await self._doom(session, conversation, doom=True)
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for list_of in (
+                self._keys.conversations,
+                self._keys.pinned,
+                self._keys.archived,
+                self._keys.temporary,
+            ):
+                pipe.zrem(list_of(session), conversation)
+            await pipe.execute()
+        return answer, files
+
+    async def restore(self, session: str, conversation: str) -> tuple[Conversation, list[str]]:
+        """Bring back a conversation deleted a moment ago; gives it, and the ids of its files. Raises NotFound."""
+        _, *files = await self._doom(session, conversation, doom=False)
+        restored = await self.conversation(session, conversation)
+        await self.touch(session, restored)
+        return restored, files
+
+    async def _doom(self, session: str, conversation: str, *, doom: bool) -> list[str]:
+        keys = self._keys.of_conversation(conversation)
+        outcome, *told = await self._delete(
+            [
+                keys.conversation,
+                keys.messages,
+                keys.tree,
+                keys.log,
+                keys.turn,
+                keys.queue,
+                keys.text,
+                keys.reasoning,
+                keys.summaries,
+                keys.fold,
+            ],
+            *(session, int(doom), RESTORE_SECONDS * 1000, self._retention_ms),
+        )
+        if outcome == b"not_found":
+            raise NotFound(NO_CONVERSATION)
+        return [part.decode() for part in told]
+
+    async def _read(self, session: str, ids: Iterable[str]) -> list[Conversation]:
+        """Read those of some conversations that are the session's own, and not deleted."""
+        ids = list(ids)
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for each in ids:
+                keys = self._keys.of_conversation(each)
+                pipe.hgetall(keys.conversation)
+                pipe.hgetall(keys.turn)
+            found = iter(await pipe.execute())
+        states = [(each, _texts(next(found)), _texts(next(found))) for each in ids]
+        return [
+            Conversation.read(each, state, turn)
+            for each, state, turn in states
+            if state.get("session") == session and "deleted" not in state
+        ]
+
+    async def _now_ms(self, key: str) -> int:
+        """Tell the time by the clock of the server that has a key: it is one for all instances."""
+        (time,) = await self._several([key], ("TIME",))
+        return int(time[0]) * 1000 + int(time[1]) // 1000
+
+
+def _is_listed(conversation: Conversation) -> bool:
+    return not conversation.temporary
+
+
+def _is_pinned(conversation: Conversation) -> bool:
+    return conversation.pinned
+
+
+def _is_archived(conversation: Conversation) -> bool:
+    return conversation.archived
+
+
+def _texts(found: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in found.items()}
