@@ -15,7 +15,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 
 from llmchat.attachment import TEXT, Attached, data_url, excerpt, is_image, kind_of, sound_name
-from llmchat.conversation import derived_id
+from llmchat.conversation import TEMPORARY_SECONDS, derived_id
 from llmchat.errors import AttachmentRefused
 from llmchat.keys import Keys
 from llmchat.redis_client import available
@@ -147,26 +147,37 @@ class Attachments:
         """Let go of a file that no message has."""
         await self._each("drop", session, "", await self.find(session, [attachment]), 1)
 
-    async def keep(self, session: str, conversation: str, ids: Sequence[str]) -> None:
-        """Keep what a conversation's messages have, as if it were used just now."""
-        await self._used(session, conversation, await self.find(session, ids))
+    async def keep(
+        self, session: str, conversation: str, ids: Sequence[str], *, temporary: bool = False
+    ) -> None:
+        """Keep what a conversation's messages have, as if it were used just now; of a temporary one, not for long."""
+        await self._used(session, conversation, await self.find(session, ids), temporary)
 
     async def doom(self, session: str, conversation: str, ids: Sequence[str]) -> None:
         """Have Redis drop a moment later what a deleted conversation's messages have."""
         await self._each("doom", session, conversation, await self.find(session, ids), DOOMED_MS)
 
-    async def restore(self, session: str, conversation: str, ids: Sequence[str]) -> None:
+    async def restore(
+        self, session: str, conversation: str, ids: Sequence[str], *, temporary: bool = False
+    ) -> None:
         """Keep what was doomed."""
-        await self._each("restore", session, conversation, await self.find(session, ids), self._lifetime_ms)
+        lifetime_ms = self._lifetime_of(temporary)
+        await self._each("restore", session, conversation, await self.find(session, ids), lifetime_ms)
 
-    async def _used(self, session: str, conversation: str, found: Iterable[Attachment | None]) -> None:
-        lasts_ms = self._lifetime_ms - USED_MS
+    def _lifetime_of(self, temporary: bool) -> int:
+        return TEMPORARY_SECONDS * 1000 if temporary else self._lifetime_ms
+
+    async def _used(
+        self, session: str, conversation: str, found: Iterable[Attachment | None], temporary: bool
+    ) -> None:
+        lifetime_ms = self._lifetime_of(temporary)
+        lasts_ms = max(lifetime_ms - USED_MS, lifetime_ms // 2)
         old = [
             each
             for each in found
             if each is not None and (each.conversation != conversation or (0 <= each.left_ms < lasts_ms))
         ]
-        await self._each("keep", session, conversation, old, self._lifetime_ms)
+        await self._each("keep", session, conversation, old, lifetime_ms)
 
     async def _each(
         self, way: str, session: str, conversation: str, found: Iterable[Attachment | None], lifetime_ms: int
@@ -184,7 +195,14 @@ class Attachments:
                 await self._note(index, each, lifetime_ms)
 
     async def attached(
-        self, session: str, conversation: str, ids: Sequence[str], *, images: bool, text_bytes: int
+        self,
+        session: str,
+        conversation: str,
+        ids: Sequence[str],
+        *,
+        images: bool,
+        text_bytes: int,
+        temporary: bool = False,
     ) -> dict[str, Attached]:
         """Read files as a model is sent them, of a text at most so many bytes; what is sent is kept for longer.
 
@@ -198,7 +216,7 @@ class Attachments:
             and (images or not is_image(each.type))
         ]
         read = await asyncio.gather(*(self._attached(each, text_bytes) for each in files))
-        await self._used(session, conversation, files)
+        await self._used(session, conversation, files, temporary)
         return {each.id: one for each, one in zip(files, read, strict=True) if one is not None}
 
     async def _attached(self, each: Attachment, text_bytes: int) -> Attached | None:

@@ -375,6 +375,7 @@ class Attempt:
                     [each["id"] for each in attachments],
                     images=sees,
                     text_bytes=self._settings.context_tokens * BYTES_PER_TOKEN,
+                    temporary=branch.conversation.temporary,
                 )
             left -= estimated_tokens(message["text"]) + sum(each.tokens for each in read.values())
             attached = [read.get(each["id"], Attached(each["name"], each["type"])) for each in attachments]

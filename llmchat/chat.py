@@ -13,7 +13,9 @@ from llmchat import events
 from llmchat.attachment import is_image
 from llmchat.attachments import Attachment, Attachments
 from llmchat.conversation import (
+    NO_CHOICES,
     Branch,
+    Choices,
     Conversation,
     Summary,
     derived_id,
@@ -111,6 +113,9 @@ class Chat:
             title=known.title,
             model=known.model_among(self._offered),
             system=self._settings.system_prompt if known.system is None else known.system,
+            parameters=known.parameters,
+            archived=known.archived,
+            temporary=known.temporary,
             messages=messages,
             more=branch.more or cut,
             running=known.running,
@@ -150,7 +155,12 @@ class Chat:
             except (ValueError, OverflowError):
                 raise BadField("The field before is wrong: it must be an RFC 3339 time.") from None
         found, more = await self._conversations.listed(
-            session, before_ms=before_ms, limit=command.limit, query=command.query
+            session,
+            before_ms=before_ms,
+            limit=command.limit,
+            query=command.query,
+            pinned=command.pinned,
+            archived=command.archived,
         )
         shaped = [each.listed(self._offered) for each in found]
         return ConversationListed(id=command.id, conversations=shaped, more=more)
@@ -172,6 +182,7 @@ class Chat:
         self._check_text("text", text)
         if not text and not command.attachments:
             raise BadField("The field text is wrong: it must have a word in it.")
+        choices = self._choices(command)
         conversation = self.conversation_of(session, command)
         message = derived_id("message", conversation, command.id)
         model = ""
@@ -179,8 +190,10 @@ class Chat:
         if not repeated:
             model = self._checked_model(command.model)  # of a repeat, no field but the text counts
             await allowance.prompt()
-        if command.conversation and not model:
-            model = (await self._conversations.conversation(session, conversation)).model_among(self._offered)
+        temporary = choices.temporary
+        if command.conversation and (not model or command.attachments):
+            known = await self._conversations.conversation(session, conversation)
+            model, temporary = model or known.model_among(self._offered), known.temporary
         files = [] if repeated else await self._files(session, conversation, command.attachments)
         if not repeated:
             self._check_sees(model or self._offered[0], files)
@@ -196,6 +209,7 @@ class Chat:
                 answer=derived_id("answer", conversation, command.id),
                 model=model or self._offered[0],
                 attachments=[each.shaped() for each in files],
+                choices=choices,
             )
         except Busy:
             self._turns.begin(conversation)  # should nobody make the answer that is in the way
@@ -203,7 +217,7 @@ class Chat:
         self._turns.begin(conversation)
         if command.attachments:
             with suppress(Unavailable):  # whoever makes the answer keeps them, too
-                await self._attachments.keep(session, conversation, command.attachments)
+                await self._attachments.keep(session, conversation, command.attachments, temporary=temporary)
         accepted = MessageAccepted(
             id=command.id, conversation=conversation, message=message, answer=sent.answer, at=sent.at
         )
@@ -294,16 +308,16 @@ class Chat:
             if (value := getattr(command, flag)) is not None:
                 changes[flag] = str(int(value))
         if command.system is not None:
-            self._check_text("system", command.system)
-            if not leaves_room(command.system, self._settings.context_tokens):
-                raise TooLong("The system takes more than half of what the model can be sent; shorten it.")
+            self._check_system(command.system)
             changes["system"] = command.system
         if command.model is not None:
             changes["model"] = self._checked_model(command.model)
         if command.parameters is not None:
             changes["parameters"] = command.parameters.model_dump_json(exclude_none=True)
         event = self._listing.updated_event(
-            await self._conversations.update(session, command.conversation, changes)
+            await self._conversations.update(
+                session, command.conversation, changes, ["system"] if command.drops_system else []
+            )
         )
         await self._listing.updated(session, command.conversation)
         return event
@@ -332,7 +346,7 @@ class Chat:
     async def restore(self, session: str, conversation: str) -> ConversationUpdated:
         """Bring back a conversation deleted a moment ago. Raises NotFound."""
         restored, files = await self._conversations.restore(session, conversation)
-        await self._attachments.restore(session, conversation, files)
+        await self._attachments.restore(session, conversation, files, temporary=restored.temporary)
         event = self._listing.updated_event(restored)
         await self._listing.updated(session, conversation)
         return event
@@ -369,6 +383,20 @@ class Chat:
         limit = self._settings.max_prompt_chars
         if len(text) > limit:
             raise TooLong(f"The {field} has {len(text)} characters; at most {limit} are taken.")
+
+    def _check_system(self, system: str) -> None:
+        self._check_text("system", system)
+        if not leaves_room(system, self._settings.context_tokens):
+            raise TooLong("The system takes more than half of what the model can be sent; shorten it.")
+
+    def _choices(self, command: events.MessageSend) -> Choices:
+        """Read what a prompt chooses for the conversation that it begins; another one has its own already."""
+        if command.conversation is not None:
+            return NO_CHOICES
+        if command.system is not None:
+            self._check_system(command.system)
+        parameters = command.parameters.model_dump_json(exclude_none=True) if command.parameters else ""
+        return Choices(command.system, parameters, command.temporary)
 
     @property
     def _offered(self) -> Sequence[str]:

@@ -119,10 +119,10 @@ class Conversations:
                 )
             used = {each.decode(): int(used_ms) for each, used_ms in scored}
             there = [each for each in await self._read(session, used) if belongs(each)]
+            position += count - await self._take_off(key, used, {each.id for each in there})
             yield there
             if len(scored) < count:
                 return
-            position += count - await self._take_off(key, used, {each.id for each in there})
             count = READ_AT_ONCE
 
     async def _take_off(self, key: str, used: dict[str, int], there: set[str]) -> int:

@@ -80,6 +80,8 @@ class ConversationList(Command):
     before: str | None = None
     limit: Limit = MAX_MESSAGES
     query: Annotated[str, Field(max_length=200)] | None = None
+    pinned: bool | None = None
+    archived: bool | None = None
 
 
 class ConversationSummary(Command):
@@ -104,6 +106,11 @@ class ConversationUpdate(Command):
     model: Annotated[str, Field(max_length=200)] | None = None
     parameters: Parameters | None = None
 
+    @property
+    def drops_system(self) -> bool:
+        """Tell a system prompt of null (the server's own from now on) from an absent one (as it is)."""
+        return self.system is None and "system" in self.model_fields_set
+
 
 class ConversationDelete(Command):
     type: Literal["conversation.delete"]
@@ -123,6 +130,9 @@ class MessageSend(Command):
     parent: Id | None = None
     model: Annotated[str, Field(max_length=200)] | None = None
     attachments: Annotated[list[Id], Field(max_length=MAX_ATTACHMENTS)] = []
+    system: str | None = None
+    parameters: Parameters | None = None
+    temporary: bool = False
 
     @property
     def names_parent(self) -> bool:
@@ -257,6 +267,9 @@ class ConversationSnapshot(Event):
     title: str
     model: str
     system: str
+    parameters: dict[str, Any]
+    archived: bool
+    temporary: bool
     messages: list[dict[str, Any]]
     more: bool
     running: str | None

@@ -345,7 +345,17 @@ def test_event_is_encoded_without_what_does_not_apply() -> None:
 @pytest.mark.parametrize("running", [None, "m2"])
 def test_snapshot_is_encoded_with_running_even_when_nothing_runs(running: str | None) -> None:
     snapshot = events.ConversationSnapshot(
-        conversation="c1", title="", model="small", system="", messages=[], more=False, running=running, at=AT
+        conversation="c1",
+        title="",
+        model="small",
+        system="",
+        parameters={},
+        archived=False,
+        temporary=False,
+        messages=[],
+        more=False,
+        running=running,
+        at=AT,
     )
     assert json.loads(snapshot.encode()) == {
         "type": "conversation.snapshot",
@@ -353,6 +363,9 @@ def test_snapshot_is_encoded_with_running_even_when_nothing_runs(running: str | 
         "title": "",
         "model": "small",
         "system": "",
+        "parameters": {},
+        "archived": False,
+        "temporary": False,
         "messages": [],
         "more": False,
         "running": running,

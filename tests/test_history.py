@@ -6,8 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import astuple, replace
-from datetime import datetime
+from dataclasses import astuple
 from typing import Any
 
 import msgpack
@@ -18,7 +17,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from llmchat.conversation import timestamp
 from llmchat.conversations import RESTORE_SECONDS, Conversations
 from llmchat.errors import BadField, Busy, Conflict, Fenced, NotFound, Unavailable
 from llmchat.history import LOG_SECONDS, TIP, History, Sent
@@ -792,115 +790,7 @@ async def test_another_session_can_neither_read_nor_write(
         assert unknown.value.detail == refused.value.detail
 
 
-# The session's conversations
-
-
-class Sidebar:
-    """Several conversations of one session."""
-
-    def __init__(self, redis: Redis) -> None:
-        self.story = Story(redis)
-        self.history = self.story.history
-        self.conversations = self.story.conversations
-
-    async def begin(self, conversation: str, title: str = "Greeting") -> None:
-        """Begin a conversation, and wait until the store's clock shows another millisecond."""
-        sent = await self.story.send(f"{conversation}.1", conversation=conversation, title=title)
-        if not sent.repeated:  # as chat does
-            await self.use(conversation, timestamp())
-        seconds, micros = await self.story.redis.time()
-        then = now = seconds * 1000 + micros // 1000
-        while now == then:
-            seconds, micros = await self.story.redis.time()
-            now = seconds * 1000 + micros // 1000
-
-    async def use(self, conversation: str, updated: str) -> None:
-        """Put a conversation where a use of it at a time belongs."""
-        known = await self.conversations.conversation(SESSION, conversation)
-        await self.conversations.touch(SESSION, replace(known, updated=updated))
-
-    async def page(
-        self, before: str | None = None, limit: int = 50, query: str | None = None
-    ) -> tuple[list[str], bool]:
-        """A page of the list, as a client asks for it: `before` is the `updated` of the last one it has."""
-        before_ms = None if before is None else round(datetime.fromisoformat(before).timestamp() * 1000)
-        found, more = await self.conversations.listed(SESSION, before_ms=before_ms, limit=limit, query=query)
-        self.last = found[-1].updated if found else None
-        return [each.id for each in found], more
-
-    async def pages(self, limit: int) -> list[str]:
-        """All pages, one after the other."""
-        ids, more = await self.page(limit=limit)
-        while more:
-            assert len(ids) < 50, "the pages do not end"
-            further, more = await self.page(self.last, limit)
-            ids += further
-        return ids
-
-
-@pytest.fixture
-def sidebar(redis: Redis) -> Sidebar:
-    return Sidebar(redis)
-
-
-async def test_conversations_are_listed_last_used_first(sidebar: Sidebar) -> None:
-    assert await sidebar.page() == ([], False)
-    for name in ("c1", "c2", "c3"):
-        await sidebar.begin(name)
-    assert await sidebar.page() == (["c3", "c2", "c1"], False)
-    await sidebar.use("c1", timestamp())
-    assert await sidebar.page() == (["c1", "c3", "c2"], False)
-
-
-async def test_list_comes_in_pages_without_gap_or_repeat(sidebar: Sidebar) -> None:
-    for number in range(7):
-        await sidebar.begin(f"c{number}")
-    newest_first = [f"c{number}" for number in reversed(range(7))]
-    assert await sidebar.page(limit=3) == (newest_first[:3], True)
-    assert await sidebar.page(limit=7) == (newest_first, False)
-    for limit in (1, 2, 3):
-        assert await sidebar.pages(limit) == newest_first
-
-
-@pytest.mark.parametrize("act", ["restored", "sent again", "answered once more"])
-async def test_list_comes_in_pages_without_gap_or_repeat_when_an_old_one_was(
-    sidebar: Sidebar, act: str
-) -> None:
-    for name in ("c1", "c2", "c3", "c4"):
-        await sidebar.begin(name)
-    history = sidebar.history
-    if act == "restored":
-        await sidebar.conversations.delete(SESSION, "c1")
-        await sidebar.conversations.restore(SESSION, "c1")
-    elif act == "sent again":
-        await sidebar.begin("c1")
-    else:
-        await sidebar.story.redis.delete(sidebar.story.keys.of_conversation("c1").turn)
-        await history.regenerate(session=SESSION, conversation="c1", prompt="c1.1", answer="again", model="m")
-    assert sorted(await sidebar.pages(1)) == ["c1", "c2", "c3", "c4"]
-
-
-async def test_list_is_searched_by_title_whatever_the_case(sidebar: Sidebar) -> None:
-    for name, title in (("c1", "Über Käse"), ("c2", "Bread"), ("c3", "Mehr über Brot"), ("c4", "Tea")):
-        await sidebar.begin(name, title)
-    assert await sidebar.page(query="ÜBER") == (["c3", "c1"], False)
-    assert await sidebar.page(query="über", limit=1) == (["c3"], True)
-    assert await sidebar.page(query="coffee") == ([], False)
-
-
-async def test_list_is_the_sessions_own(sidebar: Sidebar) -> None:
-    await sidebar.begin("c1")
-    assert await sidebar.conversations.listed("mallory", before_ms=None, limit=9, query=None) == ([], False)
-
-
-async def test_listed_conversation_has_what_the_sidebar_shows(sidebar: Sidebar) -> None:
-    await sidebar.begin("c1", "Über Käse")
-    (found,), _ = await sidebar.conversations.listed(SESSION, before_ms=None, limit=9, query=None)
-    shape = found.listed(["default", "m"])
-    assert shape | {"created": "", "updated": ""} == {
-        "id": "c1", "title": "Über Käse", "created": "", "updated": "", "pinned": False, "archived": False,
-        "running": True, "model": "m",
-    }  # fmt: skip
+# What belongs to it as a whole
 
 
 async def test_update_changes_what_it_names_and_nothing_else(story: Story) -> None:
