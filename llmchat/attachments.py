@@ -76,6 +76,7 @@ class Attachments:
         self._lifetime_ms = days * DAY_MS  # after the last use; 0: for ever
         self._book = Script(redis, "book_attachment")
         self._keep = Script(redis, "keep_attachment")
+        self._unbook = Script(redis, "unbook_attachment")
 
     async def put(self, session: str, key: str, name: str, body: bytes) -> Attachment:
         """Keep a file, once for each key of a session. Raises AttachmentRefused."""
@@ -158,6 +159,18 @@ class Attachments:
     async def restore(self, session: str, conversation: str, ids: Sequence[str]) -> None:
         """Keep what was doomed."""
         await self._each("restore", session, conversation, await self.find(session, ids), self._lifetime_ms)
+
+    async def erase(self, session: str) -> None:
+        """Let go of all files of a session."""
+        own = self._keys.attachments_of(session)
+        async with available():
+            entries: list[Any] = await self._redis.zrange(own, 0, -1)
+        for entry in [each.decode() for each in entries]:
+            name = entry.partition(" ")[2]
+            async with available():
+                await self._redis.delete(self._keys.attachment(name), self._keys.attachment_bytes(name))
+            for index in (self._keys.attachments, own):
+                await self._unbook([index, f"{index}:bytes"], entry)
 
     async def _used(self, session: str, conversation: str, found: Iterable[Attachment | None]) -> None:
         lasts_ms = self._lifetime_ms - USED_MS

@@ -21,6 +21,7 @@ from llmchat.conversation import (
     leaves_room,
     milliseconds,
 )
+from llmchat.erasure import Erasure
 from llmchat.errors import BadField, Busy, NoAttachment, NotFound, TooLong, Unavailable
 from llmchat.events import (
     ConversationListed,
@@ -65,6 +66,7 @@ class Chat:
         listing: Listing,
         summaries: Summaries,
         attachments: Attachments,
+        erasure: Erasure,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -72,6 +74,7 @@ class Chat:
         self._listing = listing
         self._summaries = summaries
         self._attachments = attachments
+        self._erasure = erasure
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -320,6 +323,10 @@ class Chat:
 
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. What a repeat finds undone, it does. Raises NotFound."""
+        await self._history.conversation(session, conversation)
+        await self._erasure.note(
+            session, conversation
+        )  # it is in no list any more, and there for a moment yet
         answer, files = await self._history.delete(session, conversation)
         if answer:
             await self._turns.wake_for_stop(conversation, answer)

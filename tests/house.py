@@ -13,12 +13,13 @@ from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
 from llmchat.connection import Backlog, Connection, Welcome
+from llmchat.erasure import Erasure
 from llmchat.events import CompletionDelta, SessionReady
 from llmchat.folds import Folds
 from llmchat.history import History
 from llmchat.keys import Keys
 from llmchat.lease import Leases
-from llmchat.limits import Limits, Rates
+from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.seed import SeedConnection
@@ -170,8 +171,11 @@ class House:
             self.folds,
             self.attachments,
         )
+        self.erasure = Erasure(self.redis, self.keys, KINDS)
         self.limits = Limits(self.redis, self.keys, rates or Rates())
-        self.chat = Chat(settings, self.history, self.turns, self.listing, self.summaries, self.attachments)
+        self.chat = Chat(
+            settings, self.history, self.turns, self.listing, self.summaries, self.attachments, self.erasure
+        )
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked
         self._tasks: list[asyncio.Task[None]] = []
