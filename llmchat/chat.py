@@ -323,11 +323,9 @@ class Chat:
 
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. What a repeat finds undone, it does. Raises NotFound."""
-        await self._history.conversation(session, conversation)
-        await self._erasure.note(
-            session, conversation
-        )  # it is in no list any more, and there for a moment yet
         answer, files = await self._history.delete(session, conversation)
+        # In no list any more, and there for a moment yet.
+        await self._erasure.note(session, conversation)
         if answer:
             await self._turns.wake_for_stop(conversation, answer)
         await self._listing.deleted(session, conversation)
