@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from itertools import chain
 from typing import Any, BinaryIO, Protocol
 
@@ -183,9 +182,9 @@ class _Text:
         """Read on. Raises Unreadable."""
         piece = self._file.read(BUFFER_BYTES if size < 0 else size)
         self._took(len(piece))
-        if self._first:
+        if self._first and piece:
             self._first = False
-            piece = piece.removeprefix(BOM) or piece[:0]
+            piece = piece.removeprefix(BOM)
         self._unbroken = 0 if QUOTE.match(piece, int(self._escaped)) else self._unbroken + 1
         self._escaped = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
         if self._unbroken > UNBROKEN_BUFFERS:
@@ -196,7 +195,8 @@ class _Text:
 def _values(text: _Text) -> Iterator[object]:
     """Give the values of a list, or the one that there is. Raises Unreadable at what is no JSON."""
     with _broken():
-        events = iter(ijson.basic_parse(text, buf_size=BUFFER_BYTES))
+        # With numbers as the parser has them: of others ijson makes ints, and fails badly at 4,300 digits.
+        events = iter(ijson.basic_parse(text, buf_size=BUFFER_BYTES, use_float=True))
         first = next(events)
         if first[0] != "start_array":
             yield _Built(events).value(first)
@@ -249,7 +249,7 @@ class _Built:
             self._leave()
         else:
             self._left -= sys.getsizeof(given)
-            self._put(float(given) if isinstance(given, Decimal) else given)
+            self._put(given)
 
     def _enter(self, part: Any) -> None:
         if len(self._open) > DEEPEST:

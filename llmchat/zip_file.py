@@ -38,8 +38,8 @@ class ZipFile:
             self._zip = zipfile.ZipFile(cast(IO[bytes], _Directory(file)))
         self.entries: Sequence[zipfile.ZipInfo] = self._zip.infolist()
         ordered = sorted(self.entries, key=lambda entry: entry.header_offset)
-        ends = [each.header_offset for each in ordered[1:]] + [self._zip.start_dir]
-        for entry, end in zip(ordered, ends, strict=True):
+        begins = [each.header_offset for each in ordered] + [self._zip.start_dir]
+        for entry, end in zip(ordered, begins[1:], strict=True):
             if entry.header_offset + HEADER_BYTES + entry.compress_size > end:
                 raise Unreadable(
                     BROKEN
