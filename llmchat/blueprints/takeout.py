@@ -10,7 +10,6 @@ import json
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import asdict
 from typing import BinaryIO, cast
 
 from quart import Blueprint, Response, abort, redirect, render_template, request, url_for
@@ -160,7 +159,7 @@ async def _lines(reports: AsyncGenerator[Report, None]) -> AsyncIterator[str]:
     """Tell how far an import is, and at last what came of it."""
     async with aclosing(reports):
         async for report in reports:
-            told = asdict(report)
+            told = vars(report)
             if not report.done:
                 told = {
                     name: told[name]
