@@ -1,24 +1,31 @@
-"""The command line: `run` (default), `serve`, `parts`, `hash`. Knows which parts a start needs, in which order."""
+"""The command line: `run` (default), `serve`, and what an operator asks for. Knows which parts a start needs, in which order."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
+import os
 import platform
 import signal
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import nullcontext
 from urllib.parse import urlsplit
 
 from llmchat import __version__
 from llmchat.access import hash_of
-from llmchat.embedded import Embedded, lacking
+from llmchat.app import check, open_desk
+from llmchat.desk import Desk
+from llmchat.embedded import Embedded, beside_a_run, lacking
 from llmchat.errors import SettingsError, StartError
+from llmchat.events import ID
 from llmchat.redis_client import place_of
 from llmchat.serve import address_of, bind, serve, serve_and_reload
 from llmchat.settings import PASSWORD_LENGTH, VARIABLES, Settings
 
+COMMAND_NAMES = ("run", "serve", "parts", "hash", "check-config", "export", "import", "forget")
 NOT_ASKED = "not asked: who has the address may chat"
 COMMANDS = """\
 commands:
@@ -26,15 +33,31 @@ commands:
   serve  serve the public, as one instance of any number: everything has to be configured
   parts  print the file of the embedded parts that `run` still needs installed here, if any
   hash   ask for a password and print its hash, for ACCESS_PASSWORD
+
+  check-config           tell whether the settings, Redis and the model server are in order
+  export SESSION [FILE]  write all chats of a session into a zip archive (default: to stdout)
+  import SESSION FILE    import chats into a session: such an archive, a chat's JSON, or ChatGPT's export
+  forget SESSION         delete everything of a session; asks first, unless with --yes
+
+These four read the settings as `serve` does, with --local as `run`. A session's id stands on its page of settings.
 """
+FILES = {"export": (1, 2), "import": (2, 2), "forget": (1, 1)}
+"""How many words may follow a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; what the operator has to mend is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _end)  # as process 1 of a container nobody else would
-    command = _parser().parse_args(arguments).command
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    least, most = FILES.get(given.command, (0, 0))
+    if not least <= len(given.words) <= most:
+        parser.error(
+            f"{given.command} takes {least if least == most else f'{least} or {most}'} words behind it"
+        )
+    starts = {"run": run, "serve": serve_public, "parts": parts, "hash": hash_password}
     try:
-        return {"run": run, "serve": serve_public, "parts": parts, "hash": hash_password}[command]()
+        return starts[given.command]() if given.command in starts else asyncio.run(_at_desk(given))
     except (SettingsError, StartError) as error:
         print(f"llmchat: {error}", file=sys.stderr)
         return 2
@@ -96,6 +119,64 @@ def hash_password() -> int:
     return 0
 
 
+async def _at_desk(given: argparse.Namespace) -> int:
+    """Carry out a command that is about what lies in Redis."""
+    settings = Settings.read(local=given.local)
+    if given.local:
+        settings = beside_a_run(settings)
+    session, file = [*given.words, None, None][:2]
+    if session is not None and not ID.fullmatch(session):
+        raise StartError("A session's id is of letters and digits; it stands on its page of settings.")
+    if given.command == "check-config":
+        check(settings)
+        if not given.local:
+            settings.check_deployed()
+        print("The settings are in order")
+    async with open_desk(settings) as desk:
+        match given.command:
+            case "export":
+                await _export(desk, session, file)
+            case "import":
+                await _import(desk, session, file)
+            case "forget":
+                if given.yes or _confirmed(session):
+                    print(f"Deleted: {await desk.forget(session)} chats, and all else of this session")
+            case _:
+                async for line in desk.check(settings):
+                    print(line, flush=True)
+    return 0
+
+
+async def _export(desk: Desk, session: str, file: str | None) -> None:
+    try:
+        with open(file, "xb") if file else nullcontext(sys.stdout.buffer) as out:  # noqa: ASYNC230, PTH123
+            await desk.export(session, out.write)
+    except OSError as error:
+        raise StartError(f"{file or 'stdout'} cannot be written: {error.strerror}.") from None
+
+
+async def _import(desk: Desk, session: str, file: str) -> None:
+    try:
+        with open(file, "rb") as source:  # noqa: ASYNC230, PTH123
+            report = await desk.import_(session, source, os.fstat(source.fileno()).st_size)
+    except OSError as error:
+        raise StartError(f"{file} cannot be read: {error.strerror}.") from None
+    print(f"Imported: {report.imported}; here already: {report.already_here}; left out: {report.left_out}")
+    for why, count in report.reasons.items():
+        print(f"  {count} × {why}")
+
+
+def _confirmed(session: str) -> bool:
+    told = (
+        input(f"Delete all chats of the session {session}, for good? Type yes: ")
+        if sys.stdin.isatty()
+        else ""
+    )
+    if told.strip() != "yes":
+        raise StartError("Nothing was deleted. Where nobody can be asked, say --yes.")
+    return True
+
+
 def _found(settings: Settings) -> list[str]:
     """Say in lines what a deployment will do, for whoever reads its log first."""
     proxies, rate = settings.trusted_proxy_hops, settings.prompts_per_minute
@@ -137,7 +218,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{COMMANDS}\nsettings, from the environment or (run) from the file .env:\n{_settings()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", nargs="?", choices=("run", "serve", "parts", "hash"), default="run")
+    parser.add_argument("command", nargs="?", choices=COMMAND_NAMES, default="run")
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--local", action="store_true", help="read the settings as `run` does")
+    parser.add_argument("--yes", action="store_true", help="do not ask before deleting")
     parser.add_argument("--version", action="version", version=f"llmchat {__version__}")
     return parser
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from quart import Quart
 
@@ -20,20 +21,24 @@ from llmchat.blueprints import forms as forms_blueprint
 from llmchat.blueprints import ops as ops_blueprint
 from llmchat.blueprints import page as page_blueprint
 from llmchat.blueprints import sign_in as sign_in_blueprint
+from llmchat.blueprints import takeout as takeout_blueprint
 from llmchat.blueprints.rooms import EXTENSION, Rooms
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import leaves_room
 from llmchat.conversations import Conversations
+from llmchat.desk import Desk
 from llmchat.doors import Doors
+from llmchat.erasure import Erasure
 from llmchat.errors import SettingsError, StartError
 from llmchat.folds import Folds
 from llmchat.health import Health
 from llmchat.history import History
+from llmchat.intake import Intake
 from llmchat.keys import Keys
 from llmchat.lease import Leases
-from llmchat.limits import Limits, Rates
+from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.redis_client import connect, place_of
 from llmchat.session import Sessions
@@ -42,6 +47,8 @@ from llmchat.shelf import Shelf
 from llmchat.sign_outs import SignOuts
 from llmchat.static_files import StaticFiles
 from llmchat.summaries import Summaries
+from llmchat.takeout import Takeout
+from llmchat.transcripts import Transcripts
 from llmchat.turns import Turns
 
 CHANNEL_CAPACITY = 1000
@@ -61,13 +68,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         settings.check_deployed()
     if settings.redis_url is None or settings.secret_key is None:
         raise SettingsError("REDIS_URL and SECRET_KEY must be set: `python -m llmchat` sets them by itself.")
-    if not leaves_room(settings.system_prompt, settings.context_tokens):
-        raise SettingsError(
-            f"SYSTEM_PROMPT takes more than half of the context, which is {settings.context_tokens} tokens: "
-            "shorten it, or raise CONTEXT_TOKENS."
-        )
-
-    settings.check_attachments()
+    check(settings)
     threading.stack_size(STACK_BYTES)
     keys = Keys(settings.redis_prefix)
     try:
@@ -87,18 +88,14 @@ def create_app(settings: Settings | None = None) -> Quart:
         continuation=settings.continuation,
     )
     summaries = Summaries(redis, keys, history_days=settings.history_days)
-    attachments = Attachments(
-        redis,
-        keys,
-        largest=settings.attachment_bytes,
-        most_bytes=settings.attachments_bytes,
-        days=settings.attachment_lifetime_days,
-    )
+    attachments = _attachments(settings, redis, keys)
     folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions)
     turns = Turns(
         settings, history, Leases(redis, keys), broadcaster, completions, listing, folds, attachments
     )
-    chat = Chat(settings, history, conversations, turns, listing, summaries, attachments)
+    erasure = Erasure(redis, keys, KINDS)
+    transcripts = Transcripts(redis, keys, history_days=settings.history_days)
+    chat = Chat(settings, history, conversations, turns, listing, summaries, attachments, erasure)
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     ready = events.SessionReady(
         protocol=events.PROTOCOL,
@@ -130,6 +127,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         ready=ready,
         static=static_files.path,
         attachments=attachments,
+        takeout=Takeout(transcripts, attachments, erasure, listing),
+        intake=Intake(transcripts, attachments, erasure, listing),
+        import_bytes=settings.import_bytes,
     )
 
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
@@ -142,6 +142,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         chat_blueprint,
         ops_blueprint,
         attachments_blueprint,
+        takeout_blueprint,
     ):
         app.register_blueprint(blueprint.blueprint)
     app.asgi_app = Doors(  # type: ignore[method-assign]
@@ -172,3 +173,52 @@ def create_app(settings: Settings | None = None) -> Quart:
             await rooms.stop()
 
     return app
+
+
+def check(settings: Settings) -> None:
+    """Raise SettingsError where settings do not go together."""
+    if not leaves_room(settings.system_prompt, settings.context_tokens):
+        raise SettingsError(
+            f"SYSTEM_PROMPT takes more than half of the context, which is {settings.context_tokens} tokens: "
+            "shorten it, or raise CONTEXT_TOKENS."
+        )
+    settings.check_attachments()
+
+
+@asynccontextmanager
+async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
+    """Make what an operator's commands need of Redis and the model server, and close it. Raises SettingsError."""
+    if settings.redis_url is None:
+        raise SettingsError("REDIS_URL is not set, nor is REDISHOST: name the Redis to use.")
+    keys = Keys(settings.redis_prefix)
+    redis = connect(settings.redis_url)
+    broadcaster = Broadcaster([settings.redis_url], prefix=settings.redis_prefix, capacity=CHANNEL_CAPACITY)
+    conversations = Conversations(redis, keys, history_days=settings.history_days)
+    listing = Listing(conversations, broadcaster, settings.openai_models)
+    transcripts = Transcripts(redis, keys, history_days=settings.history_days)
+    attachments, erasure = _attachments(settings, redis, keys), Erasure(redis, keys, KINDS)
+    completions = Completions(
+        api_key=settings.openai_api_key,
+        base_url=settings.openai_base_url,
+        deadlines=Deadlines.of(settings),
+        continuation="never",
+    )
+    async with AsyncExitStack() as leaving:
+        for close in (redis.aclose, broadcaster.close, completions.close):
+            leaving.push_async_callback(close)
+        yield Desk(
+            Takeout(transcripts, attachments, erasure, listing),
+            Intake(transcripts, attachments, erasure, listing),
+            Health(redis, keys, place_of(settings.redis_url), require_durable=False),
+            completions,
+        )
+
+
+def _attachments(settings: Settings, redis: Any, keys: Keys) -> Attachments:
+    return Attachments(
+        redis,
+        keys,
+        largest=settings.attachment_bytes,
+        most_bytes=settings.attachments_bytes,
+        days=settings.attachment_lifetime_days,
+    )

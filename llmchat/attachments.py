@@ -76,6 +76,7 @@ class Attachments:
         self._lifetime_ms = days * DAY_MS  # after the last use; 0: for ever
         self._book = Script(redis, "book_attachment")
         self._keep = Script(redis, "keep_attachment")
+        self._unbook = Script(redis, "unbook_attachment")
 
     async def put(self, session: str, key: str, name: str, body: bytes) -> Attachment:
         """Keep a file, once for each key of a session. Raises AttachmentRefused."""
@@ -166,6 +167,18 @@ class Attachments:
 
     def _lifetime_of(self, temporary: bool) -> int:
         return TEMPORARY_SECONDS * 1000 if temporary else self._lifetime_ms
+
+    async def erase(self, session: str) -> None:
+        """Let go of all files of a session."""
+        own = self._keys.attachments_of(session)
+        async with available():
+            entries: list[Any] = await self._redis.zrange(own, 0, -1)
+        for entry in [each.decode() for each in entries]:
+            name = entry.partition(" ")[2]
+            async with available():
+                await self._redis.delete(self._keys.attachment(name), self._keys.attachment_bytes(name))
+            for index in (self._keys.attachments, own):
+                await self._unbook([index, f"{index}:bytes"], entry)
 
     async def _used(
         self, session: str, conversation: str, found: Iterable[Attachment | None], temporary: bool

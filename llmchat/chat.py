@@ -24,6 +24,7 @@ from llmchat.conversation import (
     milliseconds,
 )
 from llmchat.conversations import Conversations
+from llmchat.erasure import Erasure
 from llmchat.errors import BadField, Busy, NoAttachment, NotFound, TooLong, Unavailable
 from llmchat.events import (
     ConversationListed,
@@ -69,6 +70,7 @@ class Chat:
         listing: Listing,
         summaries: Summaries,
         attachments: Attachments,
+        erasure: Erasure,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -77,6 +79,7 @@ class Chat:
         self._listing = listing
         self._summaries = summaries
         self._attachments = attachments
+        self._erasure = erasure
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -338,6 +341,8 @@ class Chat:
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. What a repeat finds undone, it does. Raises NotFound."""
         answer, files = await self._conversations.delete(session, conversation)
+        # In no list any more, and there for a moment yet.
+        await self._erasure.note(session, conversation)
         if answer:
             await self._turns.wake_for_stop(conversation, answer)
         await self._listing.deleted(session, conversation)

@@ -61,6 +61,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
         ],
     },
 }
+MODELS_SECONDS = 10.0
+"""For the model server to name its models."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 log = logging.getLogger(__name__)
@@ -124,6 +126,19 @@ class Completions:
             question.cancel()
         await asyncio.gather(*questions, return_exceptions=True)
         await self._client.close()
+
+    async def models(self) -> list[str]:
+        """List what the model server names. Raises ProviderError."""
+        try:
+            async with asyncio.timeout(MODELS_SECONDS):
+                told: Any = await self._client.get("/models", cast_to=object)
+        except Exception as error:  # the SDK lets json's and the transport's own errors through
+            raise _provider_error(error) from error
+        entries = told.get("data") if isinstance(told, dict) else told
+        if not isinstance(entries, list):
+            raise ProviderError("provider_refused", "The model server's list cannot be read.", retryable=True)
+        ids = [entry.get("id") for entry in entries if isinstance(entry, dict)]
+        return [name for name in ids if isinstance(name, str)]
 
     async def continues(self, model: str) -> bool:
         """Tell whether a model goes on from a given beginning of its answer; False while its server does not say."""

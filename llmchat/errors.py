@@ -15,6 +15,7 @@ LlmchatError
 │   ├── RateLimited          so much at once is more than a session or an address may
 │   └── Unavailable          Redis is away, full or read-only (ours to mend, the client's to repeat)
 ├── AttachmentRefused        the client's: a file that is not taken, said by HTTP
+├── Unreadable               the client's: a file of chats, or one of its chats, that cannot be read
 ├── Fenced                   ours: another instance holds the turn now
 ├── Behind                   ours: the store has lost some of the answer that is being made
 └── ProviderError            the model server's: becomes `completion.failed`
@@ -131,6 +132,14 @@ class AttachmentRefused(LlmchatError):
         self.detail = detail
         self.retry_after = retry_after
         """In seconds, where waiting helps."""
+
+
+class Unreadable(LlmchatError):
+    """A file of chats, or a chat in it, cannot be read; `why` is a sentence for a person."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 class Fenced(LlmchatError):

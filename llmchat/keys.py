@@ -106,6 +106,10 @@ class Keys:
         """Likewise, of its temporary ones, which are in no other set."""
         return self._of_session(session, "temporary")
 
+    def loose(self, session: str) -> str:
+        """Likewise, of those that may be there and are in no other set: just deleted, or being imported."""
+        return self._of_session(session, "loose")
+
     def format(self, session: str) -> str:
         """Name the version of the form in which a session's data lies."""
         return self._of_session(session, "format")

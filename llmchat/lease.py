@@ -41,7 +41,7 @@ class Leases:
         self._script = Script(redis, "lease")
 
     async def take(self, conversation: str) -> Lease | None:
-        """Take the lease if nobody holds it. Raises Unavailable."""
+        """Take the lease if nobody holds it, and there is such a conversation. Raises Unavailable."""
         holder = secrets.token_hex(8)
         fence = await self._run("take", conversation, holder, "")
         return Lease(conversation, holder, fence) if fence is not None else None
@@ -87,7 +87,7 @@ class Leases:
 
     async def _run(self, verb: str, conversation: str, holder: str, fence: str) -> str | None:
         found = await self._script(
-            self._pair(conversation),
+            [*self._pair(conversation), self._keys.of_conversation(conversation).conversation],
             verb,
             holder,
             fence,

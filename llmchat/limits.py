@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from redis.asyncio import Redis
@@ -17,6 +17,8 @@ SIGN_INS_PER_MINUTE = 10
 """Guesses of the password by one session; ADDRESS_SHARE times as many by one address."""
 ATTACHMENTS_PER_MINUTE = 60
 """Files sent by one session; likewise."""
+IMPORTS_PER_MINUTE = 10
+"""Files of chats sent by one session, and all of its chats fetched; likewise."""
 NETWORK_BITS = 64
 """What one IPv6 customer has; a single address of it would be no limit."""
 
@@ -30,6 +32,10 @@ class Rates:
     frames: int = 0
     sign_ins: int = SIGN_INS_PER_MINUTE
     attachments: int = ATTACHMENTS_PER_MINUTE
+    imports: int = IMPORTS_PER_MINUTE
+
+
+KINDS = tuple(each.name for each in fields(Rates))
 
 
 class Limits:
@@ -80,6 +86,10 @@ class Allowance:
     async def attachment(self) -> None:
         """Take a file that is sent."""
         await self.limits.take("attachments", self.session, self.address, 1)
+
+    async def import_(self) -> None:
+        """Take a file of chats that is sent, or an archive of all of them that is made."""
+        await self.limits.take("imports", self.session, self.address, 1)
 
     async def sign_in(self) -> None:
         """Take a guess of the password."""

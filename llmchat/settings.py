@@ -277,6 +277,12 @@ VARIABLES = (
         "a whole number from 0 to 36500",
     ),
     Variable(
+        "IMPORT_BYTES",
+        "200000000",
+        "the largest file of chats that is imported; 0 imports none",
+        "a whole number from 0 to 2000000000",
+    ),
+    Variable(
         "IMAGE_MODELS",
         "",
         "the models that are sent pictures, separated by commas; `*` is all",
@@ -329,6 +335,7 @@ class Settings:
     attachment_bytes: int = 5_000_000
     attachments_megabytes: int = 256
     attachment_days: int = 90
+    import_bytes: int = 200_000_000
     image_models: tuple[str, ...] = ()
 
     @property
@@ -433,6 +440,7 @@ class Settings:
             attachment_bytes=reader.number("ATTACHMENT_BYTES", 0, 20_000_000),
             attachments_megabytes=reader.number("ATTACHMENTS_MEGABYTES", 1, 1_000_000),
             attachment_days=reader.number("ATTACHMENT_DAYS", 0, 36_500),
+            import_bytes=reader.number("IMPORT_BYTES", 0, 2_000_000_000),
             image_models=reader.names("IMAGE_MODELS"),
         )
 

@@ -14,12 +14,13 @@ from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
 from llmchat.connection import Backlog, Connection, Welcome
 from llmchat.conversations import Conversations
+from llmchat.erasure import Erasure
 from llmchat.events import CompletionDelta, SessionReady
 from llmchat.folds import Folds
 from llmchat.history import History
 from llmchat.keys import Keys
 from llmchat.lease import Leases
-from llmchat.limits import Limits, Rates
+from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.redis_client import connect
 from llmchat.seed import SeedConnection
@@ -172,6 +173,7 @@ class House:
             self.folds,
             self.attachments,
         )
+        self.erasure = Erasure(self.redis, self.keys, KINDS)
         self.limits = Limits(self.redis, self.keys, rates or Rates())
         self.chat = Chat(
             settings,
@@ -181,6 +183,7 @@ class House:
             self.listing,
             self.summaries,
             self.attachments,
+            self.erasure,
         )
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked

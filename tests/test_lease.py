@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import pytest
@@ -18,7 +18,7 @@ from llmchat.lease import LEASE_SECONDS, Lease, Leases
 from llmchat.redis_client import connect
 from tests.instances import Store
 
-CONVERSATION = "c1"
+CONVERSATION, OTHER = "c1", "other"
 
 
 class Losing(FakeAsyncRedis):
@@ -52,7 +52,14 @@ def keys() -> Keys:
 
 
 @pytest.fixture
-def leases(redis: Redis, keys: Keys) -> Leases:
+async def leases(redis: Redis, keys: Keys) -> Leases:
+    return await leases_of(redis, keys)
+
+
+async def leases_of(redis: Redis, keys: Keys) -> Leases:
+    """Make leases, and conversations to take."""
+    for each in (CONVERSATION, OTHER):
+        await redis.hset(keys.of_conversation(each).conversation, "session", "alice")
     return Leases(redis, keys)
 
 
@@ -150,7 +157,7 @@ async def test_release_by_one_who_only_knows_the_fence_changes_nothing(leases: L
 
 async def test_taking_again_after_a_lost_reply_gives_the_same_lease(keys: Keys) -> None:
     async with Losing() as redis:
-        leases = Leases(redis, keys)
+        leases = await leases_of(redis, keys)
         first = await taken(leases)
         await leases.release(first)
         redis.lose = True
@@ -162,7 +169,7 @@ async def test_taking_again_after_a_lost_reply_gives_the_same_lease(keys: Keys) 
 
 async def test_release_after_a_lost_reply_is_no_error(keys: Keys) -> None:
     async with Losing() as redis:
-        leases = Leases(redis, keys)
+        leases = await leases_of(redis, keys)
         lease = await taken(leases)
         redis.lose = True
         await leases.release(lease)
@@ -179,7 +186,7 @@ async def test_everything_of_a_lease_expires(leases: Leases, redis: Redis, keys:
 
 async def test_leases_are_unavailable_while_the_store_is_down(fresh_store: Store, keys: Keys) -> None:
     async with connect(fresh_store.url) as client:
-        leases = Leases(client, keys)
+        leases = await leases_of(client, keys)
         lease = await taken(leases)
         await fresh_store.stop()
         for use in (
@@ -190,3 +197,16 @@ async def test_leases_are_unavailable_while_the_store_is_down(fresh_store: Store
         ):
             with pytest.raises(Unavailable):
                 await use
+
+
+async def test_nothing_is_taken_of_a_conversation_that_is_not_there(
+    leases: Leases, redis: Redis, keys: Keys
+) -> None:
+    lease = await taken(leases)
+    await redis.delete(
+        *(key for name, key in asdict(keys.of_conversation(CONVERSATION)).items() if name != "channel")
+    )
+    assert await leases.take(CONVERSATION) is None
+    assert not await leases.renew(lease)
+    await leases.release(lease)
+    assert not await redis.exists(keys.of_conversation(CONVERSATION).fence)

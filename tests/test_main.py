@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from llmchat import __version__
+from llmchat.__main__ import COMMAND_NAMES
 from llmchat.access import Access
 from llmchat.settings import VARIABLES, Settings
 from tests.fakes import Model
@@ -61,7 +62,7 @@ async def test_the_help_documents_every_command_and_setting(start: Start) -> Non
     child = await start("--help")
     assert await child.ended() == 0
     text = " ".join(" ".join(child.lines).split())
-    for command in ("run", "serve", "parts", "hash"):
+    for command in COMMAND_NAMES:
         assert f" {command} " in text
     for variable in VARIABLES:
         assert f" {variable.name} {variable.meaning} (default: {variable.default_shown})" in text
@@ -271,3 +272,13 @@ async def test_a_second_signal_ends_an_instance_at_once(
         os.kill(instance.pid, signal.SIGTERM)
         os.kill(instance.pid, signal.SIGINT)
         assert await instance.ended() in {128 + signal.SIGTERM, 128 + signal.SIGINT}, instance.text
+
+
+async def test_what_an_operator_asks_wrongly_is_told_in_a_line(start: Start) -> None:
+    child = await start("export")
+    assert await child.ended() == 2
+    assert child.lines[-1].endswith("export takes 1 or 2 words behind it")
+    assert await refused(await start("forget", "a b", **DEPLOYED)) == (
+        "A session's id is of letters and digits; it stands on its page of settings."
+    )
+    assert "does not run here" in await refused(await start("export", "a", "--local"))

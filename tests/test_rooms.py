@@ -61,9 +61,7 @@ def turns() -> FakeTurns:
 @pytest.fixture
 def rooms(turns: FakeTurns) -> Rooms:
     nobody = cast(Any, None)
-    return Rooms(
-        nobody, nobody, nobody, nobody, nobody, nobody, nobody, cast(Any, turns), nobody, nobody, nobody
-    )
+    return Rooms(*[nobody] * 7, cast(Any, turns), *[nobody] * 6)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from llmchat.events import ID
 from llmchat.limits import network_of
 
 PATH = "/attachments"
+IMPORT_PATH = "/import"
 SECONDS = 120.0
 """For a whole file to come or go, at most."""
 SILENT_SECONDS = 10.0
@@ -40,10 +41,10 @@ blueprint = Blueprint("attachments", __name__)
 
 
 class Request(quart.Request):
-    """A request whose body is read here piece by piece, where it is a file: only what is not read yet is bounded."""
+    """A request whose body is read piece by piece, where it is a file: only what is not read yet is bounded."""
 
     def __init__(self, method: str, scheme: str, path: str, *given: Any, **options: Any) -> None:
-        if method == "POST" and path == PATH:
+        if method == "POST" and path in (PATH, IMPORT_PATH):
             options["max_content_length"] = None
         super().__init__(method, scheme, path, *given, **options)
 
@@ -96,7 +97,7 @@ async def show(attachment: str) -> ResponseReturnValue:
         response = Response(b"", 304)
     else:
         abort = request.scope.get("state", {}).get(ABORT)
-        response = Response(_until_gone(here.attachments.pieces(known), abort))
+        response = Response(until_gone(here.attachments.pieces(known), abort))
         response.content_length, response.timeout = known.size, SECONDS
     response.set_etag(known.digest)
     response.headers["Content-Type"] = f"{known.type}; charset=utf-8" if known.type == TEXT else known.type
@@ -116,7 +117,7 @@ async def drop(attachment: str) -> ResponseReturnValue:
     return "", 204, headers_of()
 
 
-async def _until_gone(
+async def until_gone(
     pieces: AsyncGenerator[bytes, None], abort: Callable[[], None] | None
 ) -> AsyncGenerator[bytes, None]:
     """Give a file's pieces; where it goes meanwhile, or Redis, end the connection: a part is not the whole."""

@@ -28,11 +28,13 @@ from llmchat.connection import RESTARTING, Backlog, Connection
 from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import SessionReady
 from llmchat.health import Health
+from llmchat.intake import Intake
 from llmchat.keys import group_of_session
 from llmchat.limits import Allowance, Limits, network_of
 from llmchat.seed import SeedConnection
 from llmchat.session import Sessions
 from llmchat.sign_outs import SignOuts
+from llmchat.takeout import Takeout
 from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
@@ -55,8 +57,12 @@ class Rooms:
     static: Callable[[str], str]
     """Gives the path of one of the page's files."""
     attachments: Attachments
+    takeout: Takeout
+    intake: Intake
+    import_bytes: int
+    """Of a file of chats, at most; 0: none are imported."""
     uploads: Counter[str] = field(default_factory=Counter)
-    """Files that come just now, by session and by address."""
+    """Files that come just now, by session and by address; files of chats, and archives of them, by session."""
     backlog: Backlog = field(default_factory=Backlog)
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)

@@ -1,0 +1,77 @@
+"""What an operator asks for at the command line: of one session's chats, and of the whole. Knows no arguments."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO
+
+from llmchat.completion import Completions
+from llmchat.errors import ProviderError, StartError, Unavailable, Unreadable
+from llmchat.health import Health
+from llmchat.intake import Intake, Report
+from llmchat.settings import Settings
+from llmchat.takeout import Takeout
+
+AWAY = "Redis cannot be reached, or is full: look at it with `python -m llmchat check-config`."
+
+
+class Desk:
+    """Carries out commands. Every method raises StartError."""
+
+    def __init__(self, takeout: Takeout, intake: Intake, health: Health, completions: Completions) -> None:
+        self._takeout = takeout
+        self._intake = intake
+        self._health = health
+        self._completions = completions
+
+    async def export(self, session: str, write: Callable[[bytes], object]) -> None:
+        """Write all chats of a session as an archive."""
+        try:
+            async for piece in self._takeout.archive(session):
+                write(piece)
+        except Unavailable:
+            raise StartError(AWAY) from None
+
+    async def import_(self, session: str, file: BinaryIO, size: int) -> Report:
+        """Import a file of chats into a session."""
+        report = Report()
+        try:
+            async for each in self._intake.read(session, file, size):
+                report = each
+        except Unreadable as error:
+            raise StartError(error.why) from None
+        return report
+
+    async def forget(self, session: str) -> int:
+        """Delete everything of a session; gives how many chats there were."""
+        try:
+            return await self._takeout.forget(session)
+        except Unavailable:
+            raise StartError(AWAY) from None
+
+    async def check(self, settings: Settings) -> AsyncIterator[str]:
+        """Say in lines whether Redis and the model server can be had."""
+        await self._health.check(0)
+        look = await self._health.latest()
+        if look is None:
+            raise StartError(AWAY)
+        yield f"Redis answers: {look.server}"
+        for risk in look.risks:
+            if settings.require_durable_redis:
+                raise StartError(f"REQUIRE_DURABLE_REDIS is set, and {risk}")
+            yield f"History may be lost: {risk}"
+        yield await self._models(settings)
+
+    async def _models(self, settings: Settings) -> str:
+        try:
+            named = await self._completions.models()
+        except ProviderError as error:
+            if error.code == "provider_refused":
+                return "The model server answers, and does not list its models: whether it has yours nobody can tell."
+            raise StartError(f"{error.detail} Check OPENAI_API_KEY and OPENAI_BASE_URL.") from None
+        lacking = [model for model in settings.openai_models if model not in named]
+        if lacking:
+            return (
+                f"The model server takes the key, and does not list {', '.join(lacking)}: check OPENAI_MODEL."
+            )
+        return f"The model server takes the key, and has {', '.join(settings.openai_models)}"

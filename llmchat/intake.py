@@ -1,0 +1,195 @@
+"""Chats from a file into a session: each once, and what is left out is told. Knows no wire.
+
+An import that is broken off is gone on with by another one of the same file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, TypeVar
+
+from llmchat.attachments import Attachments
+from llmchat.conversation import derived_id, milliseconds
+from llmchat.erasure import Erasure
+from llmchat.errors import AttachmentRefused, Unavailable, Unreadable
+from llmchat.events import ID
+from llmchat.import_file import ImportFile, LeftOut
+from llmchat.listing import Listing
+from llmchat.transcript import Transcript
+from llmchat.transcripts import Transcripts, with_ids_of
+
+TOLD = 20
+"""Chats, the newest of an import, that open tabs are told of; whoever wants more lists them."""
+REPORTED = 100
+"""What was left out, each by its title."""
+PROGRESS_SECONDS = 0.25
+TRIES = 3
+"""Of storing a conversation whose beginning the store has lost."""
+AWAY = "The store is full, or away: the import ends here. Import the same file again, and it goes on."
+DELETED = "It was deleted a moment ago. Undo that, or import it again in half a minute."
+NOT_STORED = "It could not be stored. Import the file again."
+NO_FILES = "{count:,} of its files could not be kept."
+
+T = TypeVar("T")
+
+
+@dataclass
+class Report:
+    """How far an import is, and what came of it."""
+
+    read: int = 0
+    """Bytes, …"""
+    of: int = 0
+    """… of so many."""
+    imported: int = 0
+    already_here: int = 0
+    left_out: int = 0
+    """Chats; what is after a place from which nothing can be read is one."""
+    lost: list[dict[str, str]] = field(default_factory=list)
+    """What is left out, chats and parts of chats: `title` ("" for all that comes after) and `why`."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """How often each of the reasons was."""
+    done: bool = False
+
+    def lose(self, title: str, why: str) -> None:
+        """Note what is left out."""
+        self.reasons[why] += 1
+        if len(self.lost) < REPORTED:
+            self.lost.append({"title": title, "why": why})
+
+
+class Intake:
+    """Takes files in."""
+
+    def __init__(
+        self, transcripts: Transcripts, attachments: Attachments, erasure: Erasure, listing: Listing
+    ) -> None:
+        self._transcripts = transcripts
+        self._attachments = attachments
+        self._erasure = erasure
+        self._listing = listing
+
+    async def read(self, session: str, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
+        """Import a file of so many bytes; gives the same report again and again, `done` at last.
+
+        Raises Unreadable where there is nothing in it.
+        """
+        source = await asyncio.to_thread(ImportFile, file, size)
+        report = Report(of=source.of)
+        newest: list[tuple[str, str]] = []
+        yield report
+        told = asyncio.get_running_loop().time()
+        async for found in _in_thread(source):
+            report.read, report.of = min(source.read, source.of), source.of
+            if not await self._take(session, source, found, report, newest):
+                break
+            if (now := asyncio.get_running_loop().time()) - told > PROGRESS_SECONDS:
+                told = now
+                yield report
+        for _, conversation in newest:
+            await self._listing.updated(session, conversation)
+        report.done = True
+        yield report
+
+    async def _take(
+        self,
+        session: str,
+        source: ImportFile,
+        found: Transcript | LeftOut,
+        report: Report,
+        newest: list[tuple[str, str]],
+    ) -> bool:
+        """Take what was found; False where nothing more can be stored."""
+        if isinstance(found, LeftOut):
+            report.left_out += 1
+            report.lose(found.title, found.why)
+            return True
+        try:
+            stored = await self._store(session, source, found, report)
+        except Unavailable:
+            report.left_out += 1
+            report.lose("", AWAY)
+            return False
+        if stored:
+            newest.append((found.updated, stored))
+            newest.sort()
+            del newest[:-TOLD]
+        return True
+
+    async def _store(self, session: str, source: ImportFile, found: Transcript, report: Report) -> str | None:
+        """Store a conversation; gives its id, None where it is not, or was there."""
+        conversation = derived_id("import", session, found.id)
+        for name in (conversation, found.id):
+            if ID.fullmatch(name) and await self._transcripts.known(session, name):
+                report.already_here += 1
+                return None
+        ours = with_ids_of(conversation, found)
+        ours, gone = await self._with_files(session, source, ours)
+        await self._erasure.note(session, conversation)
+        outcome = "moved"
+        for _ in range(TRIES):
+            outcome = await self._transcripts.store(session, conversation, ours)
+            if outcome != "moved":
+                break
+        if outcome not in ("ok", "there"):
+            report.left_out += 1
+            report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
+            return None
+        await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
+        report.imported += 1
+        for why in [*found.lost, *([NO_FILES.format(count=gone)] if gone else [])]:
+            report.lose(found.title, why)
+        return conversation
+
+    async def _with_files(self, session: str, source: ImportFile, ours: Transcript) -> tuple[Transcript, int]:
+        """Keep the files that messages have, under ids of ours; tells how many could not be."""
+        kept: dict[str, str] = {}
+        gone = 0
+        messages = []
+        for message in ours.messages:
+            files = []
+            for each in message.get("attachments", ()):
+                if each["id"] not in kept:
+                    key = derived_id("import", ours.id, each["id"])
+                    kept[each["id"]] = derived_id("attachment", session, key)
+                    gone += not await self._keep(session, ours.id, source, each["id"], key, each["name"])
+                files.append(each | {"id": kept[each["id"]]})
+            messages.append(message | ({"attachments": files} if files else {}))
+        return replace(ours, messages=messages), gone
+
+    async def _keep(
+        self, session: str, conversation: str, source: ImportFile, given: str, key: str, name: str
+    ) -> bool:
+        """Keep a file of the archive, where it is there and there is room."""
+        with suppress(AttachmentRefused, Unreadable):
+            body = await asyncio.to_thread(source.attachment, given)
+            if body is not None and len(body) <= self._attachments.largest:
+                file = await self._attachments.put(session, key, name, body)
+                await self._attachments.keep(session, conversation, [file.id])
+                return True
+        return False
+
+
+async def _in_thread(source: ImportFile) -> AsyncGenerator[Transcript | LeftOut, None]:
+    """Read a file in threads, one after the other; who ends early waits until the last has ended."""
+    found = source.conversations()
+    while (one := await _awaited(source, lambda: _next(found))) is not None:
+        yield one
+
+
+def _next(found: Iterator[T]) -> T | None:
+    return next(found, None)
+
+
+async def _awaited(source: ImportFile, read: Callable[[], T]) -> T:
+    reading = asyncio.create_task(asyncio.to_thread(read))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        source.stop()
+        await asyncio.wait([reading])
+        raise

@@ -1,0 +1,103 @@
+// A file of chats on its way: how far it is, and what came of it. Without a script the form sends it, and a page tells.
+
+const BROKEN = "The connection broke off. Import the same file again, and it goes on.";
+const COUNTS = new Intl.NumberFormat();
+
+class ImportForm extends HTMLElement {
+  connectedCallback() {
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const [file] = this.querySelector("input").files;
+      if (file) this.#send(file);
+    });
+  }
+
+  get #form() {
+    return this.querySelector("form");
+  }
+
+  get #bar() {
+    return this.querySelector("progress");
+  }
+
+  get #report() {
+    return this.querySelector(".report");
+  }
+
+  #send(file) {
+    if (file.size > Number(this.dataset.most)) {
+      this.#tell(`This file is too large: at most ${Math.floor(this.dataset.most / 1e6)} MB are imported.`);
+      return;
+    }
+    const request = new XMLHttpRequest();
+    request.open("POST", this.#form.action);
+    request.setRequestHeader("Accept", "application/x-ndjson");
+    request.upload.addEventListener("progress", ({ loaded, total }) => this.#show(loaded / total / 2, "Sending …"));
+    request.addEventListener("progress", () => this.#hear(request));
+    request.addEventListener("loadend", () => this.#end(request));
+    this.#busy(true);
+    this.#show(0, "Sending …");
+    request.send(file);
+  }
+
+  // Lines come in pieces: the last may be a part of one.
+  #lines(request) {
+    return request.responseText.split("\n").slice(0, -1);
+  }
+
+  #hear(request) {
+    const line = request.status === 200 && this.#lines(request).at(-1);
+    if (!line) return;
+    const { read, of, imported } = JSON.parse(line);
+    this.#show(0.5 + read / (of || 1) / 2, `Imported so far: ${COUNTS.format(imported)}`);
+  }
+
+  #end(request) {
+    this.#busy(false);
+    if (request.status === 200) {
+      const told = JSON.parse(this.#lines(request).at(-1) ?? "{}");
+      if (told.done) this.#tellAll(told);
+      else this.#tell(BROKEN);
+      return;
+    }
+    try {
+      this.#tell(JSON.parse(request.responseText).detail);
+    } catch {
+      this.#tell(BROKEN);
+    }
+  }
+
+  #busy(busy) {
+    this.querySelector("button").disabled = busy;
+    this.#bar.hidden = this.querySelector(".far").hidden = !busy;
+    if (busy) this.#report.replaceChildren();
+  }
+
+  #show(share, words) {
+    this.#bar.value = share;
+    this.querySelector(".far").textContent = words;
+  }
+
+  #tell(words) {
+    this.#report.replaceChildren(part("p", words));
+  }
+
+  #tellAll({ imported, already_here: here, left_out: out, lost, reasons }) {
+    const [many, before, not] = [imported, here, out].map((count) => COUNTS.format(count));
+    this.#tell(`Imported: ${many}. Here already: ${before}. Left out: ${not}.`);
+    if (!lost.length) return;
+    const byReason = Object.entries(reasons).map(([why, count]) => part("li", `${COUNTS.format(count)} × ${why}`));
+    const byChat = lost.map(({ title, why }) => part("li", ...(title ? [part("b", title), `: ${why}`] : [why])));
+    for (const each of byChat) each.dir = "auto";
+    const details = part("details", part("summary", "By chat"), part("ul", ...byChat));
+    this.#report.append(part("h3", "What was left out"), part("ul", ...byReason), details);
+  }
+}
+
+function part(name, ...within) {
+  const made = document.createElement(name);
+  made.append(...within);
+  return made;
+}
+
+customElements.define("import-form", ImportForm);
