@@ -20,6 +20,7 @@ from llmchat.blueprints import chat as chat_blueprint
 from llmchat.blueprints import forms as forms_blueprint
 from llmchat.blueprints import ops as ops_blueprint
 from llmchat.blueprints import page as page_blueprint
+from llmchat.blueprints import search as search_blueprint
 from llmchat.blueprints import sign_in as sign_in_blueprint
 from llmchat.blueprints import takeout as takeout_blueprint
 from llmchat.blueprints.rooms import EXTENSION, Rooms
@@ -41,6 +42,7 @@ from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.redis_client import connect, place_of
+from llmchat.searches import Searches
 from llmchat.session import Sessions
 from llmchat.settings import Settings
 from llmchat.shelf import Shelf
@@ -95,7 +97,17 @@ def create_app(settings: Settings | None = None) -> Quart:
     )
     erasure = Erasure(redis, keys, KINDS)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
-    chat = Chat(settings, history, conversations, turns, listing, summaries, attachments, erasure)
+    chat = Chat(
+        settings,
+        history,
+        conversations,
+        turns,
+        listing,
+        summaries,
+        attachments,
+        erasure,
+        Searches(redis, keys),
+    )
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     ready = events.SessionReady(
         protocol=events.PROTOCOL,
@@ -138,6 +150,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     for blueprint in (
         page_blueprint,
         forms_blueprint,
+        search_blueprint,
         sign_in_blueprint,
         chat_blueprint,
         ops_blueprint,

@@ -27,6 +27,7 @@ from llmchat.conversations import Conversations
 from llmchat.erasure import Erasure
 from llmchat.errors import BadField, Busy, NoAttachment, NotFound, TooLong, Unavailable
 from llmchat.events import (
+    ConversationFound,
     ConversationListed,
     ConversationOlderEvent,
     ConversationSnapshot,
@@ -38,6 +39,8 @@ from llmchat.history import TIP, History
 from llmchat.limits import Allowance
 from llmchat.listing import Listing
 from llmchat.markdown import render
+from llmchat.search import Query
+from llmchat.searches import Found, Searches
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries
 from llmchat.summary import CORRECTED_CHARACTERS
@@ -71,6 +74,7 @@ class Chat:
         summaries: Summaries,
         attachments: Attachments,
         erasure: Erasure,
+        searches: Searches,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -80,6 +84,7 @@ class Chat:
         self._summaries = summaries
         self._attachments = attachments
         self._erasure = erasure
+        self._searches = searches
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -134,13 +139,15 @@ class Chat:
         """
         return await self._history.after(session, conversation, place.epoch, place.offset)
 
-    async def older(self, session: str, command: events.ConversationOlder) -> ConversationOlderEvent:
-        """Read what comes before a message. Raises NotFound."""
+    async def older(
+        self, session: str, command: events.ConversationOlder, *, through: bool = False
+    ) -> ConversationOlderEvent:
+        """Read what comes before a message; with `through`, that one, too. Raises NotFound."""
         branch = await self._history.read(
             session,
             command.conversation,
             start=command.before,
-            above=True,
+            above=not through,
             limit=command.limit,
             max_bytes=SNAPSHOT_TEXT_BYTES,
         )
@@ -167,6 +174,31 @@ class Chat:
         )
         shaped = [each.listed(self._offered) for each in found]
         return ConversationListed(id=command.id, conversations=shaped, more=more)
+
+    async def search(self, session: str, command: events.ConversationSearch) -> ConversationFound:
+        """Find conversations by words of their titles and messages, last used first. Raises BadField, Busy."""
+        try:
+            query = Query.read(command.query)
+        except ValueError:
+            raise BadField("The field query is wrong: it must have a word in it.") from None
+        found, searched = await self._searches.search(session, query, limit=command.limit)
+        results = await asyncio.gather(*(self._result(session, each) for each in found))
+        return ConversationFound(
+            id=command.id,
+            query=command.query,
+            results=[each for each in results if each is not None],
+            searched=asdict(searched),
+        )
+
+    async def _result(self, session: str, found: Found) -> dict[str, Any] | None:
+        """Shape what was found; None where its conversation was deleted meanwhile."""
+        try:
+            known = await self._conversations.conversation(session, found.conversation)
+        except NotFound:
+            return None
+        title = {"title": found.title.shaped()} if found.title else {}
+        matches = [each.shaped() for each in found.matches]
+        return {"conversation": known.listed(self._offered), **title, "matches": matches, "more": found.more}
 
     async def place(self, session: str, conversation: str) -> dict[str, Any]:
         """Find the conversation's place. Raises NotFound."""

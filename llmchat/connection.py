@@ -198,12 +198,15 @@ class Connection:
         self._backlog = backlog  # which counts them, too
         self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
         self._telling = asyncio.Lock()  # held from a read of the log to the last frame that comes of it
+        self._tasks = asyncio.TaskGroup()
+        self._searching: asyncio.Task[object] | None = None
         self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._carry_out: dict[type[Command], Callable[[Any], Awaitable[None]]] = {
             events.ConversationOpen: self._open,
             events.ConversationClose: self._close_conversation,
             events.ConversationOlder: self._older,
             events.ConversationList: self._list,
+            events.ConversationSearch: self._search,
             events.ConversationSummary: self._summary,
             events.SummaryCorrect: self._correct,
             events.ConversationUpdate: self._update,
@@ -239,9 +242,9 @@ class Connection:
             with suppress(Unavailable):
                 await self._join_session()
             self._tell(self._ready)
-            async with asyncio.TaskGroup() as tasks:
+            async with self._tasks:
                 for part in parts:  # each ends only by raising
-                    tasks.create_task(part())
+                    self._tasks.create_task(part())
         except* Closing as ended:
             closing = ended.exceptions[0]
         except* Exception:
@@ -290,23 +293,30 @@ class Connection:
             except CommandError as error:
                 self._tell(Error(id=error.id, code=error.code, detail=error.detail))
                 continue
-            try:
-                if not self._joined.is_set() and not isinstance(command, events.Ping):
-                    raise Unavailable
-                if came < failed and not isinstance(command, events.Ping):
-                    raise Unavailable  # it has waited while the store failed another: that is enough
-                await self._carry_out[type(command)](command)
-            except CommandError as error:
-                if isinstance(error, Unavailable) and came >= failed:
-                    failed = loop.time()
-                self._refuse(command, error)
-            except Closing:
-                raise
-            except Exception:
-                number = secrets.token_hex(4)
-                log.exception("A command failed; error %s.", number)
-                detail = f"Something is wrong on our side. If you report it, quote {number}."
-                self._tell(Error(id=command.id, code="internal", detail=detail))
+            if not isinstance(command, events.Ping) and (not self._joined.is_set() or came < failed):
+                self._refuse(
+                    command, Unavailable()
+                )  # what has waited while the store failed another: that is enough
+                continue
+            refused = await self._attempt(command, self._carry_out[type(command)](command))
+            if isinstance(refused, Unavailable):
+                failed = loop.time()
+
+    async def _attempt(self, command: Command, carried_out: Awaitable[None]) -> CommandError | None:
+        """Carry a command out, or tell why it is not; gives the reason."""
+        try:
+            await carried_out
+        except CommandError as error:
+            self._refuse(command, error)
+            return error
+        except Closing:
+            raise
+        except Exception:
+            number = secrets.token_hex(4)
+            log.exception("A command failed; error %s.", number)
+            detail = f"Something is wrong on our side. If you report it, quote {number}."
+            self._tell(Error(id=command.id, code="internal", detail=detail))
+        return None
 
     def _refuse(self, command: Command, error: CommandError) -> None:
         self._tell(Error(id=command.id, code=error.code, detail=error.detail, retry_after=error.retry_after))
@@ -465,6 +475,15 @@ class Connection:
 
     async def _list(self, command: events.ConversationList) -> None:
         self._tell(await self._chat.listed(self._session, command))
+
+    async def _search(self, command: events.ConversationSearch) -> None:
+        """Begin to search, and end the search before: no other command waits for one."""
+        if self._searching is not None:
+            self._searching.cancel()
+        self._searching = self._tasks.create_task(self._attempt(command, self._find(command)))
+
+    async def _find(self, command: events.ConversationSearch) -> None:
+        self._tell(await self._chat.search(self._session, command))
 
     async def _summary(self, command: events.ConversationSummary) -> None:
         self._tell(await self._chat.summary(self._session, command))

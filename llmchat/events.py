@@ -23,6 +23,10 @@ MAX_SNAPSHOT_BYTES = 900 * 1024
 """Of the messages in one outgoing frame, which may have 1 MiB."""
 MAX_MESSAGES = 50
 """Of messages in a snapshot, and of messages or conversations in one page of a list."""
+MAX_QUERY = 200
+"""Characters of what is searched for."""
+MAX_FOUND = 20
+"""Conversations that a search finds where it does not say how many."""
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -79,9 +83,15 @@ class ConversationList(Command):
     type: Literal["conversation.list"]
     before: str | None = None
     limit: Limit = MAX_MESSAGES
-    query: Annotated[str, Field(max_length=200)] | None = None
+    query: Annotated[str, Field(max_length=MAX_QUERY)] | None = None
     pinned: bool | None = None
     archived: bool | None = None
+
+
+class ConversationSearch(Command):
+    type: Literal["conversation.search"]
+    query: Annotated[str, Field(max_length=MAX_QUERY)]
+    limit: Limit = MAX_FOUND
 
 
 class ConversationSummary(Command):
@@ -308,6 +318,15 @@ class ConversationListed(Event):
     id: str | None = None
     conversations: list[dict[str, Any]]
     more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationFound(Event):
+    type = "conversation.found"
+    id: str | None = None
+    query: str
+    results: list[dict[str, Any]]
+    searched: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,18 @@ class Script:
                 # Not loaded first and called then, as redis-py does: the store may start anew between the two.
                 return await self._redis.eval(self._source, len(keys), *keys, *args)
 
+    async def each(self, calls: Sequence[tuple[Sequence[str], Sequence[str | int]]]) -> list[Any]:
+        """Run it for each of several slots, at once: with these keys and arguments. Raises Unavailable."""
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for keys, args in calls:
+                pipe.evalsha(self._sha, len(keys), *keys, *args)
+            try:
+                found: list[Any] = await pipe.execute()
+            except NoScriptError:
+                found = []
+        return found or [await self(keys, *args) for keys, args in calls]
+
 
 class Several:
     """Commands on keys of one slot, in one step: a Cluster's pipelines are no transactions."""

@@ -23,6 +23,7 @@ from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.redis_client import connect
+from llmchat.searches import Searches
 from llmchat.seed import SeedConnection
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries
@@ -175,6 +176,7 @@ class House:
         )
         self.erasure = Erasure(self.redis, self.keys, KINDS)
         self.limits = Limits(self.redis, self.keys, rates or Rates())
+        self.searches = Searches(self.redis, self.keys)
         self.chat = Chat(
             settings,
             self.history,
@@ -184,6 +186,7 @@ class House:
             self.summaries,
             self.attachments,
             self.erasure,
+            self.searches,
         )
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked

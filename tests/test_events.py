@@ -22,6 +22,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "conversation.close": ({"conversation": "c1"}, {}),
     "conversation.older": ({"conversation": "c1", "before": "m1"}, {"limit": 50}),
     "conversation.list": ({}, {"before": "2026-11-22T10:00:00.000Z", "limit": 1, "query": "tides"}),
+    "conversation.search": ({"query": "tides"}, {"limit": 1}),
     "conversation.update": (
         {"conversation": "c1"},
         {
@@ -291,6 +292,7 @@ def test_type_is_spelled_like_its_class(kind: Any) -> None:
 
 def test_events_are_those_of_the_protocol() -> None:
     assert {kind.type for kind in KINDS} == {
+        "conversation.found",
         "session.ready",
         "session.store",
         "conversation.snapshot",

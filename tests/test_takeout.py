@@ -361,3 +361,12 @@ def vars_of(trunk: Trunk, conversation: str) -> list[str]:
     """Name all keys of a conversation."""
     keys = trunk.keys.of_conversation(conversation)
     return [getattr(keys, name) for name in keys.__slots__ if name != "channel"]
+
+
+async def test_what_another_import_left_behind_is_no_part_of_a_chat(trunk: Trunk) -> None:
+    keys = trunk.keys.of_conversation(derived_id("import", "alice", "c1"))
+    await trunk.redis.hset(keys.tree, "stale", "user ")
+    await trunk.redis.hset(keys.messages, "stale", "{}")
+    assert (await trunk.take(as_json(ours()))).imported == 1
+    assert not await trunk.redis.hexists(keys.tree, "stale")
+    assert not await trunk.redis.hexists(keys.messages, "stale")

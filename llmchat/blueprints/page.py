@@ -155,8 +155,7 @@ async def page_of(
         box, missing = replace(box, problem=GONE if who.known else box.problem), False
     listed = await _listed(who)
     rows = listed.conversations if listed else []
-    before = request.args.get("before")
-    older = await _older(who, wanted, before) if snapshot and before else None
+    older = await _older(who, wanted) if snapshot else None
     shown: Sequence[dict[str, Any]] = older["messages"] if older else snapshot.messages if snapshot else []
     line = [message for message in snapshot.messages if _waits_above(message)] if snapshot else []
     waiting = [await render_template("_waiting.html", message=each, first=each is line[0]) for each in line]
@@ -286,13 +285,18 @@ def _waits(snapshot: ConversationSnapshot, rows: list[dict[str, Any]]) -> bool:
     return named or snapshot.running is not None
 
 
-async def _older(who: Visitor, wanted: str | None, before: str) -> dict[str, Any] | None:
-    """Read the messages before one, for whoever has no script to fetch them; None where there is no such message."""
-    if not ID.fullmatch(before):
+async def _older(who: Visitor, wanted: str | None) -> dict[str, Any] | None:
+    """Read the messages that lead to the one which the address names, for whoever has no script to fetch them.
+
+    With `at` that one is among them, with `before` it is not. None where there is no such message.
+    """
+    at = request.args.get("at")
+    message = at or request.args.get("before", "")
+    if not ID.fullmatch(message):
         return None
-    command = ConversationOlder(type="conversation.older", conversation=wanted or "", before=before)
+    command = ConversationOlder(type="conversation.older", conversation=wanted or "", before=message)
     try:
-        return asdict(await rooms().chat.older(who.session, command))
+        return asdict(await rooms().chat.older(who.session, command, through=at is not None))
     except NotFound:
         return None
 

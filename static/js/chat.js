@@ -11,6 +11,7 @@ import { newId } from "./wire.js";
 const TURNING_MILLISECONDS = 300;
 const SETTLED = 200; // prompts that are remembered as settled: a list is read in a moment
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
+const PAGES_SOUGHT = 200; // likewise, to a message that was found
 const AWAY = "This chat will be shown when the connection is back";
 const GONE = "That chat was deleted. Your message for it is here.";
 const CORRECTIONS = {
@@ -37,13 +38,16 @@ export class Chat {
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #returning = null; // where the person was in this chat, until they are there again
+  #sought = null; // {message, other}: what a search found and is to be shown in this chat, until it is; in another version
+  #searching = null; // the search that is under way, another one each time
   #withdrawn = new Map(); // message id -> {conversation, text, attachments, discard}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
   #ended = ""; // what was said of the last answer's end
   #asked = null; // the view in which an answer is asked for anew, or for more of it, until it begins
   #leaving = null; // {parent, tip, view}: the prompt that is answered anew, and the end of what then is in the other version
 
-  constructor(wire, parts, { conversation, at, running }) {
+  constructor(wire, parts, { conversation, at, running, sought }) {
+    this.#sought = sought && { message: sought };
     this.#wire = wire;
     this.#parts = parts;
     this.#id = conversation;
@@ -59,19 +63,26 @@ export class Chat {
   }
 
   /** Show another conversation, or with null a new chat. */
-  show(id, { push = true } = {}) {
+  show(id, { push = true, sought = null } = {}) {
     this.#parts.sidebar.closeDrawer();
     const path = id ? `/c/${id}` : "/";
     if (push && location.pathname !== path) history.pushState({}, "", path);
-    if (id === this.#id && !this.#missing) return this.#parts.composer.focus();
+    if (id === this.#id && !this.#missing) return this.#stay(sought);
     if (this.#id) this.#wire.close(this.#id);
     this.#notePlace();
     this.#enter(id);
+    this.#sought = sought;
     if (id) this.#turnTo(id);
     else this.#clear();
     this.#sync();
     this.#parts.composer.attach(id);
     this.#parts.composer.focus();
+  }
+
+  #stay(sought) {
+    this.#parts.composer.focus();
+    this.#sought = sought;
+    this.#goBack();
   }
 
   // The outbox is one for all tabs, and older than this page: what lies there for this chat is shown, what the server
@@ -234,6 +245,7 @@ export class Chat {
     const { transcript } = this.#parts;
     const place = this.#returning;
     const view = this.#view;
+    if (this.#sought) return void (this.#fresh || this.#seek(this.#sought));
     if (!place) return;
     await this.#readBack(() => transcript.lacks(place));
     if (view !== this.#view || this.#returning !== place || transcript.lacks(place)) return;
@@ -241,10 +253,24 @@ export class Chat {
     if (transcript.atEnd) transcript.goTo(place);
   }
 
-  async #readBack(lacks) {
+  // To a message that was found, perhaps far above, or in another version of what is shown.
+  async #seek(sought) {
+    const { socket, transcript } = this.#parts;
+    const { message, other } = sought;
+    if (!other && transcript.lacks(sought)) this.#say("Going to the message…");
+    if (!other) await this.#readBack(() => this.#sought === sought && transcript.lacks(sought), PAGES_SOUGHT);
+    if (this.#sought !== sought || (!transcript.message(message) && socket.state !== "connected")) return;
+    this.#sought = this.#returning = null;
+    if (transcript.point(message)) return;
+    if (!other && transcript.lacks(sought)) return this.#tell("The message is too far above to go to it");
+    const turn = () => this.#wire.select(this.#id, message) && (this.#sought = { message });
+    this.#tell("This is in another version of the chat", turn, "Show it");
+  }
+
+  async #readBack(lacks, pages = PAGES_BACK) {
     const view = this.#view;
     const { transcript } = this.#parts;
-    for (let page = 0; page < PAGES_BACK && view === this.#view && lacks(); page++) {
+    for (let page = 0; page < pages && view === this.#view && lacks(); page++) {
       if (!(await this.#older(transcript.oldest))) return;
     }
   }
@@ -283,7 +309,7 @@ export class Chat {
     this.#fresh = false;
     if (this.#missing) return;
     this.#returning = readPlace(this.#id);
-    this.#goBack();
+    if (at || !this.#sought) this.#goBack(); // else what came is not the end of the chat, and goes
     this.#wire.open(this.#id, at);
   }
 
@@ -333,7 +359,7 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, chips, transcript, list, menu, memory, removals, pill, shortcuts, model, messageMenu } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, removals, pill, search, shortcuts, model, messageMenu } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
@@ -360,6 +386,10 @@ export class Chat {
     list.addEventListener("emptied", () => composer.focus());
     list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
+    search.addEventListener("search", ({ detail }) => this.#search(detail));
+    search.addEventListener("aloud", ({ detail }) => this.#say(detail));
+    search.addEventListener("choose", ({ detail }) => this.show(detail.id, { sought: detail.sought }));
+    search.addEventListener("left", () => composer.focus());
     memory.addEventListener("save", ({ detail }) => this.#correct(detail));
     removals.addEventListener("undo", ({ detail }) => this.#undo(detail));
     removals.addEventListener("offered", ({ detail }) => this.#say(detail));
@@ -394,6 +424,7 @@ export class Chat {
     const acts = {
       new: () => this.show(null),
       write: () => this.#write(),
+      search: () => this.#startSearch(),
       chats: () => sidebar.toggle(),
       previous: () => transcript.walk(-1),
       next: () => transcript.walk(1) || this.#write(),
@@ -415,6 +446,7 @@ export class Chat {
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
   async #send(text, parent, kept) {
     const { composer, model, outbox, socket, tab, tray } = this.#parts;
+    this.#sought = null;
     this.#blank();
     this.#say("");
     composer.focus(); // the button or the editor may go
@@ -660,6 +692,22 @@ export class Chat {
     return this.#parts.list.row(id)?.hasAttribute("data-pinned");
   }
 
+  #startSearch() {
+    this.#parts.sidebar.reveal();
+    const box = this.#parts.search.querySelector("input");
+    box.focus();
+    box.select();
+  }
+
+  async #search(query) {
+    const { search } = this.#parts;
+    const turn = (this.#searching = {});
+    const outcome = await this.#wire.search(query).catch((error) => ({ error }));
+    if (turn !== this.#searching) return; // overtaken
+    if (outcome.error) search.fail(outcome.error.message);
+    else search.show(outcome);
+  }
+
   #act({ id, action }) {
     if (action === "rename") this.#parts.list.startRename(id);
     else if (action === "pin") this.#change(id, { pinned: !this.#pinned(id) });
@@ -758,6 +806,7 @@ export class Chat {
   }
 
   #refused(error) {
+    this.#sought = null;
     this.#asked = null;
     this.#parts.transcript.forgetTurn();
     this.#showAnswering();
@@ -871,6 +920,7 @@ export class Chat {
   #deleted(conversation) {
     const own = this.#removing.has(conversation);
     this.#parts.list.remove(conversation);
+    this.#parts.search.drop?.(conversation);
     if (!own && conversation !== this.#id) this.#rescue(conversation);
     this.#parts.transcript.forget(conversation);
     if (conversation !== this.#id) return;
@@ -895,6 +945,7 @@ export class Chat {
     this.#parts.uploads.pump();
     this.#parts.outbox.pump();
     this.#goBack();
+    this.#parts.search.again?.();
     try {
       this.#parts.list.refresh(await this.#wire.list());
     } catch {

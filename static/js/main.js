@@ -47,6 +47,7 @@ const parts = {
   viewer: part("picture-viewer"),
   transcript: part("chat-transcript"),
   list: part("chat-list"),
+  search: part("chat-search"),
   menu: part("chat-menu"),
   memory: part("chat-memory"),
   messageMenu: part("message-menu"),
@@ -72,7 +73,9 @@ new Chat(wire, parts, {
   conversation: dataset.conversation || null,
   at: JSON.parse(dataset.at),
   running: dataset.running || null,
+  sought: new URLSearchParams(location.search).get("at"),
 });
 socket.connect();
 history.replaceState(history.state, "", location.pathname); // nothing of a form is sent again, or shown
 document.documentElement.dataset.live = ""; // from here on the forms are ours
+import("./elements/chat-search.js"); // nobody searches before: until it is there, the box is a form's

@@ -18,6 +18,8 @@ const CODES = { ";": "Semicolon" }; // Shift makes another character of it
 export const SHORTCUTS = [
   { act: "new", keys: "Mod+Shift+O", words: "Start a new chat" },
   { act: "write", keys: "Shift+Escape", words: "Go to the message box" },
+  { act: "search", keys: "Mod+K", words: "Search your chats" },
+  { act: "search", keys: "/", words: "Search your chats, outside of boxes" },
   { act: "chats", keys: "Mod+Shift+S", words: "Show or hide the chats" },
   { act: "previous", keys: "Alt+ArrowUp", words: "Go to the message before" },
   { act: "next", keys: "Alt+ArrowDown", words: "Go to the message after" },
@@ -50,6 +52,7 @@ function isPressed({ keys }, event) {
 
 // A plain key belongs to what has the focus, but in the empty message box; one with Alt to a select, and on a Mac to words.
 function isFree({ keys, in: where }, { target }) {
+  if (keys === "/") return !target.matches("input, textarea, select");
   if (where) return target.id === "message" && target.value === "";
   if (!keys.startsWith("Alt")) return true;
   return !target.matches("select") && !(MAC && target.value);

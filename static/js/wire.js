@@ -96,6 +96,11 @@ export class Wire extends EventTarget {
     return this.#ask({ type: "conversation.list", before, limit });
   }
 
+  /** One that is overtaken by the next is not answered. */
+  search(query) {
+    return this.#ask({ type: "conversation.search", query: query.toWellFormed?.() ?? query, limit: 50 });
+  }
+
   /** Resolves with `message.accepted`, over as many reconnects as it takes. Leave out what does not apply. */
   sendMessage({ id, text, conversation, parent, model, attachments }) {
     const files = attachments?.length ? attachments.map((file) => file.id) : undefined;

@@ -9,6 +9,7 @@ import { NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 
 const CLEAR = 32; // px between what is edited and the edge below it, where the conversation fades
+const FOUND_MILLISECONDS = 2500;
 const EARLY = 3; // heights of the box before the top at which older messages are asked for
 const KEPT_CHATS = 5; // that were shown a moment ago, for whoever comes back to them
 const KEPT_MESSAGES = 60; // of each, the newest
@@ -402,6 +403,16 @@ class ChatTranscript extends HTMLElement {
     const { top, bottom } = this.#log.getBoundingClientRect();
     const box = message.getBoundingClientRect();
     if (box.top < top || box.bottom > bottom) this.#follower.showAt(message, top + ABOVE_TURN);
+  }
+
+  /** Go to a message that was looked for, and mark it for a moment. False if it is not here. */
+  point(id) {
+    const element = this.message(id);
+    if (!element) return false;
+    this.#takeTo(element);
+    element.toggleAttribute("data-found", true);
+    setTimeout(() => element.toggleAttribute("data-found", false), FOUND_MILLISECONDS);
+    return true;
   }
 
   get editing() {

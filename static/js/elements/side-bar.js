@@ -19,6 +19,11 @@ class SideBar extends HTMLElement {
     else this.open();
   }
 
+  /** Have them shown. */
+  reveal() {
+    if (!this.#open) this.open();
+  }
+
   // The focus moves only where it would be hidden.
   open() {
     this.#from = document.activeElement;
