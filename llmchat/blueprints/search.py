@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from quart import Blueprint, redirect, render_template, request, url_for
 from quart.typing import ResponseReturnValue
 
@@ -42,11 +40,11 @@ async def _found(who: Visitor, query: str) -> ResponseReturnValue:
     except (Busy, RateLimited) as error:
         status, wait = STATUSES[type(error)], error.retry_after or 1
         return await _page(query, problem=error.detail, status=status, retry_after=wait)
-    return await _page(query, **asdict(found))
+    return await _page(query, results=found.results, searched=found.searched)
 
 
 async def _page(
     query: str, *, status: int = 200, retry_after: int | None = None, **found: object
 ) -> ResponseReturnValue:
-    page = await render_template("search.html", static=rooms().static, **(found | {"query": query}))
+    page = await render_template("search.html", static=rooms().static, query=query, **found)
     return page, status, headers_of(retry_after)

@@ -306,10 +306,10 @@ export class Chat {
       if (transcript.message(running)) this.#wire.hydrate(this.#id, running, transcript.message(running).text);
       this.#showAnswering();
     }
-    this.#fresh = false;
+    this.#fresh = Boolean(this.#sought) && !at; // what came with it is not the end of the chat, and goes
     if (this.#missing) return;
     this.#returning = readPlace(this.#id);
-    if (at || !this.#sought) this.#goBack(); // else what came is not the end of the chat, and goes
+    this.#goBack();
     this.#wire.open(this.#id, at);
   }
 

@@ -77,7 +77,7 @@ class Line:
 
     async def holds(self) -> None:
         """Wait until a frame is held."""
-        await self._bell.until(lambda: self.held, seconds=10, what="a frame is held")
+        await self._bell.until(lambda: self.held or None, seconds=10, what="a frame is held")
 
     def count(self, text: str) -> int:
         """Count the frames that the page has sent with this text."""
