@@ -15,11 +15,13 @@ from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.keys import group_of_conversation, group_of_session
 from llmchat.limits import Rates
+from llmchat.search import Query
+from llmchat.searches import Found, Searched, Searches
 from llmchat.settings import Settings
 from tests.fakes import Gate, Model
 from tests.house import ADDRESS, FakeSocket, House
 from tests.instances import Store
-from tests.waiting import eventually, within
+from tests.waiting import Bell, eventually, within
 
 
 @pytest.fixture
@@ -646,3 +648,90 @@ async def test_connection_closed_from_outside_says_why_and_gives_its_channel_bac
     async with within(10, "it ends"):
         await asyncio.gather(*house._tasks)
     assert not any(name.startswith("connection.") for name in house.broadcaster._inboxes)
+
+
+# Searches
+
+
+class HeldSearches(Searches):
+    """Searches that wait for the test before they read."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house.redis, house.keys)
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.bell = Bell()
+        self.go_on = asyncio.Event()
+
+    async def search(self, session: str, query: Query, *, limit: int) -> tuple[list[Found], Searched]:
+        word = query.words[0].pattern
+        self.begun.append(word)
+        self.bell.ring()
+        try:
+            await self.go_on.wait()
+            return await super().search(session, query, limit=limit)
+        finally:
+            self.ended.append(word)
+            self.bell.ring()
+
+
+@pytest.fixture
+def held(house: House) -> HeldSearches:
+    house.chat._searches = HeldSearches(house)
+    return house.chat._searches
+
+
+async def test_search_finds_what_was_said(house: House) -> None:
+    socket = await house.connect()
+    conversation = await begin(socket, "Where is Zürich?")
+    found = await socket.ask(type="conversation.search", query="zurich")
+    (result,) = found["results"]
+    assert (found["type"], found["query"]) == ("conversation.found", "zurich")
+    assert found["searched"] == {"conversations": 1, "of": 1, "complete": True}
+    assert result["conversation"]["id"] == conversation
+    assert result["title"] == {"before": "Where is ", "hit": "Zürich", "after": "?"}
+    assert [match["role"] for match in result["matches"]] == ["assistant", "user"]
+    assert (await (await house.connect("bob")).ask(type="conversation.search", query="zurich"))[
+        "results"
+    ] == []
+
+
+@pytest.mark.parametrize("query", ["", " \u200b", "x" * 201])
+async def test_search_without_a_word_or_for_too_much_is_refused(house: House, query: str) -> None:
+    socket = await house.connect()
+    assert (await socket.ask(type="conversation.search", query=query))["code"] == "bad_field"
+
+
+async def test_search_delays_no_other_command(house: House, held: HeldSearches) -> None:
+    socket = await house.connect()
+    socket.say(type="conversation.search", id="s", query="tree")
+    await held.bell.until(lambda: held.begun or None, seconds=10)
+    await begin(socket)
+    held.go_on.set()
+    assert (await socket.until(lambda event: event.get("id") == "s"))["type"] == "conversation.found"
+
+
+async def test_search_is_ended_by_the_next_and_by_the_end_of_its_connection(
+    house: House, held: HeldSearches
+) -> None:
+    socket = await house.connect()
+    for number, word in enumerate(["one", "two"], 1):
+        socket.say(type="conversation.search", id=word, query=word)
+        await held.bell.until(lambda number=number: len(held.begun) == number, seconds=10)
+    await held.bell.until(lambda: held.ended == ["one"], seconds=10)
+    house.connections[0].close(RESTARTING, "")
+    await held.bell.until(lambda: held.ended == ["one", "two"], seconds=10)
+    await socket.ended()
+    assert not [event for event in socket.sent if event.get("id") in ("one", "two")]
+
+
+async def test_search_that_fails_tells_so_and_the_connection_stays(house: House, held: HeldSearches) -> None:
+    held.go_on.set()
+    socket = await house.connect()
+
+    async def fail(session: str) -> list[str]:
+        raise Unavailable
+
+    held._conversations = fail  # type: ignore[method-assign]
+    assert (await socket.ask(type="conversation.search", query="tree"))["code"] == "unavailable"
+    await socket.settled()
