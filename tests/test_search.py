@@ -118,3 +118,17 @@ def test_snippet_cuts_no_family_in_two() -> None:
     for part in (snippet.before.strip("…"), snippet.after.strip("…")):
         assert set(part.split(family)) == {""}
         assert part
+
+
+def test_snippet_has_nothing_that_turns_what_stands_behind_it() -> None:
+    snippet = Query.read("needle").snippet("left \u202eright\u2066 needle\u202d\0 end")
+    assert snippet.before + snippet.hit + snippet.after == "left right needle end"
+
+
+@pytest.mark.parametrize("filler", ["plain words. ", "gr\u00fc\u00dfe \u1109\u1161 ", "\u0915\u093f\u304c"])
+def test_word_far_down_in_a_long_text_is_found_where_it_is(filler: str) -> None:
+    text = filler * 2000 + "Stra\u00dfe" + filler * 10
+    snippet = Query.read("strasse").snippet(text)
+    assert snippet.hit == "Stra\u00dfe"
+    assert snippet.before.endswith(" ".join(filler.split())[-1] + " " * filler.endswith(" "))
+    assert " ".join(filler.split())[:3] in snippet.after
