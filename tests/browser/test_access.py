@@ -370,7 +370,7 @@ async def test_whole_session_goes_by_keyboard_alone(wide: Page, model: Model) ->
     await expect(sheet).to_be_visible()
     for _ in range(4):
         await keys.press("Tab")
-        assert not await page.evaluate("document.activeElement.matches('body :not(dialog *)')")
+        assert not await page.evaluate("document.activeElement.matches('body :not(dialog, dialog *)')")
     await keys.press("Escape")
     await expect(sheet).to_be_hidden()
     await expect(button(page, "Keyboard shortcuts")).to_be_focused()

@@ -5,15 +5,15 @@ const PAUSE_MILLISECONDS = 200; // of typing, before it is searched
 
 class ChatSearch extends HTMLElement {
   #box;
-  #told;
-  #list;
+  #told = made("p");
+  #list = made("ul");
   #timer = 0;
   #failed = false;
 
   connectedCallback() {
     this.#box = this.querySelector("input");
-    this.#told = this.querySelector("p");
-    this.#list = this.querySelector("ul");
+    Object.assign(this.#box, { maxLength: 200, autocomplete: "off", dir: "auto" });
+    this.append(this.#told, this.#list);
     this.addEventListener("submit", (event) => this.#sent(event));
     this.addEventListener("input", () => this.#typed());
     this.addEventListener("keydown", (event) => this.#pressed(event));
