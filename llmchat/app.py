@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +11,6 @@ from typing import Any
 
 from quart import Quart
 
-from llmchat import __version__, events
 from llmchat.access import ACCESS_SECONDS, Access
 from llmchat.attachments import Attachments
 from llmchat.blueprints import attachments as attachments_blueprint
@@ -41,6 +39,7 @@ from llmchat.keys import Keys
 from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
+from llmchat.models import Models
 from llmchat.redis_client import connect, place_of
 from llmchat.searches import Searches
 from llmchat.session import Sessions
@@ -50,6 +49,7 @@ from llmchat.sign_outs import SignOuts
 from llmchat.static_files import StaticFiles
 from llmchat.summaries import Summaries
 from llmchat.takeout import Takeout
+from llmchat.titles import Titles
 from llmchat.transcripts import Transcripts
 from llmchat.turns import Turns
 
@@ -82,18 +82,29 @@ def create_app(settings: Settings | None = None) -> Quart:
         raise SettingsError(f"REDIS_URL: {error}.") from None
     conversations = Conversations(redis, keys, history_days=settings.history_days)
     history = History(redis, keys, conversations, history_days=settings.history_days)
-    listing = Listing(conversations, broadcaster, settings.openai_models)
     completions = Completions(
         api_key=settings.openai_api_key,
         base_url=settings.openai_base_url,
         deadlines=Deadlines.of(settings),
         continuation=settings.continuation,
     )
+    models = Models(settings, completions)
+    listing = Listing(conversations, broadcaster, models)
     summaries = Summaries(redis, keys, history_days=settings.history_days)
     attachments = _attachments(settings, redis, keys)
-    folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions)
+    folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions, models)
+    titles = Titles(settings, redis, keys, completions, listing)
     turns = Turns(
-        settings, history, Leases(redis, keys), broadcaster, completions, listing, folds, attachments
+        settings,
+        history,
+        Leases(redis, keys),
+        broadcaster,
+        completions,
+        listing,
+        folds,
+        attachments,
+        models,
+        titles,
     )
     erasure = Erasure(redis, keys, KINDS)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
@@ -107,15 +118,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         attachments,
         erasure,
         Searches(redis, keys),
+        models,
     )
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
-    ready = events.SessionReady(
-        protocol=events.PROTOCOL,
-        version=__version__,
-        instance=secrets.token_hex(4),
-        models=chat.models,
-        limits=chat.limits,
-    )
     rates = Rates(
         prompts=settings.prompts_per_minute,
         connections=settings.connections_per_minute,
@@ -136,7 +141,7 @@ def create_app(settings: Settings | None = None) -> Quart:
             redis, keys, place_of(settings.redis_url), require_durable=settings.require_durable_redis
         ),
         turns=turns,
-        ready=ready,
+        models=models,
         static=static_files.path,
         attachments=attachments,
         takeout=Takeout(transcripts, attachments, erasure, listing),
@@ -180,7 +185,9 @@ def create_app(settings: Settings | None = None) -> Quart:
                 leaving.push_async_callback(close)
             leaving.callback(rooms.access.close)
             await leaving.enter_async_context(static_files)
+            await leaving.enter_async_context(models)
             await leaving.enter_async_context(folds)
+            await leaving.enter_async_context(titles)
             await leaving.enter_async_context(turns)
             yield
             await rooms.stop()
@@ -207,7 +214,6 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     redis = connect(settings.redis_url)
     broadcaster = Broadcaster([settings.redis_url], prefix=settings.redis_prefix, capacity=CHANNEL_CAPACITY)
     conversations = Conversations(redis, keys, history_days=settings.history_days)
-    listing = Listing(conversations, broadcaster, settings.openai_models)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
     attachments, erasure = _attachments(settings, redis, keys), Erasure(redis, keys, KINDS)
     completions = Completions(
@@ -216,6 +222,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         deadlines=Deadlines.of(settings),
         continuation="never",
     )
+    listing = Listing(conversations, broadcaster, Models(settings, completions))
     async with AsyncExitStack() as leaving:
         for close in (redis.aclose, broadcaster.close, completions.close):
             leaving.push_async_callback(close)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from llmchat.attachment import Attached
+from llmchat.attachment import Attached, mentioned
 from llmchat.attachments import Attachments
 from llmchat.completion import Completions
 from llmchat.conversation import (
@@ -35,6 +35,7 @@ from llmchat.folds import Folds
 from llmchat.history import History
 from llmchat.lease import Lease
 from llmchat.listing import Listing
+from llmchat.models import Models
 from llmchat.settings import Settings
 from llmchat.summary import fold_up_to, with_summary
 from llmchat.turn import Answer
@@ -71,8 +72,10 @@ class Attempt:
         session: str,
         turn: Turn,
         attachments: Attachments,
+        models: Models,
     ) -> None:
         self._settings = settings
+        self._models = models
         self._attachments = attachments
         self._history = history
         self._completions = completions
@@ -115,8 +118,9 @@ class Attempt:
         if self.turn.cost >= MAX_COST or (self.turn.attempt and self.turn.stop):
             await self._settle(IN_VAIN)
             return
-        if self.turn.model not in self._settings.openai_models:  # not on offer any more
-            model = branch.conversation.model_among(self._settings.openai_models)
+        await self._models.settled()
+        if not self._models.offers(self.turn.model):  # not any more, or not here yet
+            model = branch.conversation.model_among(self._models.offered)
             self.turn = replace(self.turn, model=model)
         kept = await self._kept(branch, before)
         answer = self._answer(before, self.turn.attempt + 1, kept)
@@ -130,6 +134,18 @@ class Attempt:
         calibration, error = await self._ask_what_is_taken(answer, with_files)
         await self._end(answer, error, calibration)
         self._told = branch, answer
+
+    @property
+    def ended_well(self) -> tuple[str, str] | None:
+        """The first words that were said, a prompt's and its answer's, of a chat whose answer came to its end here."""
+        if self._told is None or not self._told[1].complete or self._stopped:
+            return None
+        branch, answer = self._told
+        said = [*branch.messages, {"role": "assistant", "text": answer.text}]
+        prompt = next((at for at, each in enumerate(said) if each["role"] == "user"), None)
+        if prompt is None or not answer.text.strip():
+            return None
+        return mentioned(said[prompt]), said[prompt + 1]["text"]
 
     async def want_fold(self) -> None:
         """Have what will soon have no room in the context told in few words, after an answer. Raises Unavailable."""

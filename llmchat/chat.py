@@ -39,11 +39,14 @@ from llmchat.history import TIP, History
 from llmchat.limits import Allowance
 from llmchat.listing import Listing
 from llmchat.markdown import render
+from llmchat.models import Models
 from llmchat.search import Query
 from llmchat.searches import Found, Searches
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries
 from llmchat.summary import CORRECTED_CHARACTERS
+from llmchat.title import has_word, one_line
+from llmchat.titles import BY_PERSON
 from llmchat.turns import Turns
 
 SNAPSHOT_TEXT_BYTES = 300 * 1024
@@ -75,8 +78,10 @@ class Chat:
         attachments: Attachments,
         erasure: Erasure,
         searches: Searches,
+        models: Models,
     ) -> None:
         self._settings = settings
+        self._models = models
         self._history = history
         self._conversations = conversations
         self._turns = turns
@@ -89,14 +94,7 @@ class Chat:
     @property
     def models(self) -> list[dict[str, Any]]:
         """The models on offer, the default first."""
-        return [
-            {
-                "id": model,
-                "label": self._settings.label_of(model),
-                "images": self._settings.sees(model),
-            }
-            for model in self._offered
-        ]
+        return self._models.shaped
 
     @property
     def limits(self) -> dict[str, int]:
@@ -336,8 +334,8 @@ class Chat:
         """Change what belongs to a conversation as a whole. Raises NotFound, BadField, TooLong."""
         changes: dict[str, str] = {}
         if command.title is not None:
-            changes["title"] = " ".join(command.title.split())
-            if not changes["title"]:
+            changes |= {"title": one_line(command.title), "titled": BY_PERSON}
+            if not has_word(changes["title"]):
                 raise BadField("The field title is wrong: it must have a word in it.")
         for flag in ("pinned", "archived"):
             if (value := getattr(command, flag)) is not None:
@@ -438,12 +436,12 @@ class Chat:
     @property
     def _offered(self) -> Sequence[str]:
         """The models on offer, the default first."""
-        return self._settings.openai_models
+        return self._models.offered
 
     def _checked_model(self, model: str | None) -> str:
         if model is None:
             return ""
-        if model not in self._offered:
+        if not self._models.offers(model):
             raise BadField("The field model is wrong: this model is not on offer here.")
         return model
 

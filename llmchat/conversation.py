@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from llmchat.attachment import IMAGE_TOKENS, Attached, content, told
+from llmchat.title import cut, has_word, one_line
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 TITLE_CHARACTERS = 48
@@ -64,11 +65,8 @@ def digest(text: str) -> str:
 
 def first_words(text: str) -> str:
     """Make a title of a prompt's first words."""
-    words = " ".join(text.split())
-    if len(words) <= TITLE_CHARACTERS:
-        return words or UNTITLED
-    cut = words[:TITLE_CHARACTERS].rpartition(" ")[0] or words[:TITLE_CHARACTERS]
-    return (cut.rstrip(" ,;:.-–—") or cut) + "…"
+    words = one_line(text)
+    return cut(words, TITLE_CHARACTERS + 1) if has_word(words) else UNTITLED
 
 
 @dataclass(frozen=True, slots=True)

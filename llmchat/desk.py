@@ -9,7 +9,8 @@ from llmchat.completion import Completions
 from llmchat.errors import ProviderError, StartError, Unavailable, Unreadable
 from llmchat.health import Health
 from llmchat.intake import Intake, Report
-from llmchat.settings import Settings
+from llmchat.models import chatting
+from llmchat.settings import PROVIDERS_OWN, Settings
 from llmchat.takeout import Takeout
 
 AWAY = "Redis cannot be reached, or is full: look at it with `python -m llmchat check-config`."
@@ -69,9 +70,12 @@ class Desk:
             if error.code == "provider_refused":
                 return "The model server answers, and does not list its models: whether it has yours nobody can tell."
             raise StartError(f"{error.detail} Check OPENAI_API_KEY and OPENAI_BASE_URL.") from None
-        lacking = [model for model in settings.openai_models if model not in named]
+        wanted = [model for model in settings.openai_models if model != PROVIDERS_OWN]
+        lacking = [model for model in wanted if model not in named]
         if lacking:
             return (
                 f"The model server takes the key, and does not list {', '.join(lacking)}: check OPENAI_MODEL."
             )
-        return f"The model server takes the key, and has {', '.join(settings.openai_models)}"
+        if PROVIDERS_OWN in settings.openai_models:
+            return f"The model server takes the key, and lists {len(chatting(named))} models to chat with"
+        return f"The model server takes the key, and has {', '.join(wanted)}"

@@ -14,6 +14,7 @@ from llmchat.conversation import CALIBRATION_STEP, Branch, Summary, timestamp
 from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
 from llmchat.history import History
 from llmchat.lease import Lease, Leases
+from llmchat.models import Models
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries, Wanted
 from llmchat.summary import first_to_fold, most_characters, question
@@ -40,12 +41,14 @@ class Folds:
         summaries: Summaries,
         leases: Leases,
         completions: Completions,
+        models: Models,
     ) -> None:
         self._settings = settings
         self._history = history
         self._summaries = summaries
         self._leases = leases
         self._completions = completions
+        self._models = models
         self._running: set[str] = set()  # conversations that are folded here
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -146,7 +149,7 @@ class Folds:
         if turn is not None and turn.answer in answers:  # one of them goes on just now
             await asyncio.sleep(REPEAT_SECONDS * 2**wanted.tries)
             return
-        offered = self._settings.openai_models
+        offered = self._models.offered
         text = await self._ask(
             wanted.model if wanted.model in offered else branch.conversation.model_among(offered),
             question(before.text if before else "", folded, context_tokens, calibration),

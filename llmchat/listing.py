@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 
 from llmchat.broadcaster import Broadcaster
@@ -12,6 +11,7 @@ from llmchat.conversations import Conversations
 from llmchat.errors import NotFound, Unavailable
 from llmchat.events import ConversationDeleted, ConversationUpdated, Event
 from llmchat.keys import group_of_session
+from llmchat.models import Models
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 class Listing:
     """What it tells is a courtesy: a connection that misses it lists again."""
 
-    def __init__(self, conversations: Conversations, broadcaster: Broadcaster, models: Sequence[str]) -> None:
+    def __init__(self, conversations: Conversations, broadcaster: Broadcaster, models: Models) -> None:
         self._conversations = conversations
         self._broadcaster = broadcaster
         self._models = models
 
     def updated_event(self, conversation: Conversation) -> ConversationUpdated:
         """Shape a conversation for the list."""
-        return ConversationUpdated(conversation=conversation.listed(self._models))
+        return ConversationUpdated(conversation=conversation.listed(self._models.offered))
 
     async def updated(self, session: str, conversation: str, *, used: bool = False) -> None:
         """Tell that a conversation changed; one that was `used` goes to the head of the list, out of the archive.

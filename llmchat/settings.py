@@ -44,6 +44,9 @@ BLIND = re.compile(
     r"audio|transcribe|tts|\bo[13]-mini|gemma-?3:?-?(270m|1b)|claude-(2|instant)|3-5-haiku", re.IGNORECASE
 )
 """Names of models that are known to see, and of those among them that do not."""
+PROVIDERS_OWN = "*"
+"""Among OPENAI_MODELS: all that the provider names."""
+TITLES_OFF = "off"
 CONTINUATIONS = ("auto", "never", "flag", "last", "prefix")
 
 
@@ -83,8 +86,8 @@ VARIABLES = (
     Variable(
         "OPENAI_MODELS",
         "",
-        "the models offered, separated by commas; the first answers where OPENAI_MODEL is not set",
-        "names separated by commas",
+        "the models offered, separated by commas; the first answers where OPENAI_MODEL is not set. `*` is those of the provider's own list",
+        "names separated by commas, or *",
         shown="OPENAI_MODEL alone",
     ),
     Variable(
@@ -104,6 +107,13 @@ VARIABLES = (
         "8000",
         "how much of a conversation the model is sent, in tokens",
         "a whole number from 256 to 10000000",
+    ),
+    Variable(
+        "TITLE_MODEL",
+        "",
+        "the model that names chats, after their first answer; `off`: they keep their first words",
+        "a model's name, or off",
+        shown="the chat's own; none on this machine",
     ),
     Variable("MAX_PROMPT_CHARS", "16000", "the longest prompt accepted", "a whole number from 1 to 60000"),
     Variable(
@@ -306,6 +316,7 @@ class Settings:
     local_label: str | None = None
     system_prompt: str = _BY_NAME["SYSTEM_PROMPT"].default
     context_tokens: int = 8000
+    title_model: str = ""
     max_prompt_chars: int = 16000
     temperature: float | None = None
     model_connect_seconds: float = 5.0
@@ -363,6 +374,12 @@ class Settings:
         """Return what people read where `model` answers."""
         return self.local_label if self.local_label and model == self.openai_model else model
 
+    def titled_by(self, model: str) -> str | None:
+        """Name the model that gives chats of a model their titles; None where none does."""
+        if self.title_model:
+            return None if self.title_model == TITLES_OFF else self.title_model
+        return None if self.local_label else model
+
     def check_attachments(self) -> None:
         """Raise SettingsError where a session may not have a single file of the largest size."""
         most = self.attachments_bytes // SESSION_PART
@@ -399,15 +416,20 @@ class Settings:
         reader = _Reader(os.environ if env is None else env, local=local)
         offered = reader.names("OPENAI_MODELS")
         railway = reader.optional("RAILWAY_PUBLIC_DOMAIN", _is_host)
-        model = offered[0] if offered and not reader.given("OPENAI_MODEL") else reader.text("OPENAI_MODEL")
+        named = [name for name in offered if name != PROVIDERS_OWN]
+        own = offered != tuple(named)
+        chosen = reader.given("OPENAI_MODEL")
+        model = named[0] if named and not chosen else reader.text("OPENAI_MODEL")
+        first = (model,) if named or chosen or not own else ()
         return cls(
             openai_api_key=reader.optional("OPENAI_API_KEY", _is_header_value),
             openai_base_url=reader.optional("OPENAI_BASE_URL", _is_http_url),
             openai_model=model,
-            openai_models=(model, *(name for name in dict.fromkeys(offered) if name != model)),
+            openai_models=tuple(dict.fromkeys([*first, *named, *([PROVIDERS_OWN] if own else [])])),
             local_model=reader.path("LOCAL_MODEL"),
             system_prompt=reader.text("SYSTEM_PROMPT"),
             context_tokens=reader.number("CONTEXT_TOKENS", 256, 10_000_000),
+            title_model=reader.text("TITLE_MODEL"),
             max_prompt_chars=reader.number("MAX_PROMPT_CHARS", 1, 60_000),
             temperature=reader.fraction("TEMPERATURE", 0, 2),
             model_connect_seconds=reader.seconds("MODEL_CONNECT_SECONDS"),

@@ -18,6 +18,7 @@ from llmchat.conversation import UNTITLED, derived_id, milliseconds, timestamp
 from llmchat.errors import Unreadable
 from llmchat.events import Parameters
 from llmchat.message_tree import ID_CHARACTERS, arranged, sound_text
+from llmchat.title import one_line
 
 FORMAT = "llmchat"
 VERSION = 1
@@ -298,7 +299,7 @@ def _number(told: object) -> float | None:
 
 def sound_title(told: object) -> str:
     """Give a title as one may be typed."""
-    return " ".join(sound_text(told).split())[:TITLE_CHARACTERS].rstrip() or UNTITLED
+    return one_line(sound_text(told))[:TITLE_CHARACTERS].rstrip() or UNTITLED
 
 
 def time_of(told: object) -> str | None:

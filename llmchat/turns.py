@@ -23,7 +23,9 @@ from llmchat.history import History, Work
 from llmchat.keys import TURNS
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
+from llmchat.models import Models
 from llmchat.settings import Settings
+from llmchat.titles import Titles
 
 WATCH_SECONDS = 0.25
 GRACE_SECONDS = 1.0
@@ -68,8 +70,12 @@ class Turns:
         listing: Listing,
         folds: Folds,
         attachments: Attachments,
+        models: Models,
+        titles: Titles,
     ) -> None:
         self._settings = settings
+        self._titles = titles
+        self._models = models
         self._attachments = attachments
         self._history = history
         self._leases = leases
@@ -254,6 +260,7 @@ class Turns:
                 session,
                 turn,
                 self._attachments,
+                self._models,
             )
             self._told_away = False
             async with self._leases.holding(lease, partial(self._look_for_stop, attempt)):
@@ -261,6 +268,8 @@ class Turns:
             self._completions.learn(attempt.turn.model)  # a takeover has no time for it
             self._spawn(self._want_fold(attempt), f"fold wish {lease.conversation}")
             await self._listing.updated(session, lease.conversation, used=True)
+            if (said := attempt.ended_well) is not None:  # the list is told of a title last
+                self._titles.want(session, lease.conversation, attempt.turn.model, *said)
 
     async def _look_for_stop(self, attempt: Attempt) -> None:
         if await self._history.stop_wanted(attempt.conversation):

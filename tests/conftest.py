@@ -37,6 +37,7 @@ def settings(model: Model) -> Settings:
             "OPENAI_BASE_URL": model.url,
             "OPENAI_API_KEY": "sk-of-the-tests",
             "ALLOWED_HOSTS": "localhost,127.0.0.1",
+            "TITLE_MODEL": "off",  # tests of them turn them on
         },
         local=False,
     )

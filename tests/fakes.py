@@ -128,6 +128,12 @@ class Request:
         first = self.messages[:1]
         return bool(first) and "Write a summary" in as_text(first[0]["content"])
 
+    @property
+    def asks_title(self) -> bool:
+        """Whether it is no prompt, but asks for a conversation's title."""
+        first = self.messages[:1]
+        return bool(first) and "You name chats" in as_text(first[0]["content"])
+
     async def closed(self, *, seconds: float = 10) -> None:
         """Wait until the client has closed the connection before the answer was through."""
         outcome = await self.over(seconds=seconds)
@@ -215,14 +221,18 @@ class Model:
     """The server. `async with Model() as model:` opens it on a free port; `model.url` is the base URL."""
 
     def __init__(self, *models: str) -> None:
-        self.models = models or ("gpt-4o-mini",)
+        self.own = models or ("gpt-4o-mini",)
+        self.models: tuple[str, ...] | None = self.own  # None: it has no list
+        self.gate: Gate | None = None  # before the list
         self.continues = False  # a given beginning, as vLLM and llama.cpp do
         self.questions = 0  # whether it does
         self.requests: list[Request] = []
         self.summaries: list[Request] = []  # what asked for one: the others' script is not for them
+        self.titles: list[Request] = []  # what asked for one, likewise
         self.port = 0
         self._script: list[Answer | Refusal] = []
         self._summaries: list[Answer] = []
+        self._titles: list[Answer | Refusal] = []
         self._handed = 0
         self._bell = Bell()
         self._runner: web.AppRunner | None = None
@@ -257,6 +267,14 @@ class Model:
     def summarise(self, *steps: str | Step) -> None:
         """Enqueue a summary; where none is enqueued, the third that is asked for is "Memory 3."."""
         self._summaries.append(Answer([Text(step) if isinstance(step, str) else step for step in steps]))
+
+    def name(self, *steps: str | Step) -> None:
+        """Enqueue a title; where none is enqueued, the third that is asked for is "Title 3"."""
+        self._titles.append(Answer([Text(step) if isinstance(step, str) else step for step in steps]))
+
+    def refuse_name(self, status: int) -> None:
+        """Enqueue an HTTP error in the place of a title."""
+        self._titles.append(Refusal(status, {"error": {"message": "The request was refused."}}))
 
     def refuse(
         self,
@@ -306,7 +324,10 @@ class Model:
         self.requests.clear()
         self.summaries.clear()
         self._summaries.clear()
+        self.titles.clear()
+        self._titles.clear()
         self.continues = False
+        self.models, self.gate = self.own, None
         self.questions = 0
         self._handed = 0
         self._hang_up()
@@ -334,6 +355,15 @@ class Model:
         )
         return self.summaries[number - 1]
 
+    async def asked_title(self, number: int, *, seconds: float = 20) -> Request:
+        """Return the request for the first, second … title."""
+        await self._bell.until(
+            lambda: len(self.titles) >= number,
+            seconds=seconds,
+            what=lambda: f"a title is asked for {number} times; it was {len(self.titles)} times",
+        )
+        return self.titles[number - 1]
+
     # How it runs
 
     async def __aenter__(self) -> Self:
@@ -356,6 +386,11 @@ class Model:
                 connection.force_close()
 
     async def _models(self, http: web.Request) -> web.Response:
+        if self.gate is not None:
+            self.gate.reached.set()
+            await self.gate.opened()
+        if self.models is None:
+            return web.json_response({"error": {"message": "Not found."}}, status=404)
         models = [
             {"id": name, "object": "model", "created": CREATED, "owned_by": "tests"} for name in self.models
         ]
@@ -368,13 +403,18 @@ class Model:
             return self._say_how(request)
         if self.continues and request.body.get("continue_final_message"):
             request.kept = as_text(request.messages[-1]["content"])
-        (self.summaries if request.asks_summary else self.requests).append(request)
+        of_its_kind = self.titles if request.asks_title else self.requests
+        (self.summaries if request.asks_summary else of_its_kind).append(request)
         self._bell.ring()
         with following(request):
             return await self._respond(http, request)
 
     async def _respond(self, http: web.Request, request: Request) -> web.StreamResponse:
-        next_one = self._next_summary() if request.asks_summary else self._next(request)
+        next_one: Answer | Refusal
+        if request.asks_summary:
+            next_one = self._next_summary()
+        else:
+            next_one = self._next_title() if request.asks_title else self._next(request)
         if isinstance(next_one, Refusal):
             return web.json_response(next_one.body, status=next_one.status, headers=next_one.headers)
         answering = Answering(http, request)
@@ -394,6 +434,9 @@ class Model:
         if self._summaries:
             return self._summaries.pop(0)
         return Answer([Text(f"Memory {len(self.summaries)}.")])
+
+    def _next_title(self) -> Answer | Refusal:
+        return self._titles.pop(0) if self._titles else Answer([Text(f"Title {len(self.titles)}")])
 
     def _next(self, request: Request) -> Answer | Refusal:
         for index, candidate in enumerate(self._script):

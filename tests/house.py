@@ -22,11 +22,13 @@ from llmchat.keys import Keys
 from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
+from llmchat.models import Models
 from llmchat.redis_client import connect
 from llmchat.searches import Searches
 from llmchat.seed import SeedConnection
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries
+from llmchat.titles import Titles
 from llmchat.turns import Turns
 from tests.waiting import Bell, within
 
@@ -157,13 +159,20 @@ class House:
             base_url=settings.openai_base_url,
             deadlines=Deadlines.of(settings),
         )
-        self.listing = Listing(self.conversations, self.broadcaster, settings.openai_models)
+        self.models = Models(settings, self.completions)
+        self.listing = Listing(self.conversations, self.broadcaster, self.models)
         self.leases = Leases(self.redis, self.keys)
         self.summaries = Summaries(self.redis, self.keys, history_days=1)
         self.folds = Folds(
-            settings, self.history, self.summaries, Leases(self.redis, self.keys, of="fold"), self.completions
+            settings,
+            self.history,
+            self.summaries,
+            Leases(self.redis, self.keys, of="fold"),
+            self.completions,
+            self.models,
         )
         self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, most_bytes=4_000_000, days=1)
+        self.titles = Titles(settings, self.redis, self.keys, self.completions, self.listing)
         self.turns = Turns(
             settings,
             self.history,
@@ -173,6 +182,8 @@ class House:
             self.listing,
             self.folds,
             self.attachments,
+            self.models,
+            self.titles,
         )
         self.erasure = Erasure(self.redis, self.keys, KINDS)
         self.limits = Limits(self.redis, self.keys, rates or Rates())
@@ -187,6 +198,7 @@ class House:
             self.attachments,
             self.erasure,
             self.searches,
+            self.models,
         )
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked
@@ -205,6 +217,7 @@ class House:
         async with within(10, lambda: f"the turns stop; left are {self.turns._tasks}"):
             await self.turns.stop()
             await self.folds.stop()
+            await self.titles.stop()
         await self.completions.close()
         await self.broadcaster.close()
         await self.redis.aclose()

@@ -30,6 +30,10 @@ class Gate:
         """Let the answer go on."""
         self._open.set()
 
+    async def opened(self) -> None:
+        """Wait for the test."""
+        await self._open.wait()
+
     async def wait(self, *, seconds: float = 10) -> None:
         """Wait until the answer stands before this gate."""
         async with within(seconds, "an answer reaches its gate"):
@@ -38,7 +42,7 @@ class Gate:
     async def play(self, answering: Answering) -> None:
         """Wait for the test."""
         self.reached.set()
-        await self._open.wait()
+        await self.opened()
 
 
 @dataclass(frozen=True)

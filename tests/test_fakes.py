@@ -60,7 +60,7 @@ async def test_model_picks_the_answer_for_a_prompt(model: Model, sdk: openai.Asy
 
 
 async def test_model_lists_its_models(model: Model, sdk: openai.AsyncOpenAI) -> None:
-    assert [one.id async for one in sdk.models.list()] == list(model.models)
+    assert [one.id async for one in sdk.models.list()] == list(model.own)
 
 
 @pytest.mark.parametrize("before", [["Hel"], []])

@@ -79,6 +79,20 @@ def test_the_first_model_offered_answers_where_none_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("env", "model", "models"),
+    [
+        ({"OPENAI_MODELS": "*"}, "gpt-4o-mini", ("*",)),
+        ({"OPENAI_MODELS": "*,one", "OPENAI_MODEL": "two"}, "two", ("two", "one", "*")),
+        ({"OPENAI_MODELS": "one, *"}, "one", ("one", "*")),
+        ({"OPENAI_MODELS": "*", "OPENAI_MODEL": "two"}, "two", ("two", "*")),
+    ],
+)
+def test_star_among_the_models_comes_last(env: dict[str, str], model: str, models: tuple[str, ...]) -> None:
+    settings = read(**env)
+    assert (settings.openai_model, settings.openai_models) == (model, models)
+
+
+@pytest.mark.parametrize(
     ("env", "url"),
     [
         ({}, None),

@@ -29,9 +29,11 @@ from llmchat.history import TIP, History, Work
 from llmchat.keys import TURNS, Keys
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
+from llmchat.models import Models
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
 from llmchat.summaries import Summaries
+from llmchat.titles import Titles
 from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
 from llmchat.turns import Turns
 from tests.fakes import CUT, Gate, Line, Model, Reasoning
@@ -58,11 +60,13 @@ class Instance:
             base_url=settings.openai_base_url,
             deadlines=Deadlines.of(settings),
         )
-        listing = Listing(self.conversations, self.broadcaster, settings.openai_models)
+        self.models = Models(settings, self.completions)
+        listing = Listing(self.conversations, self.broadcaster, self.models)
         summaries = Summaries(self.redis, self.keys, history_days=1)
         fold_leases = Leases(self.redis, self.keys, of="fold")
-        self.folds = Folds(settings, self.history, summaries, fold_leases, self.completions)
+        self.folds = Folds(settings, self.history, summaries, fold_leases, self.completions, self.models)
         self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, most_bytes=4_000_000, days=1)
+        self.titles = Titles(settings, self.redis, self.keys, self.completions, listing)
         self.turns = Turns(
             settings,
             self.history,
@@ -72,6 +76,8 @@ class Instance:
             listing,
             self.folds,
             self.attachments,
+            self.models,
+            self.titles,
         )
 
     async def __aenter__(self) -> Instance:
@@ -81,6 +87,7 @@ class Instance:
     async def __aexit__(self, *_: object) -> None:
         await self.turns.stop()
         await self.folds.stop()
+        await self.titles.stop()
         await self.completions.close()
         await self.broadcaster.close()
         await self.redis.aclose()
@@ -237,7 +244,7 @@ async def test_next_prompt_is_answered_when_it_is_sent_the_moment_the_answer_end
                 self.asked = True
                 await instance.send("m2")
 
-    instance.turns._listing = Quick(instance.history, instance.broadcaster, "m")
+    instance.turns._listing = Quick(instance.history, instance.broadcaster, instance.models)
     await instance.end(await instance.send("m1"))
     await instance.end("m2.a")
 

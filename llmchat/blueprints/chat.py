@@ -22,6 +22,7 @@ async def chat() -> ResponseReturnValue | None:
     offered = websocket.requested_subprotocols
     if offered and SUBPROTOCOL not in offered:
         return f"None of these subprotocols is spoken here; {SUBPROTOCOL} is.", 400
+    ready = await here.ready()
     refusal = await here.refusal(who)
     if refusal is not None:
         return refusal.detail, refusal.status, headers_of(refusal.retry_after)
@@ -29,7 +30,7 @@ async def chat() -> ResponseReturnValue | None:
     connection: Connection | SeedConnection
     if offered:
         connection = Connection(
-            socket, who.allowance, here.chat, here.broadcaster, here.ready, here.backlog, welcome=who.welcome
+            socket, who.allowance, here.chat, here.broadcaster, ready, here.backlog, welcome=who.welcome
         )
     else:
         connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster, welcome=who.welcome)

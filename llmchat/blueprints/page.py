@@ -146,6 +146,7 @@ async def page_of(
     Where there is no such conversation, words in the box are in that of a new chat. Raises Unavailable.
     """
     here = rooms()
+    await here.models.settled()
     snapshot = await _snapshot(who, wanted)
     missing = wanted is not None and snapshot is None
     labels = {model["id"]: model["label"] for model in here.chat.models}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from functools import partial
 
 from quart import Request, Websocket, current_app
 
+from llmchat import __version__
 from llmchat.access import Access
 from llmchat.attachments import Attachments
 from llmchat.blueprints.visitors import (
@@ -26,11 +28,12 @@ from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.connection import RESTARTING, Backlog, Connection
 from llmchat.errors import RateLimited, Unavailable
-from llmchat.events import SessionReady
+from llmchat.events import PROTOCOL, SessionReady
 from llmchat.health import Health
 from llmchat.intake import Intake
 from llmchat.keys import group_of_session
 from llmchat.limits import Allowance, Limits, network_of
+from llmchat.models import Models
 from llmchat.seed import SeedConnection
 from llmchat.session import Sessions
 from llmchat.sign_outs import SignOuts
@@ -53,7 +56,7 @@ class Rooms:
     limits: Limits
     health: Health
     turns: Turns
-    ready: SessionReady
+    models: Models
     static: Callable[[str], str]
     """Gives the path of one of the page's files."""
     attachments: Attachments
@@ -61,6 +64,7 @@ class Rooms:
     intake: Intake
     import_bytes: int
     """Of a file of chats, at most; 0: none are imported."""
+    instance: str = field(default_factory=lambda: secrets.token_hex(4))
     uploads: Counter[str] = field(default_factory=Counter)
     """Files that come just now, by session and by address; files of chats, and archives of them, by session."""
     backlog: Backlog = field(default_factory=Backlog)
@@ -68,6 +72,17 @@ class Rooms:
     _connections: set[Connection | SeedConnection] = field(default_factory=set)
     _open: Counter[tuple[str, str]] = field(default_factory=Counter)  # by session and by address
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ready(self) -> SessionReady:
+        """Say what a new connection hears first."""
+        await self.models.settled()
+        return SessionReady(
+            protocol=PROTOCOL,
+            version=__version__,
+            instance=self.instance,
+            models=self.models.shaped,
+            limits=self.chat.limits,
+        )
 
     def session_of(self, asked: Request | Websocket) -> str | None:
         """Tell whose valid cookie came, if one did."""

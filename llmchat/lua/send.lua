@@ -7,7 +7,7 @@ local session, new, epoch, now, title, id, digest, record, revision, parent, ans
 if redis.call('EXISTS', conversation) == 0 then
   if new == '0' then return {'not_found'} end
   redis.call('HSET', conversation, 'session', session, 'epoch', epoch, 'offset', '0', 'revision', '0', 'tip', '',
-    'title', title, 'model', model, 'created', now, 'updated', now)
+    'title', title, 'title_tries', '0', 'model', model, 'created', now, 'updated', now)
   if system ~= '' then redis.call('HSET', conversation, 'system', string.sub(system, 2)) end
   if parameters ~= '' then redis.call('HSET', conversation, 'parameters', parameters) end
   if temporary == '1' then redis.call('HSET', conversation, 'temporary', '1') end

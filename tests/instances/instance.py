@@ -48,6 +48,7 @@ class Instance:
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
             "ALLOWED_HOSTS": "localhost,127.0.0.1",
+            "TITLE_MODEL": "off",  # tests of them turn them on
             # All tests are one address; those of the limits set them.
             "PROMPTS_PER_MINUTE": "0",
             "CONNECTIONS_PER_MINUTE": "0",
