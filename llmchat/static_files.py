@@ -31,7 +31,13 @@ VERSIONED = re.compile(r"/static/([0-9a-f]{32})/.+")
 COMMENT = re.compile(rb"^[ \t]*(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/)$", re.MULTILINE)
 """Lines of a script that are nothing but a comment. No string of ours goes over lines: a test looks."""
 NAME = re.compile(r"[\w-][\w.-]{0,99}(/[\w-][\w.-]{0,99}){0,9}", re.ASCII)
-TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
 OTHER_VERSIONS = 3
 """Kept of those found on the shelf; a deploy has one other, a deploy in a deploy two."""
 PUT_SECONDS = 6 * 3600

@@ -61,6 +61,7 @@ const parts = {
   shortcuts: new Shortcuts(),
   sheet: part("shortcut-sheet"),
   follow: part("follow-switch"),
+  notify: part("notify-switch"),
 };
 const limits = JSON.parse(dataset.limits);
 parts.sheet.shortcuts = parts.shortcuts;
@@ -78,4 +79,6 @@ new Chat(wire, parts, {
 socket.connect();
 history.replaceState(history.state, "", location.pathname); // nothing of a form is sent again, or shown
 document.documentElement.dataset.live = ""; // from here on the forms are ours
+import("./attention.js").then(({ Attention }) => new Attention(parts));
+import("./elements/notify-switch.js");
 import("./elements/chat-search.js"); // nobody searches before: until it is there, the box is a form's

@@ -1,7 +1,8 @@
 // The keys of the page, in one table: the handler below, the sheet and docs/keyboard.md all read it.
 // Event: `shortcut` (detail: the name of what is asked for). It does not know what becomes of that.
 
-const KEY = "llmchat.shortcuts";
+import { follow, read, write } from "./preferences.js";
+
 export const MAC = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform || navigator.platform);
 const NAMES = {
   Mod: MAC ? ["⌘", "Command"] : ["Ctrl"],
@@ -59,15 +60,11 @@ function isFree({ keys, in: where }, { target }) {
 }
 
 export class Shortcuts extends EventTarget {
-  #on = true;
+  #on = read("shortcuts") !== "off";
 
   constructor() {
     super();
-    try {
-      this.#on = localStorage.getItem(KEY) !== "off";
-    } catch {
-      // storage may be forbidden
-    }
+    follow("shortcuts", (chosen) => (this.#on = chosen !== "off"));
     document.addEventListener("keydown", (event) => this.#pressed(event));
   }
 
@@ -77,11 +74,7 @@ export class Shortcuts extends EventTarget {
 
   set on(on) {
     this.#on = on;
-    try {
-      localStorage.setItem(KEY, on ? "on" : "off");
-    } catch {
-      // remembered for this page only
-    }
+    write("shortcuts", on ? "on" : "off");
   }
 
   #pressed(event) {

@@ -1,5 +1,6 @@
 // The chats of the session, under headings by time. Events: `choose` (detail: id), `options` (detail: {id, button}),
-// `rename` (detail: {id, title}), `more` (detail: the oldest row's time), `emptied` (the row that had the focus was the last). It does not know the wire.
+// `rename` (detail: {id, title}), `more` (detail: the oldest row's time), `emptied` (the row that had the focus was the last),
+// `answered` (detail: {id, title}: no answer is being made there any more). It does not know the wire.
 
 import { millisecondsToMidnight, periodOf } from "../periods.js";
 
@@ -108,8 +109,8 @@ class ChatList extends HTMLElement {
   }
 
   #fill(row, { id, title, updated, pinned, running }) {
-    const finished = row.hasAttribute("data-running") && !running && id !== this.#current;
-    if (finished) row.toggleAttribute("data-unread", true);
+    const answered = row.hasAttribute("data-running") && !running;
+    if (answered && id !== this.#current) row.toggleAttribute("data-unread", true);
     row.dataset.id = id;
     row.dataset.updated = updated;
     row.toggleAttribute("data-pinned", pinned);
@@ -122,6 +123,7 @@ class ChatList extends HTMLElement {
     row.querySelector(".options").setAttribute("aria-label", `Options for ${title}`);
     this.#markCurrent(row);
     this.#describe(row);
+    if (answered) this.#say("answered", { id, title });
   }
 
   // What the sign beside the title shows.

@@ -1,11 +1,16 @@
 // Whether an answer is followed while it grows: remembered in this browser. Event: `follow` (detail: whether it is).
 
-const KEY = "llmchat.follow";
+import { follow, read, write } from "../preferences.js";
 
 class FollowSwitch extends HTMLElement {
   connectedCallback() {
-    this.#show(this.#stored !== "off");
-    this.#button.addEventListener("click", () => this.#choose(!this.on));
+    this.#show(read("follow"));
+    this.#button.addEventListener("click", () => {
+      const chosen = this.on ? "off" : "on";
+      write("follow", chosen);
+      this.#choose(chosen);
+    });
+    follow("follow", (chosen) => this.#choose(chosen));
   }
 
   get on() {
@@ -16,26 +21,13 @@ class FollowSwitch extends HTMLElement {
     return this.querySelector("button");
   }
 
-  get #stored() {
-    try {
-      return localStorage.getItem(KEY);
-    } catch {
-      return null;
-    }
+  #show(chosen) {
+    this.#button.ariaChecked = String(chosen !== "off");
   }
 
-  #show(on) {
-    this.#button.ariaChecked = String(on);
-  }
-
-  #choose(on) {
-    this.#show(on);
-    this.dispatchEvent(new CustomEvent("follow", { detail: on }));
-    try {
-      localStorage.setItem(KEY, on ? "on" : "off");
-    } catch {
-      // remembered for this page only
-    }
+  #choose(chosen) {
+    this.#show(chosen);
+    this.dispatchEvent(new CustomEvent("follow", { detail: this.on }));
   }
 }
 

@@ -1,5 +1,7 @@
 // Shows and hides the chats: beside the conversation on a wide screen, as a drawer over it on a narrow one.
 
+import { follow, write } from "../preferences.js";
+
 const narrow = matchMedia("(width < 768px)");
 
 class SideBar extends HTMLElement {
@@ -11,6 +13,7 @@ class SideBar extends HTMLElement {
     this.querySelector(".scrim").addEventListener("click", () => this.close());
     document.addEventListener("keydown", ({ key }) => key === "Escape" && this.#escaped());
     narrow.addEventListener("change", ({ matches }) => this.#setDrawer(matches && this.hasAttribute("data-drawer"))); // it may be told of late
+    follow("chats", (state) => this.#show(state));
     this.#label();
   }
 
@@ -61,13 +64,13 @@ class SideBar extends HTMLElement {
   }
 
   #remember(state) {
+    this.#show(state);
+    write("chats", state);
+  }
+
+  #show(state) {
     document.documentElement.dataset.chats = state;
     this.#label();
-    try {
-      localStorage.setItem("llmchat.chats", state);
-    } catch {
-      // remembered for this page only
-    }
   }
 
   #label() {
