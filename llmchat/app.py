@@ -17,8 +17,11 @@ from llmchat.blueprints import attachments as attachments_blueprint
 from llmchat.blueprints import chat as chat_blueprint
 from llmchat.blueprints import forms as forms_blueprint
 from llmchat.blueprints import ops as ops_blueprint
+from llmchat.blueprints import options as options_blueprint
 from llmchat.blueprints import page as page_blueprint
+from llmchat.blueprints import preferences as preferences_blueprint
 from llmchat.blueprints import search as search_blueprint
+from llmchat.blueprints import shares as shares_blueprint
 from llmchat.blueprints import sign_in as sign_in_blueprint
 from llmchat.blueprints import takeout as takeout_blueprint
 from llmchat.blueprints.rooms import EXTENSION, Rooms
@@ -40,10 +43,12 @@ from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.models import Models
+from llmchat.prompts import Prompts
 from llmchat.redis_client import connect, place_of
 from llmchat.searches import Searches
 from llmchat.session import Sessions
 from llmchat.settings import Settings
+from llmchat.shares import Shares
 from llmchat.shelf import Shelf
 from llmchat.sign_outs import SignOuts
 from llmchat.static_files import StaticFiles
@@ -119,6 +124,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         erasure,
         Searches(redis, keys),
         models,
+        Shares(redis, keys, settings.secret_key, history_days=settings.history_days),
     )
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     rates = Rates(
@@ -147,6 +153,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         takeout=Takeout(transcripts, attachments, erasure, listing),
         intake=Intake(transcripts, attachments, erasure, listing),
         import_bytes=settings.import_bytes,
+        prompts=Prompts(
+            redis, keys, history_days=settings.history_days, most_characters=settings.max_prompt_chars
+        ),
     )
 
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
@@ -161,6 +170,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         ops_blueprint,
         attachments_blueprint,
         takeout_blueprint,
+        preferences_blueprint,
+        options_blueprint,
+        shares_blueprint,
     ):
         app.register_blueprint(blueprint.blueprint)
     app.asgi_app = Doors(  # type: ignore[method-assign]

@@ -34,6 +34,9 @@ from llmchat.events import (
     ConversationSummaryEvent,
     ConversationUpdated,
     MessageAccepted,
+    ShareCreated,
+    ShareListed,
+    ShareRevoked,
 )
 from llmchat.history import TIP, History
 from llmchat.limits import Allowance
@@ -43,6 +46,7 @@ from llmchat.models import Models
 from llmchat.search import Query
 from llmchat.searches import Found, Searches
 from llmchat.settings import Settings
+from llmchat.shares import SHARED_BYTES, SHARED_MESSAGES, Shared, Shares
 from llmchat.summaries import Summaries
 from llmchat.summary import CORRECTED_CHARACTERS
 from llmchat.title import has_word, one_line
@@ -79,6 +83,7 @@ class Chat:
         erasure: Erasure,
         searches: Searches,
         models: Models,
+        shares: Shares,
     ) -> None:
         self._settings = settings
         self._models = models
@@ -90,6 +95,7 @@ class Chat:
         self._attachments = attachments
         self._erasure = erasure
         self._searches = searches
+        self._shares = shares
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -100,6 +106,15 @@ class Chat:
     def limits(self) -> dict[str, int]:
         """What a client should know before it sends: characters of a text, bytes of an attachment."""
         return {"text": self._settings.max_prompt_chars, "attachment": self._settings.attachment_bytes}
+
+    @property
+    def sharing(self) -> bool:
+        """Whether chats can be shared here."""
+        return self._settings.share_links
+
+    def system_of(self, conversation: Conversation) -> str:
+        """Give what the model is told before a conversation."""
+        return self._settings.system_prompt if conversation.system is None else conversation.system
 
     async def snapshot(
         self, session: str, conversation: str, *, command: str | None = None
@@ -118,7 +133,7 @@ class Chat:
             conversation=conversation,
             title=known.title,
             model=known.model_among(self._offered),
-            system=self._settings.system_prompt if known.system is None else known.system,
+            system=self.system_of(known),
             parameters=known.parameters,
             archived=known.archived,
             temporary=known.temporary,
@@ -385,6 +400,41 @@ class Chat:
         event = self._listing.updated_event(restored)
         await self._listing.updated(session, conversation)
         return event
+
+    async def about(self, session: str, conversation: str) -> Conversation:
+        """Read what is known of a conversation, without its messages. Raises NotFound."""
+        return await self._conversations.conversation(session, conversation)
+
+    async def share(self, session: str, command: events.ShareCreate) -> ShareCreated:
+        """Keep a copy of the current branch under a link, once for each id. Raises NotFound, BadField."""
+        if not self.sharing:
+            raise BadField("Sharing is turned off on this server.")
+        branch = await self._history.read(
+            session, command.conversation, limit=SHARED_MESSAGES, max_bytes=SHARED_BYTES, texts_only=True
+        )
+        share = await self._shares.create(session, command.id, branch)
+        return ShareCreated(id=command.id, share=share.shaped())
+
+    async def shares(self, session: str, command: events.ShareList) -> ShareListed:
+        """List the session's shares, the newest first; those of a conversation, where one is named."""
+        found = await self._shares.listed(session, command.conversation)
+        return ShareListed(id=command.id, shares=[each.shaped() for each in found])
+
+    async def revoke(self, session: str, command: events.ShareRevoke) -> ShareRevoked:
+        """Take a link back."""
+        await self._shares.revoke(session, command.share)
+        return ShareRevoked(id=command.id, share=command.share)
+
+    async def shared(self, token: str) -> Shared | None:
+        """Find what is shared under a token; None where there is no such, or its conversation was deleted."""
+        found = await self._shares.find(token) if self.sharing else None
+        if found is None:
+            return None
+        try:
+            await self._conversations.conversation(found.session, found.conversation)
+        except NotFound:
+            return None
+        return found
 
     async def answer(
         self, session: str, conversation: str, answer: str

@@ -209,6 +209,9 @@ class Connection:
             events.ConversationSearch: self._search,
             events.ConversationSummary: self._summary,
             events.SummaryCorrect: self._correct,
+            events.ShareCreate: self._share,
+            events.ShareList: self._list_shares,
+            events.ShareRevoke: self._revoke,
             events.ConversationUpdate: self._update,
             events.ConversationDelete: self._delete,
             events.ConversationRestore: self._restore,
@@ -490,6 +493,15 @@ class Connection:
 
     async def _correct(self, command: events.SummaryCorrect) -> None:
         self._tell(await self._chat.correct(self._session, command))
+
+    async def _share(self, command: events.ShareCreate) -> None:
+        self._tell(await self._chat.share(self._session, command))
+
+    async def _list_shares(self, command: events.ShareList) -> None:
+        self._tell(await self._chat.shares(self._session, command))
+
+    async def _revoke(self, command: events.ShareRevoke) -> None:
+        self._tell(await self._chat.revoke(self._session, command))
 
     async def _update(self, command: events.ConversationUpdate) -> None:
         updated = await self._chat.update(self._session, command)

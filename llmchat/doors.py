@@ -38,6 +38,8 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
+STRICTER = {b"referrer-policy"}
+"""What an app says itself stands: of two, a browser would take the last."""
 SECURE_HEADERS = [(b"strict-transport-security", b"max-age=31536000")]
 """Over https: for this host alone, whoever else may be under its name."""
 ABORT = "llmchat.abort"
@@ -210,7 +212,9 @@ def _with_headers(send: Any, *, secure: bool) -> Any:
 
     async def wrapped(message: Any) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            message = message | {"headers": [*message["headers"], *ours]}
+            told = {name.lower() for name, _ in message["headers"]} & STRICTER
+            added = [each for each in ours if each[0] not in told]
+            message = message | {"headers": [*message["headers"], *added]}
         elif message["type"] == "websocket.accept":
             message = message | {"headers": [*message.get("headers", ()), *own]}
         await send(message)

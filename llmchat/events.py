@@ -106,6 +106,22 @@ class SummaryCorrect(Command):
     text: str
 
 
+class ShareCreate(Command):
+    type: Literal["share.create"]
+    id: Id
+    conversation: Id
+
+
+class ShareList(Command):
+    type: Literal["share.list"]
+    conversation: Id | None = None
+
+
+class ShareRevoke(Command):
+    type: Literal["share.revoke"]
+    share: Id
+
+
 class ConversationUpdate(Command):
     type: Literal["conversation.update"]
     conversation: Id
@@ -310,6 +326,27 @@ class ConversationSummaryEvent(Event):
     id: str | None = None
     conversation: str
     summary: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareCreated(Event):
+    type = "share.created"
+    id: str
+    share: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareListed(Event):
+    type = "share.listed"
+    id: str | None = None
+    shares: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareRevoked(Event):
+    type = "share.revoked"
+    id: str | None = None
+    share: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ ATTACHMENTS_PER_MINUTE = 60
 """Files sent by one session; likewise."""
 IMPORTS_PER_MINUTE = 10
 """Files of chats sent by one session, and all of its chats fetched; likewise."""
+SHARED_PAGES_PER_MINUTE = 60
+"""Shared chats shown to one address, whoever is behind it: each has to be drawn."""
 NETWORK_BITS = 64
 """What one IPv6 customer has; a single address of it would be no limit."""
 
@@ -33,6 +35,7 @@ class Rates:
     sign_ins: int = SIGN_INS_PER_MINUTE
     attachments: int = ATTACHMENTS_PER_MINUTE
     imports: int = IMPORTS_PER_MINUTE
+    shared_pages: int = SHARED_PAGES_PER_MINUTE
 
 
 KINDS = tuple(each.name for each in fields(Rates))
@@ -56,10 +59,17 @@ class Limits:
         if rate == 0 or cost == 0:
             return
         # The session first: what it may not have, it does not take from those who share its address.
-        for who, most in ((session, rate), (network_of(address), rate * ADDRESS_SHARE)):
-            wait_ms = await self._limit([self._keys.limit(kind, who)], MINUTE_MS / most, most, cost, mode)
-            if wait_ms:
-                raise RateLimited(wait_ms / 1000)
+        await self._take(kind, session, rate, cost, mode)
+        await self._take(kind, network_of(address), rate * ADDRESS_SHARE, cost, mode)
+
+    async def shared_page(self, address: str) -> None:
+        """Take a shared chat that is shown, of an address alone: nobody has a session there."""
+        await self._take("shared_pages", network_of(address), self._rates.shared_pages, 1, "take")
+
+    async def _take(self, kind: str, who: str, most: int, cost: int, mode: str) -> None:
+        wait_ms = await self._limit([self._keys.limit(kind, who)], MINUTE_MS / most, most, cost, mode)
+        if wait_ms:
+            raise RateLimited(wait_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)

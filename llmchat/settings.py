@@ -231,6 +231,13 @@ VARIABLES = (
         secret=True,
     ),
     Variable(
+        "SHARE_LINKS",
+        "",
+        "whether a chat can be shared by a link, which shows it to whoever has it, also without the password",
+        "true or false",
+        shown="`true`; where a password is asked, `false`",
+    ),
+    Variable(
         "PROMPTS_PER_MINUTE",
         "30",
         f"of one session, and {ADDRESS_SHARE} times as many of one address; 0 sets no limit",
@@ -336,6 +343,7 @@ class Settings:
     trusted_proxy_hops: int = 0
     trusted_ip_header: str = "x-forwarded-for"
     access_password: str | None = field(default=None, repr=False)
+    share_links: bool = True
     prompts_per_minute: int = 30
     connections_per_minute: int = 120
     frames_per_minute: int = 1200
@@ -452,6 +460,9 @@ class Settings:
                 or ("x-real-ip" if railway else "x-forwarded-for")
             ),
             access_password=reader.optional("ACCESS_PASSWORD", _is_password),
+            share_links=reader.flag("SHARE_LINKS")
+            if reader.given("SHARE_LINKS")
+            else not reader.given("ACCESS_PASSWORD"),
             prompts_per_minute=reader.number("PROMPTS_PER_MINUTE", 0, 1_000_000),
             connections_per_minute=reader.number("CONNECTIONS_PER_MINUTE", 0, 1_000_000),
             frames_per_minute=reader.number("FRAMES_PER_MINUTE", 0, 1_000_000),

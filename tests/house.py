@@ -27,6 +27,7 @@ from llmchat.redis_client import connect
 from llmchat.searches import Searches
 from llmchat.seed import SeedConnection
 from llmchat.settings import Settings
+from llmchat.shares import Shares
 from llmchat.summaries import Summaries
 from llmchat.titles import Titles
 from llmchat.turns import Turns
@@ -187,6 +188,7 @@ class House:
         )
         self.erasure = Erasure(self.redis, self.keys, KINDS)
         self.limits = Limits(self.redis, self.keys, rates or Rates())
+        self.shares = Shares(self.redis, self.keys, "k" * 32, history_days=1)
         self.searches = Searches(self.redis, self.keys)
         self.chat = Chat(
             settings,
@@ -199,6 +201,7 @@ class House:
             self.erasure,
             self.searches,
             self.models,
+            self.shares,
         )
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked

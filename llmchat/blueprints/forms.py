@@ -162,7 +162,7 @@ class Done:
 
 async def _send(here: Rooms, who: Visitor, sent: Sent) -> Done:
     named = {"conversation": sent.conversation, "model": sent.model}
-    command = _command(
+    command = command_of(
         "message.send",
         id=sent.id_of(sent.box.words),
         text=sent.box.words,
@@ -216,7 +216,7 @@ ACTS: dict[str, Callable[[Rooms, Visitor, Sent], Awaitable[Done]]] = {
 }
 
 
-def _command(kind: str, **fields: Any) -> Any:
+def command_of(kind: str, **fields: Any) -> Any:
     """Make a command of what a form has, as strictly as of a frame. Raises BadField."""
     return parse_frame(json.dumps({"type": kind, **fields}))
 
@@ -224,7 +224,7 @@ def _command(kind: str, **fields: Any) -> Any:
 def _about(sent: Sent, kind: str, **fields: Any) -> Any:
     if sent.conversation is None:
         raise BadField(STALE)
-    return _command(
+    return command_of(
         kind, id=sent.id_of(sent.message), conversation=sent.conversation, message=sent.message, **fields
     )
 

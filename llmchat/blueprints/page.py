@@ -29,6 +29,7 @@ from llmchat.events import (
     ConversationSnapshot,
 )
 from llmchat.markdown import render
+from llmchat.prompts import NO_PROMPT
 
 RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
@@ -121,6 +122,19 @@ async def error_page(
     )
 
 
+async def own_page(
+    who: Visitor, template: str, *, status: int = 200, retry_after: int | None = None, **given: Any
+) -> ResponseReturnValue:
+    """Make a page beside the chat for whoever is let in, with the cookies of the page of a chat. Raises Unavailable."""
+    here = rooms()
+    page = await render_template(template, static=here.static, **given)
+    response = await make_response(page, status, headers_of(retry_after))
+    response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
+    if here.access.required:
+        response.headers.add("Set-Cookie", await here.access_cookie(who))
+    return response
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """What the page's form has in it when it is made."""
@@ -130,6 +144,8 @@ class Box:
     """Why they were not sent."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     """Of the form: what is sent twice with it is stored once."""
+    fresh: bool = False
+    """They are to be written on before they are sent."""
 
 
 async def page_of(
@@ -181,6 +197,8 @@ async def page_of(
         limits=here.chat.limits,
         waits=snapshot is not None and _waits(snapshot, rows),
         box=box,
+        sharing=here.chat.sharing,
+        prompts=await here.prompts.listed(who.session) if who.known else [],
         write=write,
         refresh_seconds=REFRESH_SECONDS,
         version=__version__,
@@ -268,7 +286,19 @@ async def _shown(wanted: str | None) -> ResponseReturnValue:
     who = await rooms().visitor(request)
     if not who.granted:
         return redirect(url_for("sign_in.show", to=request.path), 303)
-    return await page_of(who, wanted, Box(), write="write" in request.args)
+    prompt = request.args.get("prompt") if wanted is None else None
+    box = await _begun(who, prompt) if prompt else Box()
+    return await page_of(who, wanted, box, write="write" in request.args)
+
+
+async def _begun(who: Visitor, prompt: str) -> Box:
+    """Put a starting prompt of a person's own into the box."""
+    try:
+        if not who.known or not ID.fullmatch(prompt):
+            raise NotFound(NO_PROMPT)
+        return Box((await rooms().prompts.find(who.session, prompt)).text, fresh=True)
+    except NotFound as error:
+        return Box(problem=error.detail)
 
 
 async def _snapshot(who: Visitor, wanted: str | None) -> ConversationSnapshot | None:

@@ -34,6 +34,7 @@ from llmchat.intake import Intake
 from llmchat.keys import group_of_session
 from llmchat.limits import Allowance, Limits, network_of
 from llmchat.models import Models
+from llmchat.prompts import Prompts
 from llmchat.seed import SeedConnection
 from llmchat.session import Sessions
 from llmchat.sign_outs import SignOuts
@@ -42,6 +43,7 @@ from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
 HANDLERS_SECONDS = 1.0
+DRAWN_AT_ONCE = 2
 
 
 @dataclass
@@ -64,9 +66,12 @@ class Rooms:
     intake: Intake
     import_bytes: int
     """Of a file of chats, at most; 0: none are imported."""
+    prompts: Prompts
     instance: str = field(default_factory=lambda: secrets.token_hex(4))
     uploads: Counter[str] = field(default_factory=Counter)
     """Files that come just now, by session and by address; files of chats, and archives of them, by session."""
+    drawing: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, DRAWN_AT_ONCE))
+    """Of shared chats: whoever has a link has one drawn."""
     backlog: Backlog = field(default_factory=Backlog)
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)

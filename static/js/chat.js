@@ -405,6 +405,7 @@ export class Chat {
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", (event) => this.#startOver(event));
     for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#suggested(button.dataset.prompt));
+    for (const link of document.querySelectorAll("[data-fills]")) link.addEventListener("click", (event) => this.#fill(event, link.dataset.fills));
   }
 
   #startOver(event) {
@@ -416,6 +417,19 @@ export class Chat {
     this.#parts.composer.write(prompt);
     this.#parts.composer.focus(); // the suggestions go
     this.#send(prompt);
+  }
+
+  // A person's own starting prompt may have blanks: it is written on, not sent.
+  async #fill(event, id) {
+    event.preventDefault(); // where no script runs, the link brings a page that has it in its box
+    try {
+      const response = await fetch(`/prompts/${id}`);
+      if (!response.ok) throw response;
+      this.#parts.composer.write(await response.text());
+      this.#parts.composer.focus();
+    } catch (error) {
+      this.#tell(error.status === 404 ? "This starting prompt is not here any more" : "The prompt cannot be read now. Try again.");
+    }
   }
 
   // What the table of shortcuts names.
@@ -712,6 +726,7 @@ export class Chat {
     if (action === "rename") this.#parts.list.startRename(id);
     else if (action === "pin") this.#change(id, { pinned: !this.#pinned(id) });
     else if (action === "memory") this.#remember(id);
+    else if (action === "share") this.#share(id);
     else if (action === "delete") this.#delete(id);
   }
 
@@ -724,6 +739,16 @@ export class Chat {
       this.#parts.memory.open(summary);
     } catch (error) {
       this.#tell(error.message);
+    }
+  }
+
+  async #share(id) {
+    const view = this.#view;
+    try {
+      const { openShare } = await import("./sharing.js"); // seldom wanted
+      if (view === this.#view) await openShare(this.#wire, id, this.#parts.list.title(id) ?? "");
+    } catch (error) {
+      this.#tell(error.code === "lost" || !error.code ? "A chat can be shared when the connection is back." : error.message);
     }
   }
 

@@ -172,6 +172,11 @@ export class Wire extends EventTarget {
     return this.#ask({ type: "summary.correct", conversation, message, text });
   }
 
+  /** `act` is create, list or revoke. */
+  share(act, fields) {
+    return this.#ask({ type: `share.${act}`, ...fields });
+  }
+
   remove(conversation) {
     return this.#ask({ type: "conversation.delete", conversation });
   }
@@ -183,7 +188,7 @@ export class Wire extends EventTarget {
   // Commands
 
   #ask(command) {
-    const id = newId();
+    const id = command.id ?? newId();
     if (byteLength({ ...command, id }) > FRAME_BYTES) return Promise.reject(new Refused(TOO_LONG));
     if (!this.#socket.send({ ...command, id })) return Promise.reject(new Refused(LOST));
     const late = setTimeout(() => this.#settle({ type: "error", id, ...UNANSWERED }), ASK_MILLISECONDS);

@@ -11,7 +11,8 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 COLOUR = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}  # what a theme can make wrong
 RUN = "options => axe.run(document, options)"
-STILL = "() => Promise.all(document.getAnimations().map(each => isFinite(each.effect.getComputedTiming().endTime) ? each.finished.catch(() => {}) : 0))"
+# What is folded away stands still for ever.
+STILL = "() => Promise.all(document.getAnimations().map(each => isFinite(each.effect.getComputedTiming().endTime) && each.effect.target.checkVisibility() ? each.finished.catch(() => {}) : 0))"
 
 
 async def findings(page: Page) -> list[str]:
