@@ -6,12 +6,13 @@ What is listed where is said by each conversation itself; the sets that lead to 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
 
 from llmchat.conversation import TEMPORARY_SECONDS, Conversation, milliseconds, timestamp
-from llmchat.errors import NO_CONVERSATION, NotFound
+from llmchat.errors import NO_CONVERSATION, NotFound, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script, Several
@@ -86,7 +87,8 @@ class Conversations:
                 and archived in (None, each.archived)
             )
 
-        await self._migrate(session)
+        with suppress(Unavailable):  # a store that takes no writes can be read all the same
+            await self._migrate(session)
         key, belongs = self._keys.conversations(session), _is_listed
         if archived:
             key, belongs = self._keys.archived(session), _is_archived
@@ -129,10 +131,13 @@ class Conversations:
         """Take stale entries off a list, and count them: what was only announced has a while to come."""
         now_ms = await self._now_ms(key)
         stale = [each for each, used_ms in used.items() if each not in there and now_ms - used_ms > STALE_MS]
-        if stale:
+        if not stale:
+            return 0
+        try:
             async with available():
-                await self._redis.zrem(key, *stale)
-        return len(stale)
+                return int(await self._redis.zrem(key, *stale))
+        except Unavailable:  # as above
+            return 0
 
     async def _list(self, lists: dict[str, str], used_ms: int, *, new: bool = False) -> None:
         async with available():
