@@ -21,7 +21,16 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "conversation.open": ({"conversation": "c1"}, {"after": AT}),
     "conversation.close": ({"conversation": "c1"}, {}),
     "conversation.older": ({"conversation": "c1", "before": "m1"}, {"limit": 50}),
-    "conversation.list": ({}, {"before": "2026-11-22T10:00:00.000Z", "limit": 1, "query": "tides"}),
+    "conversation.list": (
+        {},
+        {
+            "before": "2026-11-22T10:00:00.000Z",
+            "limit": 1,
+            "query": "tides",
+            "pinned": True,
+            "archived": False,
+        },
+    ),
     "conversation.search": ({"query": "tides"}, {"limit": 1}),
     "conversation.update": (
         {"conversation": "c1"},
@@ -40,13 +49,24 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "conversation.restore": ({"conversation": "c1"}, {}),
     "message.send": (
         {"id": "m1", "text": "Hi"},
-        {"conversation": "c1", "parent": "m0", "model": "small", "attachments": ["f1"]},
+        {
+            "conversation": "c1",
+            "parent": "m0",
+            "model": "small",
+            "attachments": ["f1"],
+            "system": "Be kind.",
+            "parameters": {"temperature": 0},
+            "temporary": True,
+        },
     ),
     "message.select": ({"conversation": "c1", "message": "m1"}, {}),
     "message.withdraw": ({"conversation": "c1", "message": "m1"}, {}),
     "completion.stop": ({"conversation": "c1"}, {"message": "m1"}),
     "completion.continue": ({"conversation": "c1", "message": "m1"}, {}),
     "completion.regenerate": ({"conversation": "c1", "message": "m1"}, {"model": "small"}),
+    "share.create": ({"id": "s1", "conversation": "c1"}, {}),
+    "share.list": ({}, {"conversation": "c1"}),
+    "share.revoke": ({"share": "s1"}, {}),
     "ping": ({}, {}),
 }
 
@@ -310,6 +330,9 @@ def test_events_are_those_of_the_protocol() -> None:
         "completion.delta",
         "completion.finished",
         "completion.failed",
+        "share.created",
+        "share.listed",
+        "share.revoked",
         "error",
         "pong",
     }

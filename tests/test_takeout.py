@@ -18,6 +18,7 @@ from llmchat.conversation import derived_id
 from llmchat.errors import Unavailable, Unreadable
 from llmchat.import_file import BROKEN
 from llmchat.intake import AWAY, DELETED, TOLD
+from llmchat.title import one_line
 from tests.pictures import PNG
 from tests.trunk import Trunk, as_json, chatgpt, message, ours, zipped
 
@@ -70,7 +71,7 @@ def chats(draw: st.DrawFn) -> dict[str, Any]:
     return ours(
         *messages,
         id=draw(st.text(st.characters(codec="utf-8"), min_size=1, max_size=10)),
-        title=" ".join(draw(text).split()) or "A title",
+        title=one_line(draw(text)) or "A title",
         model=draw(text),
         system=draw(st.none() | text),
         parameters=draw(st.sampled_from([{}, {"temperature": 0.5, "max_tokens": 9}])),
