@@ -54,6 +54,7 @@ from llmchat.sign_outs import SignOuts
 from llmchat.static_files import StaticFiles
 from llmchat.summaries import Summaries
 from llmchat.takeout import Takeout
+from llmchat.templates import Unindented
 from llmchat.titles import Titles
 from llmchat.transcripts import Transcripts
 from llmchat.turns import Turns
@@ -160,6 +161,7 @@ def create_app(settings: Settings | None = None) -> Quart:
 
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[EXTENSION] = rooms
+    app.jinja_env.add_extension(Unindented)
     app.request_class = attachments_blueprint.Request
     for blueprint in (
         page_blueprint,

@@ -404,7 +404,7 @@ export class Chat {
     document.addEventListener("visibilitychange", () => document.hidden && this.#notePlace());
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", (event) => this.#startOver(event));
-    for (const button of document.querySelectorAll("[data-prompt]")) button.addEventListener("click", () => this.#suggested(button.dataset.prompt));
+    for (const button of document.querySelectorAll("[data-suggested]")) button.addEventListener("click", () => this.#suggested(button.value));
     for (const link of document.querySelectorAll("[data-fills]")) link.addEventListener("click", (event) => this.#fill(event, link.dataset.fills));
   }
 
