@@ -46,6 +46,8 @@ class Sent:
     message: str
     """The one that the button is about."""
     model: str | None
+    temporary: bool
+    """A chat that begins here is to be."""
 
     def id_of(self, *what: str) -> str:
         """Name the command: the same form and the same wish give the same id."""
@@ -98,6 +100,7 @@ async def _sent(conversation: str | None) -> Sent:
         conversation=conversation,
         act=act,
         message=form.get(act, ""),
+        temporary=conversation is None and "temporary" in form,
         model=model if model in {each["id"] for each in rooms().chat.models} else None,
     )
 
@@ -161,7 +164,7 @@ class Done:
 
 
 async def _send(here: Rooms, who: Visitor, sent: Sent) -> Done:
-    named = {"conversation": sent.conversation, "model": sent.model}
+    named = {"conversation": sent.conversation, "model": sent.model, "temporary": sent.temporary}
     command = command_of(
         "message.send",
         id=sent.id_of(sent.box.words),

@@ -333,13 +333,19 @@ async def _older(who: Visitor, wanted: str | None) -> dict[str, Any] | None:
 
 
 async def _listed(who: Visitor) -> ConversationListed | None:
-    """List the newest conversations; those last used before a time, where the address names one."""
+    """List the pinned and the newest conversations; those last used before a time, where the address names one."""
     if not who.known:
         return None
-    chat = rooms().chat
     try:
-        return await chat.listed(
-            who.session, ConversationList(type="conversation.list", before=request.args.get("chats"))
-        )
+        if "chats" in request.args:
+            return await _list(who, before=request.args["chats"], archived=False)
     except BadField:
-        return await chat.listed(who.session, ConversationList(type="conversation.list"))
+        pass  # the newest, then
+    pinned, newest = await asyncio.gather(_list(who, pinned=True, archived=False), _list(who, archived=False))
+    before = {row["id"] for row in pinned.conversations}
+    others = [row for row in newest.conversations if row["id"] not in before]
+    return replace(newest, conversations=[*pinned.conversations, *others])
+
+
+async def _list(who: Visitor, **wanted: Any) -> ConversationListed:
+    return await rooms().chat.listed(who.session, ConversationList(type="conversation.list", **wanted))

@@ -288,6 +288,7 @@ export class Chat {
     this.#fresh = true;
     if (!id) writeChatKey(this.#view.key);
     this.#setPlace(id || pending ? "" : "empty");
+    this.#setTemporary(pending?.prompt.temporary);
     this.#setTitle(id ? (this.#parts.list.title(id) ?? "Chat") : "New chat");
     this.#parts.list.setCurrent(id);
     this.#returning = id && readPlace(id);
@@ -321,6 +322,11 @@ export class Chat {
     const main = document.querySelector("main");
     main.toggleAttribute("data-empty", place === "empty");
     main.toggleAttribute("data-missing", place === "missing");
+  }
+
+  #setTemporary(temporary = false) {
+    document.querySelector("main").toggleAttribute("data-temporary", temporary);
+    this.#parts.temporary.checked = temporary;
   }
 
   #setTitle(title) {
@@ -383,6 +389,7 @@ export class Chat {
     list.addEventListener("choose", ({ detail }) => this.show(detail));
     list.addEventListener("more", ({ detail }) => this.#moreChats(detail));
     list.addEventListener("rename", ({ detail }) => this.#change(detail.id, { title: detail.title }));
+    list.addEventListener("nameless", () => this.#tell("A chat needs a name: it keeps the one it has."));
     list.addEventListener("emptied", () => composer.focus());
     list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
@@ -459,14 +466,15 @@ export class Chat {
 
   /** `parent` is named by an edit alone: the message, or null, that the other version has for its parent. */
   async #send(text, parent, kept) {
-    const { composer, model, outbox, socket, tab, tray } = this.#parts;
+    const { composer, model, outbox, socket, tab, temporary, tray } = this.#parts;
     this.#sought = null;
     this.#blank();
     this.#say("");
     composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
     const attachments = parent === undefined ? tray.take() : kept;
-    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments };
+    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments, temporary: (!conversation && temporary.checked) || undefined };
+    if (prompt.temporary) this.#setTemporary(true);
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -699,7 +707,7 @@ export class Chat {
 
   async #moreChats(before) {
     const none = { conversations: [], more: true };
-    this.#parts.list.extend(await this.#wire.list(before).catch(() => none));
+    this.#parts.list.extend(await this.#wire.list({ before }).catch(() => none));
   }
 
   #pinned(id) {
@@ -725,9 +733,15 @@ export class Chat {
   #act({ id, action }) {
     if (action === "rename") this.#parts.list.startRename(id);
     else if (action === "pin") this.#change(id, { pinned: !this.#pinned(id) });
+    else if (action === "archive") this.#archive(id);
+    else if (action === "options") location.assign(`/c/${id}/options`);
     else if (action === "memory") this.#remember(id);
     else if (action === "share") this.#share(id);
     else if (action === "delete") this.#delete(id);
+  }
+
+  async #archive(id) {
+    if (await this.#change(id, { archived: true })) this.#tell("Archived: it is under Settings", () => this.#change(id, { archived: false }));
   }
 
   async #remember(id) {
@@ -856,6 +870,7 @@ export class Chat {
     this.#turn();
     this.#goBack();
     this.#setTitle(event.title);
+    this.#setTemporary(event.temporary);
     this.#parts.model.choose(event.model);
     this.#showAnswering();
   }
@@ -972,7 +987,9 @@ export class Chat {
     this.#goBack();
     this.#parts.search.again?.();
     try {
-      this.#parts.list.refresh(await this.#wire.list());
+      const [newest, pinned] = await Promise.all([this.#wire.list(), this.#wire.list({ pinned: true }, 50)]);
+      this.#parts.list.refresh(newest);
+      for (const each of pinned.conversations) this.#parts.list.update(each);
     } catch {
       // asked again with the next connection, and when the store is back
     }

@@ -42,6 +42,7 @@ const parts = {
   uploads,
   outbox: new Outbox((prompt) => wire.sendMessage(prompt), uploads),
   composer: part("chat-composer"),
+  temporary: part("[name=temporary]"),
   chips: part("queue-chips"),
   tray: part("attachment-tray"),
   viewer: part("picture-viewer"),

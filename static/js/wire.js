@@ -92,8 +92,8 @@ export class Wire extends EventTarget {
     return this.#ask({ type: "conversation.older", conversation, before, limit });
   }
 
-  list(before, limit = 40) {
-    return this.#ask({ type: "conversation.list", before, limit });
+  list(wanted, limit = 40) {
+    return this.#ask({ type: "conversation.list", archived: false, limit, ...wanted });
   }
 
   /** One that is overtaken by the next is not answered. */
@@ -102,9 +102,9 @@ export class Wire extends EventTarget {
   }
 
   /** Resolves with `message.accepted`, over as many reconnects as it takes. Leave out what does not apply. */
-  sendMessage({ id, text, conversation, parent, model, attachments }) {
+  sendMessage({ id, text, conversation, parent, model, attachments, temporary }) {
     const files = attachments?.length ? attachments.map((file) => file.id) : undefined;
-    const command = { type: "message.send", id, text: text.toWellFormed?.() ?? text, conversation, parent, model, attachments: files };
+    const command = { type: "message.send", id, text: text.toWellFormed?.() ?? text, conversation, parent, model, attachments: files, temporary };
     if (byteLength(command) > FRAME_BYTES) return Promise.reject(new Refused(TOO_LONG));
     this.#unsent.set(id, { command, attempts: 0 });
     const accepted = this.#answerTo(id);

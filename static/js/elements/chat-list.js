@@ -1,5 +1,5 @@
 // The chats of the session, under headings by time. Events: `choose` (detail: id), `options` (detail: {id, button}),
-// `rename` (detail: {id, title}), `more` (detail: the oldest row's time), `emptied` (the row that had the focus was the last),
+// `rename` (detail: {id, title}), `nameless` (it was to have no title), `more` (detail: the oldest row's time), `emptied` (the row that had the focus was the last),
 // `answered` (detail: {id, title}: no answer is being made there any more). It does not know the wire.
 
 import { millisecondsToMidnight, periodOf } from "../periods.js";
@@ -91,7 +91,8 @@ class ChatList extends HTMLElement {
       const title = input.value.trim();
       input.replaceWith(link);
       this.#group();
-      if (save && title && title !== this.title(id)) this.#say("rename", { id, title });
+      if (save && !title) this.#say("nameless");
+      else if (save && title !== this.title(id)) this.#say("rename", { id, title });
     };
     input.addEventListener("blur", () => end(true));
     input.addEventListener("keydown", (event) => {
@@ -185,7 +186,7 @@ class ChatList extends HTMLElement {
     const left = this.scrollHeight - this.clientHeight - this.scrollTop;
     if (left > 200 || !this.hasAttribute("data-more") || this.hasAttribute("data-loading")) return;
     this.toggleAttribute("data-loading", true);
-    const times = this.#rows.map((row) => row.dataset.updated).sort();
+    const times = this.#rows.filter((row) => !row.hasAttribute("data-pinned")).map((row) => row.dataset.updated).sort(); // pinned ones are all here
     this.#say("more", times[0]);
   }
 
