@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,3 +258,46 @@ async def test_sign_in_has_its_picture(
     instance = await start_instance(store, ACCESS_PASSWORD="a long password")
     page = await open_page(instance, **SCREENS[screen])
     await gallery.hang(page, "sign-in")
+
+
+async def test_what_is_kept_has_its_pictures(
+    gallery: Gallery, screen: str, open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0], **SCREENS[screen])
+    for title in ("How a rainbow forms", "A thank-you note for Amina"):
+        model.answer(RICH)
+        await send(page, title)
+        await expect(answers(page)).to_have_count(1)
+        await idle(page)
+        await page.keyboard.press("Control+Shift+O")
+    await page.get_by_role("switch", name="Temporary chat").check()
+    await gallery.hang(page, "temporary")
+    await page.get_by_role("switch", name="Temporary chat").uncheck()
+    await page.keyboard.press("Control+k")
+    await page.get_by_role("searchbox", name="Search chats").fill("guests")
+    await expect(page.get_by_role("status")).to_contain_text("chats")
+    await gallery.hang(page, "search")
+    await page.goto(instances[0].url)
+    if screen == "phone":
+        await button(page, "Show chats").click()
+    await button(page, "Options for How a rainbow forms").click()
+    await page.get_by_role("menuitem", name="Share").click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await button(page, "Create link").click()
+    link = page.get_by_role("dialog").get_by_role("textbox").first
+    await expect(link).to_have_value(re.compile("/s/"))
+    await gallery.hang(page, "share")
+    shared = await link.input_value()
+    await page.keyboard.press("Escape")
+    row = page.locator("chat-list a[href^='/c/']").last
+    path = await row.get_attribute("href")
+    for state, address in (
+        ("settings", "/settings"),
+        ("your-data", "/settings/data"),
+        ("options", f"{path}/options"),
+        ("found", "/search?q=guests"),
+    ):
+        await page.goto(instances[0].url + address)
+        await gallery.hang(page, state)
+    await page.goto(shared)
+    await gallery.hang(page, "shared")
