@@ -53,7 +53,7 @@ async def asked(instance: Instance, path: str) -> tuple[int, str, str]:
     writer.write(f"GET {path} HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n".encode())
     try:
         async with within(10, f"{path} is answered"):
-            head, _, body = (await reader.read(-1)).decode().partition("\r\n\r\n")
+            head, _, body = (await reader.read(-1)).decode(errors="replace").partition("\r\n\r\n")
     finally:
         writer.transport.abort()
     return int(head.split()[1]), head.lower(), body
