@@ -36,9 +36,9 @@ run: $(STAMPS)/product ## start the chat on this machine, with what it needs
 install: $(STAMPS)/dev ## install all that the product, its embedded parts and the tests need
 
 test: check browser ## run the checks and all tests but those of `make test-system`
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore $(STATES)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not long'
 
-test-system: browser ## run the tests that need nginx, docker-compose and redis-server (Debian packages), and make every picture
+test-system: browser ## run the tests that need nginx, docker-compose and redis-server (Debian packages), and the long ones
 	@PATH="$$PATH:/usr/sbin"; lacking=; \
 	for tool in nginx docker-compose redis-server; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
 	if [ -z "$$lacking" ]; then :; \
@@ -46,7 +46,7 @@ test-system: browser ## run the tests that need nginx, docker-compose and redis-
 		tests/system/install.sh $$lacking; \
 	else echo "The system tests need$$lacking: install the packages of these names." >&2; exit 1; fi
 	$(BIN)/python -m pytest tests/system
-	$(BIN)/python -m pytest $(STATES)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 drill: $(STAMPS)/dev ## drill every promise with faults: `make drill SEEDS=20 FIRST=1 ONLY=3`
 	$(BIN)/python -m tests.instances.drill --seeds $(SEEDS) --first $(FIRST) $(if $(ONLY),--only $(ONLY))

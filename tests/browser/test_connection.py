@@ -18,6 +18,7 @@ from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
+LIST = '"conversation.list","archived":false,"limit":40'  # of the newest; of the pinned there is another
 RECONNECTING = "Reconnecting…"
 OLD_NEWS = json.dumps(
     {
@@ -249,7 +250,7 @@ async def test_page_comes_back_with_the_network(page: Page, line: Line, watch: W
         assert line.connections == before
         await page.clock.run_for(2_000)
     await line.connected(before + 1)
-    await line.asked("conversation.list", 2)
+    await line.asked(LIST, 2)
     await page.clock.run_for(1_000)
     await expect(pill(page)).to_be_hidden()
 
@@ -262,7 +263,7 @@ async def test_attempt_that_began_without_a_network_is_not_waited_for(
     page = await open_page(instance)
     await page.clock.install()
     line = await Line.lay(page)
-    await line.asked("conversation.list")
+    await line.asked(LIST)
     await stop_clock(page)
     instance.freeze()  # takes connections, and says nothing
     await line.cut(TRY_AGAIN_LATER)
@@ -273,7 +274,7 @@ async def test_attempt_that_began_without_a_network_is_not_waited_for(
     await emit(page, "window", "online")
     await line.connected(3)
     instance.thaw()
-    await line.asked("conversation.list", 2)
+    await line.asked(LIST, 2)
 
 
 async def test_page_waits_as_long_as_the_server_says(
@@ -286,7 +287,7 @@ async def test_page_waits_as_long_as_the_server_says(
     await say(page, "Hello")
     await expect(answers(page)).to_contain_text("You said: Hello")
     line = await Line.lay(page)
-    await line.asked("conversation.list")
+    await line.asked(LIST)
     await line.cut(TRY_AGAIN_LATER)
     await expect(pill(page)).to_have_text(re.compile(r"Reconnecting… \([1-9]\d s\)"))
     await emit(page, "window", "online")
@@ -472,7 +473,7 @@ async def test_drop_of_less_than_a_second_is_not_told(page: Page, line: Line) ->
     await line.cut(TRY_AGAIN_LATER)
     await expect(lost(page)).to_be_attached()
     await page.clock.run_for(900)
-    await line.asked("conversation.list", 2)
+    await line.asked(LIST, 2)
     await page.clock.run_for(2_000)
     assert await heard(page, "pill") == []
     assert await heard(page, "status") == []
@@ -503,7 +504,7 @@ async def test_pill_says_that_the_server_refused_and_a_person_may_try_again(page
     await line.cut(1008)
     await expect(pill(page)).to_contain_text("The server closed the connection.")
     await button(page, "Try now").click()
-    await line.asked("conversation.list", 2)
+    await line.asked(LIST, 2)
     await expect(pill(page)).to_be_hidden()
 
 
@@ -514,7 +515,7 @@ async def test_pill_names_the_cause_that_matters_when_there_are_two(
     watch.allow("ERR_INTERNET_DISCONNECTED")
     page = await open_page(await start_instance(fresh_store))
     line = await Line.lay(page)
-    await line.asked("conversation.list")
+    await line.asked(LIST)
     await fresh_store.stop()
     await expect(pill(page)).to_contain_text("The store is away")
     await page.evaluate(LISTEN)

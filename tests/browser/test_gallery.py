@@ -24,6 +24,7 @@ from tests.instances import Instance, Store
 from tests.steps import Reasoning
 
 Instances = tuple[Instance, Instance]
+pytestmark = pytest.mark.long
 SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 800}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True},

@@ -17,6 +17,7 @@ from tests.fakes import Model
 from tests.instances import Instance
 
 Instances = tuple[Instance, Instance]
+pytestmark = pytest.mark.long
 PHONE = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 800}
 SAID = "Give me three names for: [animal]"

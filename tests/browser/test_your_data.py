@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import pytest
 from playwright.async_api import FilePayload, Locator, Page, Request, expect
 
 from tests.browser.axe import findings
@@ -17,6 +18,7 @@ from tests.instances import Instance
 from tests.trunk import as_json, chatgpt, ours
 
 Instances = tuple[Instance, Instance]
+pytestmark = pytest.mark.long
 PHONE = {"width": 390, "height": 844}
 PATH = "/settings/data"
 

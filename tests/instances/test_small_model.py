@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Connect
 from tests.instances.child import Child
 from tests.instances.client import Client
@@ -64,6 +66,7 @@ async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_eve
     assert await instance.stop() == 0
 
 
+@pytest.mark.long
 async def test_small_model_goes_on_with_an_answer_that_was_stopped(tmp_path: Path, connect: Connect) -> None:
     instance = LocalInstance(tmp_path)
     await instance.start(seconds=60)

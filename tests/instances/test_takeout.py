@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from llmchat import import_file
 from llmchat.blueprints import takeout
@@ -28,6 +29,7 @@ from tests.trunk import as_json, chatgpt, ours, zipped
 from tests.waiting import eventually, within
 
 Instances = tuple[Instance, Instance]
+pytestmark = pytest.mark.long
 LINES = {"Accept": takeout.NDJSON}
 
 
