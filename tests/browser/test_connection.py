@@ -479,6 +479,22 @@ async def test_drop_of_less_than_a_second_is_not_told(page: Page, line: Line) ->
     assert await heard(page, "status") == []
 
 
+async def test_end_of_a_chat_stays_where_it_is_while_the_connection_is_lost(
+    page: Page, line: Line, model: Model
+) -> None:
+    model.answer("A line of many.\n\n" * 60 + "The end.")
+    await say(page, "A long one")
+    end = answers(page).get_by_text("The end.")
+    await expect(end).to_be_in_viewport()
+    await idle(page)
+    before = await end.bounding_box()
+    await stop_clock(page)
+    await line.cut(TRY_AGAIN_LATER)
+    await expect(lost(page)).to_be_attached()
+    await page.evaluate("document.querySelector('[role=log]').scrollTop = 1e6")
+    assert await end.bounding_box() == before
+
+
 async def test_pill_says_that_the_server_restarts_until_it_takes_too_long_for_that(
     store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
 ) -> None:
