@@ -195,20 +195,16 @@ class Chat:
         except ValueError:
             raise BadField("The field query is wrong: it must have a word in it.") from None
         found, searched = await self._searches.search(session, query, limit=command.limit)
-        results = await asyncio.gather(*(self._result(session, each) for each in found))
+        several = await self._conversations.several(session, [each.conversation for each in found])
+        there = {each.id: each for each in several}  # what was deleted meanwhile is not
+        results = [
+            self._result(there[each.conversation], each) for each in found if each.conversation in there
+        ]
         return ConversationFound(
-            id=command.id,
-            query=command.query,
-            results=[each for each in results if each is not None],
-            searched=asdict(searched),
+            id=command.id, query=command.query, results=results, searched=asdict(searched)
         )
 
-    async def _result(self, session: str, found: Found) -> dict[str, Any] | None:
-        """Shape what was found; None where its conversation was deleted meanwhile."""
-        try:
-            known = await self._conversations.conversation(session, found.conversation)
-        except NotFound:
-            return None
+    def _result(self, known: Conversation, found: Found) -> dict[str, Any]:
         title = {"title": found.title.shaped()} if found.title else {}
         matches = [each.shaped() for each in found.matches]
         return {"conversation": known.listed(self._offered), **title, "matches": matches, "more": found.more}
@@ -362,6 +358,8 @@ class Chat:
             changes["model"] = self._checked_model(command.model)
         if command.parameters is not None:
             changes["parameters"] = command.parameters.model_dump_json(exclude_none=True)
+        if command.pinned or command.archived:
+            await self._check_listed(session, command.conversation)
         event = self._listing.updated_event(
             await self._conversations.update(
                 session, command.conversation, changes, ["system"] if command.drops_system else []
@@ -369,6 +367,10 @@ class Chat:
         )
         await self._listing.updated(session, command.conversation)
         return event
+
+    async def _check_listed(self, session: str, conversation: str) -> None:
+        if (await self._conversations.conversation(session, conversation)).temporary:
+            raise BadField("A temporary chat is in no list: it cannot be pinned or archived.")
 
     async def summary(self, session: str, command: events.ConversationSummary) -> ConversationSummaryEvent:
         """Read what stands for the beginning of the current branch. Raises NotFound."""
@@ -386,17 +388,19 @@ class Chat:
     async def delete(self, session: str, conversation: str) -> None:
         """Delete a conversation; a running answer is stopped. What a repeat finds undone, it does. Raises NotFound."""
         answer, files = await self._conversations.delete(session, conversation)
-        # In no list any more, and there for a moment yet.
-        await self._erasure.note(session, conversation)
+        await self._erasure.note(session, conversation)  # in no list any more, and there for a moment yet
+        await self._conversations.unlist(session, conversation)
         if answer:
             await self._turns.wake_for_stop(conversation, answer)
         await self._listing.deleted(session, conversation)
         await self._attachments.doom(session, conversation, files)
+        await self._shares.doom(session, conversation)
 
     async def restore(self, session: str, conversation: str) -> ConversationUpdated:
         """Bring back a conversation deleted a moment ago. Raises NotFound."""
         restored, files = await self._conversations.restore(session, conversation)
         await self._attachments.restore(session, conversation, files, temporary=restored.temporary)
+        await self._shares.restore(session, conversation)
         event = self._listing.updated_event(restored)
         await self._listing.updated(session, conversation)
         return event
@@ -412,6 +416,8 @@ class Chat:
         branch = await self._history.read(
             session, command.conversation, limit=SHARED_MESSAGES, max_bytes=SHARED_BYTES, texts_only=True
         )
+        if branch.conversation.temporary:
+            raise BadField("A temporary chat cannot be shared: it is gone in an hour.")
         share = await self._shares.create(session, command.id, branch)
         return ShareCreated(id=command.id, share=share.shaped())
 

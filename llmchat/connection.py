@@ -301,14 +301,16 @@ class Connection:
                     command, Unavailable()
                 )  # what has waited while the store failed another: that is enough
                 continue
-            refused = await self._attempt(command, self._carry_out[type(command)](command))
+            refused = await self._attempt(command, self._carry_out[type(command)])
             if isinstance(refused, Unavailable):
                 failed = loop.time()
 
-    async def _attempt(self, command: Command, carried_out: Awaitable[None]) -> CommandError | None:
+    async def _attempt(
+        self, command: Command, carry_out: Callable[[Any], Awaitable[None]]
+    ) -> CommandError | None:
         """Carry a command out, or tell why it is not; gives the reason."""
         try:
-            await carried_out
+            await carry_out(command)
         except CommandError as error:
             self._refuse(command, error)
             return error
@@ -483,7 +485,7 @@ class Connection:
         """Begin to search, and end the search before: no other command waits for one."""
         if self._searching is not None:
             self._searching.cancel()
-        self._searching = self._tasks.create_task(self._attempt(command, self._find(command)))
+        self._searching = self._tasks.create_task(self._attempt(command, self._find))
 
     async def _find(self, command: events.ConversationSearch) -> None:
         self._tell(await self._chat.search(self._session, command))

@@ -16,6 +16,8 @@ from llmchat.title import cut, has_word, one_line
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 TITLE_CHARACTERS = 48
 UNTITLED = "New chat"
+RESTORE_SECONDS = 30
+"""So long what was deleted can be brought back."""
 TEMPORARY_SECONDS = 3600
 """How long a temporary conversation is kept after its last use."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.conversation import TEMPORARY_SECONDS, Conversation, milliseconds, timestamp
+from llmchat.conversation import RESTORE_SECONDS, TEMPORARY_SECONDS, Conversation, milliseconds, timestamp
 from llmchat.errors import NO_CONVERSATION, NotFound, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import available
@@ -19,7 +19,6 @@ from llmchat.script import Script, Several
 
 FORMAT = 2
 """Of a session's data: 1 has no sets of what is pinned and archived."""
-RESTORE_SECONDS = 30
 SEARCHED = 200
 """Conversations of a session whose titles are searched."""
 READ_AT_ONCE = 100
@@ -120,7 +119,7 @@ class Conversations:
                     key, newest, "-inf", desc=True, byscore=True, offset=position, num=count, withscores=True
                 )
             used = {each.decode(): int(used_ms) for each, used_ms in scored}
-            there = [each for each in await self._read(session, used) if belongs(each)]
+            there = [each for each in await self.several(session, used) if belongs(each)]
             position += count - await self._take_off(key, used, {each.id for each in there})
             yield there
             if len(scored) < count:
@@ -129,8 +128,9 @@ class Conversations:
 
     async def _take_off(self, key: str, used: dict[str, int], there: set[str]) -> int:
         """Take stale entries off a list, and count them: what was only announced has a while to come."""
-        now_ms = await self._now_ms(key)
-        stale = [each for each, used_ms in used.items() if each not in there and now_ms - used_ms > STALE_MS]
+        missing = [each for each in used if each not in there]
+        now_ms = await self._now_ms(key) if missing else 0
+        stale = [each for each in missing if now_ms - used[each] > STALE_MS]
         if not stale:
             return 0
         try:
@@ -186,16 +186,16 @@ class Conversations:
                         if flag:
                             pipe.zadd(key, {each.id: milliseconds(each.updated)})
                 await pipe.execute()
+        await self._last(lists)
         async with available():
             if await self._redis.exists(every):
-                await self._redis.set(form, FORMAT)
-        await self._last([*lists, form])
+                await self._redis.set(form, FORMAT, px=self._retention_ms or None)
 
     # One of them
 
     async def conversation(self, session: str, conversation: str) -> Conversation:
         """Read what is known of a conversation. Raises NotFound."""
-        found = await self._read(session, [conversation])
+        found = await self.several(session, [conversation])
         if not found:
             raise NotFound(NO_CONVERSATION)
         return found[0]
@@ -215,11 +215,9 @@ class Conversations:
             raise NotFound(NO_CONVERSATION)
         known = await self.conversation(session, conversation)
         for flag, list_of in (("pinned", self._keys.pinned), ("archived", self._keys.archived)):
-            if changes.get(flag) == "1":
+            # What is so no more stays in the set for a while: another tab may have made it so again.
+            if changes.get(flag) == "1" and not known.temporary:
                 await self._list({list_of(session): conversation}, milliseconds(known.updated))
-            elif flag in changes:
-                async with available():
-                    await self._redis.zrem(list_of(session), conversation)
         return known
 
     async def delete(self, session: str, conversation: str) -> tuple[str, list[str]]:
@@ -228,6 +226,10 @@ class Conversations:
         Gives the answer being made, "" where none is, and the ids of all files that it ever had. Raises NotFound.
         """
         answer, *files = await self._doom(session, conversation, doom=True)
+        return answer, files
+
+    async def unlist(self, session: str, conversation: str) -> None:
+        """Take a conversation off the session's lists."""
         async with available():
             pipe = self._redis.pipeline(transaction=False)
             for list_of in (
@@ -238,7 +240,6 @@ class Conversations:
             ):
                 pipe.zrem(list_of(session), conversation)
             await pipe.execute()
-        return answer, files
 
     async def restore(self, session: str, conversation: str) -> tuple[Conversation, list[str]]:
         """Bring back a conversation deleted a moment ago; gives it, and the ids of its files. Raises NotFound."""
@@ -268,7 +269,7 @@ class Conversations:
             raise NotFound(NO_CONVERSATION)
         return [part.decode() for part in told]
 
-    async def _read(self, session: str, ids: Iterable[str]) -> list[Conversation]:
+    async def several(self, session: str, ids: Iterable[str]) -> list[Conversation]:
         """Read those of some conversations that are the session's own, and not deleted."""
         ids = list(ids)
         async with available():
@@ -296,11 +297,11 @@ def _is_listed(conversation: Conversation) -> bool:
 
 
 def _is_pinned(conversation: Conversation) -> bool:
-    return conversation.pinned
+    return conversation.pinned and not conversation.temporary
 
 
 def _is_archived(conversation: Conversation) -> bool:
-    return conversation.archived
+    return conversation.archived and not conversation.temporary
 
 
 def _texts(found: dict[bytes, bytes]) -> dict[str, str]:

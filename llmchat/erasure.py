@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import astuple
 from itertools import chain
 from typing import Any
 
@@ -58,8 +57,8 @@ class Erasure:
 
     async def erase(self, session: str, conversation: str) -> None:
         """Let go of a conversation of the session's, and of an answer that is being made in it."""
-        *keys, _ = astuple(self._keys.of_conversation(conversation))
-        if not await self._erase(keys, session):
+        keys = self._keys.of_conversation(conversation)
+        if not await self._erase(keys.all, session):
             return
         async with available():  # the lists last: whoever comes again after a failure finds it there
             pipe = self._redis.pipeline(transaction=False)

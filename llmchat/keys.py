@@ -5,7 +5,7 @@ Everything of one conversation carries the hash tag of its group, so that a Clus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 TURNS = "turns"
 """The group that every instance's turns listen to: wake-ups of stops, and turns that are given away."""
@@ -60,6 +60,11 @@ class ConversationKeys:
     """string with a TTL: who makes it now"""
     channel: str
     """The Redis channel of the conversation's group."""
+
+    @property
+    def all(self) -> list[str]:
+        """All keys that hold something of it, the conversation's own first."""
+        return [getattr(self, each.name) for each in fields(self) if each.name != "channel"]
 
 
 @dataclass(frozen=True, slots=True)

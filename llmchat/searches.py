@@ -157,12 +157,14 @@ class Searches:
         Raises Busy where too many search, Unavailable.
         """
         async with self._turn(session):
-            ids = await self._conversations(session)
-            searched = Searched(0, len(ids), complete=False)
+            ids, count = await self._conversations(session)
+            searched = Searched(0, count, complete=False)
             found: list[Found] = []
             async for look in self._looks(session, query, ids):
-                searched.of -= not look.there
-                searched.conversations += look.there
+                if look.there:
+                    searched.conversations += 1
+                else:
+                    searched.of -= 1
                 if look.fits:
                     found.append(await self._found(look))
                 if len(found) == limit:
@@ -190,12 +192,15 @@ class Searches:
             self._places.release()
             own.release()
 
-    async def _conversations(self, session: str) -> list[str]:
+    async def _conversations(self, session: str) -> tuple[list[str], int]:
+        """Read which conversations may be searched, and count all."""
+        key = self._keys.conversations(session)
         async with available():
-            found: list[Any] = await self._redis.zrange(
-                self._keys.conversations(session), 0, CONVERSATIONS - 1, desc=True
-            )
-        return [each.decode() for each in found]
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zrange(key, 0, CONVERSATIONS - 1, desc=True)
+            pipe.zcard(key)
+            found, count = await pipe.execute()
+        return [each.decode() for each in found], count
 
     async def _looks(self, session: str, query: Query, ids: Sequence[str]) -> AsyncIterator[_Look]:
         """Look through conversations, one after the other, for as long as a search may take."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.conversation import Branch, milliseconds, timestamp
+from llmchat.conversation import RESTORE_SECONDS, Branch, milliseconds, timestamp
 from llmchat.errors import BadField
 from llmchat.keys import Keys
 from llmchat.redis_client import available
@@ -126,6 +126,25 @@ class Shares:
             mine = await self._redis.hdel(self._keys.shares(session), token)
         if mine:
             await self._drop(token)
+
+    async def doom(self, session: str, conversation: str) -> None:
+        """Let the copies of a deleted conversation go when it goes itself."""
+        await self._last(session, conversation, RESTORE_SECONDS * 1000)
+
+    async def restore(self, session: str, conversation: str) -> None:
+        """Keep them again, for the conversation is back."""
+        await self._last(session, conversation, self._retention_ms)
+
+    async def _last(self, session: str, conversation: str, lifetime_ms: int) -> None:
+        shares = await self.listed(session, conversation)
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for key in (self._keys.share(each.id) for each in shares):
+                if lifetime_ms:
+                    pipe.pexpire(key, lifetime_ms)
+                else:
+                    pipe.persist(key)
+            await pipe.execute()
 
     async def _noted(self, session: str, share: Share) -> Share:
         record = asdict(share)

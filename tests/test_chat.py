@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from llmchat import turns as turns_room
 from llmchat.attachments import DOOMED_MS
 from llmchat.chat import _fitting
+from llmchat.conversation import RESTORE_SECONDS
 from llmchat.errors import Unavailable
 from llmchat.events import MAX_SNAPSHOT_BYTES, CompletionStop, MessageSend
 from llmchat.settings import Settings
-from tests.house import House
+from tests.house import FakeSocket, House
 from tests.instances import Store
 from tests.waiting import eventually
 
@@ -75,6 +77,50 @@ async def test_delete_that_meets_a_moment_without_the_store_is_told_and_its_repe
     assert (await tab.a("conversation.deleted"))["conversation"] == conversation
     await house.chat.delete("alice", conversation)
     assert 0 < await house.redis.pttl(house.keys.attachment_bytes(file.id)) <= DOOMED_MS
+
+
+# What belongs to a chat as a whole
+
+
+async def begun(house: House, **choices: bool) -> tuple[FakeSocket, str]:
+    """Begin a chat and wait for its first answer."""
+    tab = await house.connect()
+    conversation = (await tab.ask(type="message.send", id="one", text="Hi", **choices))["conversation"]
+    await tab.a("completion.finished")
+    return tab, conversation
+
+
+@pytest.mark.parametrize("history_days", [0, 1])
+async def test_shared_copy_goes_with_its_chat_and_comes_back_with_it(
+    store: Store, settings: Settings, history_days: int
+) -> None:
+    async with House(store.url, replace(settings, history_days=history_days)) as house:
+        tab, conversation = await begun(house)
+        share = (await tab.ask(type="share.create", id="share", conversation=conversation))["share"]
+        key = house.keys.share(share["id"])
+        lasting = await house.redis.pttl(key)
+        await tab.ask(type="conversation.delete", id="away", conversation=conversation)
+        assert 0 < await house.redis.pttl(key) <= RESTORE_SECONDS * 1000
+        assert await house.chat.shared(share["id"]) is None
+        await tab.ask(type="conversation.restore", id="back", conversation=conversation)
+        assert (await house.redis.pttl(key) > RESTORE_SECONDS * 1000) == (lasting > 0)
+        assert await house.chat.shared(share["id"])
+
+
+async def test_temporary_chat_is_not_pinned_archived_or_shared(house: House) -> None:
+    tab, conversation = await begun(house, temporary=True)
+    for command in (
+        {"type": "conversation.update", "pinned": True},
+        {"type": "conversation.update", "archived": True},
+        {"type": "share.create"},
+    ):
+        refused = await tab.ask(**command, id="no", conversation=conversation)
+        assert refused["code"] == "bad_field"
+        assert "temporary" in refused["detail"]
+    for flags in ({"pinned": True}, {"archived": True}, {}):
+        assert (await tab.ask(type="conversation.list", id="list", **flags))["conversations"] == []
+    taken = await tab.ask(type="conversation.update", id="t", conversation=conversation, title="Mine")
+    assert taken["conversation"]["title"] == "Mine"
 
 
 # Turns that nobody makes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -723,6 +724,18 @@ async def test_search_is_ended_by_the_next_and_by_the_end_of_its_connection(
     await held.bell.until(lambda: held.ended == ["one", "two"], seconds=10)
     await socket.ended()
     assert not [event for event in socket.sent if event.get("id") in ("one", "two")]
+
+
+async def test_search_that_the_next_one_overtakes_before_it_began_is_nothing(
+    house: House, held: HeldSearches
+) -> None:
+    held.go_on.set()
+    socket = await house.connect()
+    for word in ("one", "two"):
+        socket.say(type="conversation.search", id=word, query=word)
+    await socket.until(lambda event: event.get("id") == "two")
+    gc.collect()  # what was never awaited is told here
+    assert len(held.begun) == 1
 
 
 async def test_search_that_fails_tells_so_and_the_connection_stays(house: House, held: HeldSearches) -> None:

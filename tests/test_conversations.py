@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 from redis.asyncio import Redis
 
-from llmchat.conversation import TEMPORARY_SECONDS, Choices, timestamp
+from llmchat.conversation import TEMPORARY_SECONDS, Choices, Conversation, timestamp
 from llmchat.conversations import FORMAT, STALE_MS
 from llmchat.errors import NotFound
 from tests.test_history import DAY_MS, SESSION, Story, redis
@@ -172,6 +172,25 @@ async def test_deleted_one_leaves_every_list_and_comes_back_into_each(sidebar: S
     )
 
 
+async def test_one_that_is_unpinned_and_pinned_in_two_tabs_at_once_is_in_a_list(
+    sidebar: Sidebar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sidebar.begin("c1")
+    conversations = sidebar.story.conversations
+    await conversations.update(SESSION, "c1", {"pinned": "1"})
+    read = conversations.conversation
+
+    async def overtaken(session: str, conversation: str) -> Conversation:
+        known = await read(session, conversation)
+        monkeypatch.setattr(conversations, "conversation", read)
+        await conversations.update(SESSION, "c1", {"pinned": "1"})
+        return known
+
+    monkeypatch.setattr(conversations, "conversation", overtaken)
+    await conversations.update(SESSION, "c1", {"pinned": "0"})
+    assert await ids(sidebar, pinned=True) == ["c1"]
+
+
 async def test_stale_entry_is_taken_off_and_a_fresh_one_stays(sidebar: Sidebar) -> None:
     await sidebar.begin("c1")
     now_ms = round(datetime.fromisoformat(timestamp()).timestamp() * 1000)
@@ -199,6 +218,7 @@ async def test_temporary_one_is_in_no_list_and_goes_an_hour_after_its_last_use(r
             if key not in elsewhere:
                 assert 0 < ms <= TEMPORARY_SECONDS * 1000, key
         await story.conversations.delete(SESSION, story.id)
+        await story.conversations.unlist(SESSION, story.id)
         assert await redis.zrange(story.keys.temporary(SESSION), 0, -1) == []
         await story.conversations.restore(SESSION, story.id)
         assert 0 < await redis.pttl(story.of.messages) <= TEMPORARY_SECONDS * 1000

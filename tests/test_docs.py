@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmchat import connection, conversations, errors, events, history, markdown, turn
+from llmchat import connection, conversation, conversations, errors, events, history, markdown, turn
 from llmchat.keys import TURNS, Keys, group_of_conversation, group_of_session, redis_channel
 from llmchat.settings import VARIABLES, Settings
 from tests.channel_layer import test_construction, test_on_fakeredis, test_on_valkey
@@ -286,6 +286,6 @@ def test_protocol_names_the_limits_that_the_code_has() -> None:
         f"some {markdown.GROWTH} times its text, or {markdown.MAX_BLOCK // 1024} Ki characters",
         f"({history.RESUME_ENTRIES}, or {history.RESUME_BYTES // 1024} KiB)",
         f"of the newest {conversations.SEARCHED})",
-        f"for {conversations.RESTORE_SECONDS} s after the delete",
+        f"for {conversation.RESTORE_SECONDS} s after the delete",
     ):
         assert words in PROTOCOL, words

@@ -17,7 +17,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from llmchat.conversations import RESTORE_SECONDS, Conversations
+from llmchat.conversation import RESTORE_SECONDS
+from llmchat.conversations import Conversations
 from llmchat.errors import BadField, Busy, Conflict, Fenced, NotFound, Unavailable
 from llmchat.history import LOG_SECONDS, TIP, History, Sent
 from llmchat.keys import Keys

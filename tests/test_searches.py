@@ -151,6 +151,17 @@ async def test_search_ends_with_enough_chats_and_says_so(shelves: Shelves) -> No
     assert searched == Searched(2, 5, complete=False)
 
 
+async def test_search_that_leaves_out_the_oldest_chats_is_not_complete(
+    shelves: Shelves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "CONVERSATIONS", 3)
+    for number in range(5):
+        await shelves.put(f"c{number}", "a tree", age=number)
+    found, searched = await shelves.search("tree")
+    assert [each.conversation for each in found] == ["c0", "c1", "c2"]
+    assert searched == Searched(3, 5, complete=False)
+
+
 async def test_search_reads_no_more_than_its_bytes_and_says_so(
     shelves: Shelves, monkeypatch: pytest.MonkeyPatch
 ) -> None:

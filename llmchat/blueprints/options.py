@@ -17,8 +17,7 @@ from llmchat.blueprints.forms import NO_COOKIE, STATUSES, TOO_MUCH, command_of
 from llmchat.blueprints.page import error_page, own_page
 from llmchat.blueprints.rooms import Rooms, rooms
 from llmchat.blueprints.visitors import Visitor, headers_of
-from llmchat.conversation import Conversation
-from llmchat.conversations import RESTORE_SECONDS
+from llmchat.conversation import RESTORE_SECONDS, Conversation
 from llmchat.errors import BadField, CommandError, NotFound, Unavailable
 from llmchat.events import ID, ShareList
 

@@ -4,5 +4,5 @@ local session = unpack(ARGV)
 
 local owner = redis.call('HGET', KEYS[1], 'session')
 if owner and owner ~= session then return 0 end
-redis.call('DEL', unpack(KEYS))
+redis.call('UNLINK', unpack(KEYS))
 return 1
