@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.conversation import derived_id
+from llmchat.conversation import Conversation, derived_id
 from llmchat.errors import NO_CONVERSATION, NotFound
 from llmchat.keys import ConversationKeys, Keys
 from llmchat.redis_client import available
@@ -36,7 +36,6 @@ class Outline:
     """Message -> the one above it, "" for none; each behind its parent, in order."""
     branch: list[str]
     """The messages of the branch that is shown, oldest first."""
-    running: str = ""
     queued: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -55,12 +54,11 @@ class Transcripts:
     async def outline(self, session: str, conversation: str) -> Outline:
         """Read which messages a conversation has. Raises NotFound."""
         keys = self._keys.of_conversation(conversation)
-        state, tree, names, turn, queue = await self._several(
-            [keys.conversation, keys.tree, keys.messages, keys.turn, keys.queue],
+        state, tree, names, queue = await self._several(
+            [keys.conversation, keys.tree, keys.messages, keys.queue],
             ("HGETALL", keys.conversation),
             ("HGETALL", keys.tree),
             ("HKEYS", keys.messages),
-            ("HMGET", keys.turn, "answer", "attempt"),
             ("LRANGE", keys.queue, 0, -1),
         )
         told = _pairs(state)
@@ -69,20 +67,21 @@ class Transcripts:
         nodes = _pairs(tree)
         parents = _parents(nodes, {name.decode() for name in names})
         shown = _branch(nodes, parents, told["tip"])
+        known = Conversation.read(conversation, told, {})
         transcript = Transcript(
             id=conversation,
-            title=told["title"],
-            created=told["created"],
-            updated=told["updated"],
-            model=told.get("model", ""),
-            system=told.get("system"),
-            parameters=json.loads(told.get("parameters", "{}")),
-            pinned=told.get("pinned") == "1",
-            archived=told.get("archived") == "1",
+            title=known.title,
+            created=known.created,
+            updated=known.updated,
+            model=known.model,
+            system=known.system,
+            parameters=known.parameters,
+            pinned=known.pinned,
+            archived=known.archived,
             current=shown[-1] if shown else None,
         )
         waiting = frozenset(entry.decode().partition(" ")[0] for entry in queue)
-        return Outline(conversation, transcript, parents, shown, (turn[0] or b"").decode(), waiting)
+        return Outline(conversation, transcript, parents, shown, waiting)
 
     async def messages(self, outline: Outline, ids: Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
         """Read messages of a conversation, whole, in this order; what has gone meanwhile is left out."""
@@ -217,10 +216,11 @@ def _parts(messages: dict[str, str], tree: dict[str, str]) -> list[tuple[dict[st
     size = 0
     for at, fields in enumerate((tree, messages)):
         for key, value in fields.items():
-            size += len(key) + len(value.encode())
+            added = len(key) + len(value.encode())
+            size += added
             if size > PART_BYTES or len(parts[-1][0]) + len(parts[-1][1]) >= PART_FIELDS:
                 parts.append(({}, {}))
-                size = len(value)
+                size = added
             parts[-1][1 - at][key] = value
     return parts
 
