@@ -401,9 +401,16 @@ class Chat:
         restored, files = await self._conversations.restore(session, conversation)
         await self._attachments.restore(session, conversation, files, temporary=restored.temporary)
         await self._shares.restore(session, conversation)
+        await self._erasure.strike(session, conversation)
         event = self._listing.updated_event(restored)
         await self._listing.updated(session, conversation)
         return event
+
+    async def read(self, session: str, conversation: str) -> ConversationUpdated:
+        """Note that a person has seen the newest answer of a conversation. Raises NotFound."""
+        known = await self._conversations.update(session, conversation, {}, ["unread"])
+        await self._listing.updated(session, conversation)
+        return self._listing.updated_event(known)
 
     async def about(self, session: str, conversation: str) -> Conversation:
         """Read what is known of a conversation, without its messages. Raises NotFound."""

@@ -215,6 +215,7 @@ class Connection:
             events.ConversationUpdate: self._update,
             events.ConversationDelete: self._delete,
             events.ConversationRestore: self._restore,
+            events.ConversationRead: self._see,
             events.MessageSend: self._send,
             events.MessageSelect: self._select,
             events.MessageWithdraw: self._withdraw,
@@ -519,6 +520,11 @@ class Connection:
         restored = await self._chat.restore(self._session, command.conversation)
         if command.id is not None:
             self._tell(replace(restored, id=command.id))
+
+    async def _see(self, command: events.ConversationRead) -> None:
+        read = await self._chat.read(self._session, command.conversation)
+        if command.id is not None:
+            self._tell(replace(read, id=command.id))
 
     async def _send(self, command: events.MessageSend) -> None:
         conversation = self._chat.conversation_of(self._session, command)

@@ -175,6 +175,8 @@ class Conversation:
     archived: bool = False
     temporary: bool = False
     """It is in no list, and gone TEMPORARY_SECONDS after its last use."""
+    unread: bool = False
+    """An answer ended since a person looked."""
     calibration: float = 1.0
     continued: int = 0
     """Answers that went on after their end."""
@@ -197,6 +199,7 @@ class Conversation:
             pinned=state.get("pinned") == "1",
             archived=state.get("archived") == "1",
             temporary=state.get("temporary") == "1",
+            unread=state.get("unread") == "1",
             calibration=float(state.get("calibration", 1.0)),
             continued=int(state.get("continued", 0)),
             turn=Turn.read(turn) if turn else None,
@@ -226,6 +229,7 @@ class Conversation:
             "pinned": self.pinned,
             "archived": self.archived,
             "running": self.turn is not None,
+            "unread": self.unread,
             "model": self.model_among(models),
         }
 

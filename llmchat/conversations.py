@@ -97,6 +97,9 @@ class Conversations:
         async for some in self._walk(
             session, key, belongs, before_ms, limit + 1 if query is None else SEARCHED
         ):
+            if key == self._keys.conversations(session):
+                with suppress(Unavailable):  # as above
+                    await self._mend(session, some)
             found += [each for each in some if wanted(each)]
             if len(found) > limit or query is not None:
                 break
@@ -125,6 +128,17 @@ class Conversations:
             if len(scored) < count:
                 return
             count = READ_AT_ONCE
+
+    async def _mend(self, session: str, some: Sequence[Conversation]) -> None:
+        """Put pinned and archived ones into their lists: an instance that knows no such lists may have changed them."""
+        pinned, archived = self._keys.pinned(session), self._keys.archived(session)
+        pipe = self._redis.pipeline(transaction=False)
+        for each in some:
+            for key in [pinned] * each.pinned + [archived] * each.archived:
+                pipe.zadd(key, {each.id: milliseconds(each.updated)}, nx=True)
+        if len(pipe):
+            async with available():
+                await pipe.execute()
 
     async def _take_off(self, key: str, used: dict[str, int], there: set[str]) -> int:
         """Take stale entries off a list, and count them: what was only announced has a while to come."""
@@ -174,19 +188,10 @@ class Conversations:
             found: Any = await self._redis.get(form)
         if found is not None and int(found) >= FORMAT:
             return
-        every, lists = (
-            self._keys.conversations(session),
-            (self._keys.pinned(session), self._keys.archived(session)),
-        )
+        every = self._keys.conversations(session)
         async for some in self._walk(session, every, _is_listed, None, READ_AT_ONCE):
-            async with available():
-                pipe = self._redis.pipeline(transaction=False)
-                for each in some:
-                    for key, flag in zip(lists, (each.pinned, each.archived), strict=True):
-                        if flag:
-                            pipe.zadd(key, {each.id: milliseconds(each.updated)})
-                await pipe.execute()
-        await self._last(lists)
+            await self._mend(session, some)
+        await self._last([self._keys.pinned(session), self._keys.archived(session)])
         async with available():
             if await self._redis.exists(every):
                 await self._redis.set(form, FORMAT, px=self._retention_ms or None)

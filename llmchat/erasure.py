@@ -36,6 +36,11 @@ class Erasure:
             pipe.pexpire(key, LOOSE_MS)
             await pipe.execute()
 
+    async def strike(self, session: str, conversation: str) -> None:
+        """Strike the note of a conversation that is in a list again."""
+        async with available():
+            await self._redis.zrem(self._keys.loose(session), conversation)
+
     async def listed(self, session: str) -> list[str]:
         """Find all conversations that are in a list, last used first: temporary ones are in none."""
         keys = self._keys

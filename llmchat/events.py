@@ -148,6 +148,11 @@ class ConversationRestore(Command):
     conversation: Id
 
 
+class ConversationRead(Command):
+    type: Literal["conversation.read"]
+    conversation: Id
+
+
 class MessageSend(Command):
     type: Literal["message.send"]
     id: Id

@@ -123,6 +123,37 @@ async def test_temporary_chat_is_not_pinned_archived_or_shared(house: House) -> 
     assert taken["conversation"]["title"] == "Mine"
 
 
+async def test_chat_is_unread_in_all_tabs_from_the_end_of_an_answer_until_one_of_them_reads_it(
+    house: House,
+) -> None:
+    tab, conversation = await begun(house)
+    other = await house.connect()
+    told = await tab.until(
+        lambda event: event["type"] == "conversation.updated" and event["conversation"]["unread"]
+    )
+    assert told["conversation"]["id"] == conversation
+    (row,) = (await other.ask(type="conversation.list", id="list"))["conversations"]
+    assert row["unread"]
+    since = len(other.sent)
+    read = await tab.ask(type="conversation.read", id="read", conversation=conversation)
+    assert not read["conversation"]["unread"]
+    assert read["conversation"]["updated"] == row["updated"]
+    told = await other.until(lambda event: event["type"] == "conversation.updated", since=since)
+    assert not told["conversation"]["unread"]
+    refused = await (await house.connect("bob")).ask(
+        type="conversation.read", id="no", conversation=conversation
+    )
+    assert refused["code"] == "not_found"
+
+
+async def test_chat_that_is_back_after_its_deletion_is_noted_as_loose_no_more(house: House) -> None:
+    tab, conversation = await begun(house)
+    await tab.ask(type="conversation.delete", id="away", conversation=conversation)
+    assert await house.redis.zrange(house.keys.loose("alice"), 0, -1) == [conversation.encode()]
+    await tab.ask(type="conversation.restore", id="back", conversation=conversation)
+    assert await house.redis.zrange(house.keys.loose("alice"), 0, -1) == []
+
+
 # Turns that nobody makes
 
 

@@ -120,7 +120,7 @@ async def test_listed_conversation_has_what_the_sidebar_shows(sidebar: Sidebar) 
     shape = found.listed(["default", "m"])
     assert shape | {"created": "", "updated": ""} == {
         "id": "c1", "title": "Über Käse", "created": "", "updated": "", "pinned": False, "archived": False,
-        "running": True, "model": "m",
+        "running": True, "unread": False, "model": "m",
     }  # fmt: skip
 
 
@@ -258,6 +258,18 @@ async def test_data_of_the_first_form_is_brought_into_the_present_one_when_it_is
     assert await redis.get(keys.format(SESSION)) == str(FORMAT).encode()
     for key in (keys.format(SESSION), keys.pinned(SESSION), keys.archived(SESSION)):
         assert 399 * DAY_MS < await redis.pttl(key) <= 400 * DAY_MS
+
+
+async def test_chat_that_an_older_instance_archived_or_pinned_is_in_its_list_again(sidebar: Sidebar) -> None:
+    for name in ("c1", "c2", "c3"):
+        await sidebar.begin(name)
+    assert len(await ids(sidebar)) == 3  # the data have their present form
+    keys = sidebar.story.keys
+    for name, flag in (("c1", "archived"), ("c2", "pinned")):
+        await sidebar.story.redis.hset(keys.of_conversation(name).conversation, flag, "1")
+    assert await ids(sidebar, archived=False) == ["c3", "c2"]
+    assert await ids(sidebar, archived=True) == ["c1"]
+    assert await ids(sidebar, pinned=True) == ["c2"]
 
 
 async def test_data_of_a_later_form_is_left_alone(sidebar: Sidebar) -> None:

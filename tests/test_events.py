@@ -47,6 +47,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "summary.correct": ({"conversation": "c1", "message": "m1", "text": "Better"}, {}),
     "conversation.delete": ({"conversation": "c1"}, {}),
     "conversation.restore": ({"conversation": "c1"}, {}),
+    "conversation.read": ({"conversation": "c1"}, {}),
     "message.send": (
         {"id": "m1", "text": "Hi"},
         {

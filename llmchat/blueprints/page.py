@@ -6,6 +6,7 @@ import asyncio
 import errno
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from itertools import accumulate
@@ -172,6 +173,9 @@ async def page_of(
         box, missing = replace(box, problem=GONE if who.known else box.problem), False
     listed = await _listed(who)
     rows = listed.conversations if listed else []
+    if any(row["id"] == wanted and row["unread"] for row in rows):
+        with suppress(Unavailable, NotFound):
+            await here.chat.read(who.session, str(wanted))
     older = await _older(who, wanted) if snapshot else None
     shown: Sequence[dict[str, Any]] = older["messages"] if older else snapshot.messages if snapshot else []
     line = [message for message in snapshot.messages if _waits_above(message)] if snapshot else []

@@ -13,7 +13,7 @@ begin(conversation, messages, tree, queue, answer, redis.call('HGET', turn, 'pro
 redis.call('HSET', messages, answer, record)
 if redis.call('HEXISTS', turn, 'kept') == 1 then redis.call('HINCRBY', conversation, 'continued', 1) end
 if reasons ~= '' then redis.call('HSET', messages, 'reasoning:' .. answer, reasons) end
-redis.call('HSET', conversation, 'updated', now)
+redis.call('HSET', conversation, 'updated', now, 'unread', '1')
 if calibration ~= '' then redis.call('HSET', conversation, 'calibration', calibration) end
 redis.call('HDEL', messages, 'earlier:' .. answer)
 redis.call('DEL', turn, text, reasoning)

@@ -280,6 +280,11 @@ export class Chat {
     this.#showAllPending();
   }
 
+  // What is in front of a person counts as read, in all tabs.
+  #see() {
+    if (!document.hidden && this.#parts.list.isUnread(this.#id)) this.#wire.read(this.#id);
+  }
+
   #enter(id) {
     const pending = id ? null : [...this.#pending.values()].find(({ prompt }) => !prompt.conversation); // a new chat
     document.querySelector("dialog[open]")?.close(); // it tells of the chat that is left
@@ -390,6 +395,7 @@ export class Chat {
     list.addEventListener("more", ({ detail }) => this.#moreChats(detail));
     list.addEventListener("rename", ({ detail }) => this.#change(detail.id, { title: detail.title }));
     list.addEventListener("nameless", () => this.#tell("A chat needs a name: it keeps the one it has."));
+    list.addEventListener("unread", () => this.#see());
     list.addEventListener("emptied", () => composer.focus());
     list.addEventListener("options", ({ detail }) => menu.open(detail.id, detail.button, this.#pinned(detail.id)));
     menu.addEventListener("action", ({ detail }) => this.#act(detail));
@@ -408,7 +414,7 @@ export class Chat {
     document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
     addEventListener("pagehide", () => this.#notePlace());
-    document.addEventListener("visibilitychange", () => document.hidden && this.#notePlace());
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#notePlace() : this.#see()));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", (event) => this.#startOver(event));
     for (const button of document.querySelectorAll("[data-suggested]")) button.addEventListener("click", () => this.#suggested(button.value));

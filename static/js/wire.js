@@ -185,6 +185,10 @@ export class Wire extends EventTarget {
     return this.#ask({ type: "conversation.restore", conversation });
   }
 
+  read(conversation) {
+    this.#socket.send({ type: "conversation.read", conversation });
+  }
+
   // Commands
 
   #ask(command) {

@@ -27,6 +27,7 @@ PLACED_ANSWERS = {
     "conversation.update": {"conversation.updated"},
     "conversation.delete": {"conversation.deleted"},
     "conversation.restore": {"conversation.updated"},
+    "conversation.read": {"conversation.updated"},
 }
 UNANSWERED = {"conversation.close"}
 

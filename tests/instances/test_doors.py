@@ -23,6 +23,7 @@ FOREIGN: list[tuple[str, dict[str, Any]]] = [
     ("conversation.update", {"title": "Mine"}),
     ("conversation.delete", {}),
     ("conversation.restore", {}),
+    ("conversation.read", {}),
     ("message.send", {"text": "Hi"}),
     ("message.send", {"text": "Hi", "parent": "message"}),
     ("message.select", {"message": "message"}),

@@ -1,6 +1,7 @@
 // The chats of the session, under headings by time. Events: `choose` (detail: id), `options` (detail: {id, button}),
 // `rename` (detail: {id, title}), `nameless` (it was to have no title), `more` (detail: the oldest row's time), `emptied` (the row that had the focus was the last),
-// `answered` (detail: {id, title}: no answer is being made there any more). It does not know the wire.
+// `answered` (detail: {id, title}: no answer is being made there any more), `unread` (the current one has an answer that
+// nobody has seen). It does not know the wire.
 
 import { millisecondsToMidnight, periodOf } from "../periods.js";
 
@@ -25,6 +26,10 @@ class ChatList extends HTMLElement {
     return this.#rows.find((element) => element.dataset.id === id);
   }
 
+  isUnread(id) {
+    return Boolean(this.row(id)?.hasAttribute("data-unread"));
+  }
+
   title(id) {
     const row = this.row(id);
     return row?.querySelector(".title")?.textContent ?? row?.querySelector("input").defaultValue; // while it is renamed
@@ -33,9 +38,7 @@ class ChatList extends HTMLElement {
   setCurrent(id) {
     this.#current = id ?? "";
     for (const row of this.#rows) this.#markCurrent(row);
-    const row = this.row(this.#current);
-    row?.toggleAttribute("data-unread", false);
-    if (row) this.#describe(row);
+    if (this.isUnread(id)) this.#say("unread");
   }
 
   /** Put a conversation of the list shape where it belongs. */
@@ -109,13 +112,13 @@ class ChatList extends HTMLElement {
     return document.importNode(document.getElementById("conversation-row").content, true).firstElementChild;
   }
 
-  #fill(row, { id, title, updated, pinned, running }) {
+  #fill(row, { id, title, updated, pinned, running, unread }) {
     const answered = row.hasAttribute("data-running") && !running;
-    if (answered && id !== this.#current) row.toggleAttribute("data-unread", true);
     row.dataset.id = id;
     row.dataset.updated = updated;
     row.toggleAttribute("data-pinned", pinned);
     row.toggleAttribute("data-running", running);
+    row.toggleAttribute("data-unread", unread);
     const link = row.querySelector("a");
     if (link) {
       link.href = `/c/${id}`;
@@ -123,13 +126,14 @@ class ChatList extends HTMLElement {
     }
     row.querySelector(".options").setAttribute("aria-label", `Options for ${title}`);
     this.#markCurrent(row);
-    this.#describe(row);
     if (answered) this.#say("answered", { id, title });
+    if (unread && id === this.#current) this.#say("unread");
   }
 
   // What the sign beside the title shows.
   #describe(row) {
-    const marks = ["running", "unread"].filter((mark) => row.hasAttribute(`data-${mark}`));
+    const current = row.dataset.id === this.#current;
+    const marks = ["running", "unread"].filter((mark) => row.hasAttribute(`data-${mark}`) && !(current && mark === "unread"));
     const link = row.querySelector("a");
     if (marks.length > 0) link?.setAttribute("aria-describedby", marks.map((mark) => `mark-${mark}`).join(" "));
     else link?.removeAttribute("aria-describedby");
@@ -139,6 +143,7 @@ class ChatList extends HTMLElement {
     const link = row.querySelector("a");
     if (row.dataset.id === this.#current) link?.setAttribute("aria-current", "page");
     else link?.removeAttribute("aria-current");
+    this.#describe(row);
   }
 
   // Newest first, pinned ones before all, a heading before the first row of each period.
