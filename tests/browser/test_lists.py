@@ -93,7 +93,7 @@ async def test_temporary_chat_is_in_no_list_and_no_search_and_is_there_after_a_r
     await expect(page.get_by_role("switch", name="Temporary chat")).not_to_be_checked()
 
 
-async def test_person_without_scripts_begins_a_temporary_chat(
+async def test_person_without_scripts_begins_a_temporary_chat_and_is_offered_nothing_of_lists(
     open_page: OpenPage, instances: Instances
 ) -> None:
     page = await open_page(instances[0], java_script_enabled=False)
@@ -103,3 +103,7 @@ async def test_person_without_scripts_begins_a_temporary_chat(
     await expect(answers(page)).to_contain_text("You said: Unlisted", timeout=20_000)
     await expect(page.get_by_text(NOTE)).to_be_visible()
     await expect(chats(page)).to_have_count(0)
+    await page.get_by_role("link", name="Options").click()
+    await expect(button(page, "Delete")).to_be_visible()
+    for act in ("Pin", "Archive", "Create link"):  # it is in no list
+        await expect(button(page, act)).to_have_count(0)
