@@ -50,7 +50,11 @@ async def hello(page: Page) -> None:
 
 async def narrow(page: Page) -> bool:
     """Tell whether nothing is wider than the window."""
-    return bool(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+    return bool(
+        await page.evaluate(
+            "[document.documentElement, document.querySelector('main')].every(each => each.scrollWidth <= innerWidth)"
+        )
+    )
 
 
 # Starting prompts
@@ -229,7 +233,7 @@ async def test_chat_is_shared_from_its_menu_with_whoever_has_the_link_until_it_i
 ) -> None:
     watch.allow("404")
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    model.answer("Some **cheese**\n\n```python\nx = 1\n```\n\n$$x^2$$")
+    model.answer(f"Some **cheese**\n\n```python\nx = {'1' * 200}\n```\n\n$$x^2$$")
     await say(page, "What is there?")
     await expect(answers(page)).to_contain_text("Some cheese")
     await idle(page)
