@@ -18,7 +18,6 @@ from tests.instances import Instance
 from tests.trunk import as_json, chatgpt, ours
 
 Instances = tuple[Instance, Instance]
-pytestmark = pytest.mark.long
 PHONE = {"width": 390, "height": 844}
 PATH = "/settings/data"
 NOTE_PROGRESS = """() => {
@@ -79,6 +78,7 @@ async def test_one_chat_is_exported_by_the_links_among_its_options(
     await expect(page.get_by_role("heading", level=1)).to_contain_text("Options for Von mir")
 
 
+@pytest.mark.long
 async def test_person_takes_chats_to_another_browser(
     open_page: OpenPage, instances: Instances, tmp_path: Path
 ) -> None:
@@ -104,6 +104,7 @@ async def test_person_takes_chats_to_another_browser(
     await expect(told(tab)).to_contain_text("Imported: 0. Here already: 1. Left out: 0.")
 
 
+@pytest.mark.long
 async def test_import_shows_how_far_it_is_and_what_was_left_out_and_the_newest_come_live_in_another_browser(
     open_page: OpenPage, instances: Instances, watch: Watch
 ) -> None:
@@ -137,6 +138,7 @@ async def test_import_shows_how_far_it_is_and_what_was_left_out_and_the_newest_c
     assert page.url.endswith(PATH)
 
 
+@pytest.mark.long
 async def test_import_without_a_connection_is_told_and_can_be_repeated(
     page: Page, instances: Instances, watch: Watch
 ) -> None:
@@ -152,6 +154,7 @@ async def test_import_without_a_connection_is_told_and_can_be_repeated(
     await expect(told(page)).to_contain_text("Imported: 1.")
 
 
+@pytest.mark.long
 async def test_everything_is_deleted_in_two_tabs_on_two_instances_while_an_answer_is_written(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:
@@ -203,6 +206,7 @@ async def test_person_without_scripts_exports_imports_and_deletes(
     await expect(chats(page)).to_have_count(0)
 
 
+@pytest.mark.long
 async def test_axe_finds_nothing_on_the_page_of_your_data(open_page: OpenPage, instances: Instances) -> None:
     page = await open_page(instances[0], PATH)
     assert await findings(page) == []
