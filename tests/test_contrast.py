@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -65,3 +66,11 @@ def test_colour_is_told_from_what_it_stands_on(front: str, back: str, least: flo
 def test_every_colour_is_looked_at() -> None:
     known = {name for pair in PAIRS for name in pair[:2]} | BESIDE_WORDS
     assert set(COLOURS) - known == set(), "say in STANDS_ON what these are read on"
+
+
+def test_colours_around_the_page_are_those_of_its_paper_in_both_themes() -> None:
+    paper = [Color(each).convert("srgb").to_string(hex=True) for each in COLOURS["paper"]]
+    around = re.findall(r"#[0-9a-f]{6}", (CSS.parents[1] / "templates" / "_app.html").read_text())
+    assert around == paper
+    manifest = json.loads((CSS.parent / "manifest.webmanifest").read_text())
+    assert [manifest["background_color"], manifest["theme_color"]] == [paper[0]] * 2

@@ -18,11 +18,13 @@ ELSEWHERE = {
     "elements/sign-in",
     "elements/your-data",
     "elements/chat-share",
+    "plain",
     "settings",
     "shared",
 }  # of pages of their own
 ELSEWHERE_TOO = {
     "elements/import-form",
+    "elements/made",
     "elements/chat-share",
     "sharing",
     "settings",

@@ -994,8 +994,7 @@ export class Chat {
     this.#parts.search.again?.();
     try {
       const [newest, pinned] = await Promise.all([this.#wire.list(), this.#wire.list({ pinned: true }, 50)]);
-      this.#parts.list.refresh(newest);
-      for (const each of pinned.conversations) this.#parts.list.update(each);
+      this.#parts.list.refresh(newest, pinned);
     } catch {
       // asked again with the next connection, and when the store is back
     }

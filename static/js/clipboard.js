@@ -25,10 +25,15 @@ export async function copyText(text) {
 
 const SHOWN_MILLISECONDS = 2000;
 
+function mark(button, copied) {
+  button.toggleAttribute("data-copied", copied);
+  if (!button.firstElementChild) button.textContent = copied ? "Copied" : "Copy"; // it has no icon to tell by
+}
+
 /** Copy for a button: it carries `data-copied` for a while, and `copied` bubbles from it for who announces things. */
 export async function copyFrom(button, text, said) {
   if (!(await copyText(text))) return;
-  button.toggleAttribute("data-copied", true);
-  setTimeout(() => button.toggleAttribute("data-copied", false), SHOWN_MILLISECONDS);
+  mark(button, true);
+  setTimeout(() => mark(button, false), SHOWN_MILLISECONDS);
   button.dispatchEvent(new CustomEvent("copied", { bubbles: true, detail: said }));
 }

@@ -11,9 +11,5 @@ for (const field of document.querySelectorAll("[readonly]")) field.addEventListe
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", () => copyFrom(button, button.dataset.copy, "Copied"));
 }
-document.addEventListener("copied", ({ target, detail }) => {
-  target.textContent = detail;
-  document.querySelector("#said").textContent = detail;
-  setTimeout(() => ((target.textContent = "Copy"), (document.querySelector("#said").textContent = "")), 2000);
-});
+document.addEventListener("copied", ({ detail }) => (document.querySelector("#said").textContent = detail));
 document.documentElement.dataset.live = ""; // see first-paint.js

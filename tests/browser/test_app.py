@@ -26,6 +26,11 @@ NOTIFIED = """permission => {
     close() { window.closed_ = true; }
   };
 }"""
+BADGE = """
+  window.badges = [];
+  navigator.setAppBadge = async (count) => void badges.push(count);
+  navigator.clearAppBadge = async () => void badges.push(0);
+"""
 UNREAD = "element => element.closest('li').hasAttribute('data-unread')"
 
 
@@ -74,9 +79,11 @@ async def test_colour_around_the_app_is_that_of_the_theme_that_was_chosen(page: 
     assert await page.evaluate(shown) == dark
 
 
-async def test_title_of_a_tab_that_nobody_looks_at_counts_the_chats_with_new_answers(
+async def test_title_and_icon_of_a_tab_that_nobody_looks_at_count_the_chats_with_new_answers(
     page: Page, model: Model
 ) -> None:
+    await page.add_init_script(BADGE)
+    await page.reload()
     await say(page, "One")
     await idle(page)
     first, second = Gate(), Gate()
@@ -90,10 +97,13 @@ async def test_title_of_a_tab_that_nobody_looks_at_counts_the_chats_with_new_ans
     await hide(page)
     first.open()
     await expect(page).to_have_title("(1) Three")
+    await page.wait_for_function("() => badges.at(-1) === 1")
     second.open()
     await expect(page).to_have_title("(2) Three")
+    await page.wait_for_function("() => badges.at(-1) === 2")
     await hide(page, False)
     await expect(page).to_have_title("Three")
+    assert await page.evaluate("badges.at(-1)") == 0
     await say(page, "Four")
     await expect(answers(page).last).to_contain_text("You said: Four")
     await idle(page)

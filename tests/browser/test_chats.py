@@ -254,17 +254,6 @@ async def test_older_messages_come_on_request_and_nothing_moves(
     await expect(button(page, "Earlier messages")).to_be_hidden()
 
 
-async def test_theme_is_kept(page: Page) -> None:
-    root = page.locator("html")
-    await page.get_by_role("radio", name="Dark").check(force=True)
-    await expect(root).to_have_attribute("data-theme", "dark")
-    await page.reload()
-    await expect(root).to_have_attribute("data-theme", "dark")
-    await expect(page.get_by_role("radio", name="Dark")).to_be_checked()
-    await page.get_by_role("radio", name="System").check(force=True)
-    await expect(root).not_to_have_attribute("data-theme", "dark")
-
-
 async def test_back_while_a_title_is_typed_shows_the_chat_before(page: Page) -> None:
     await begin(page, "One", "Two")
     await chat(page, "One").click()

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from playwright.async_api import expect
+from typing import Any
+
+from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, box, button, chats, idle, say
-from tests.browser.test_chats import begin, choose
+from tests.browser.line import Line
+from tests.browser.person import answers, box, button, chats, delete, idle, say
+from tests.browser.test_chats import begin, chat, choose
+from tests.fakes import Gate, Model
 from tests.instances import Instance
 from tests.trunk import as_json, ours
 
 Instances = tuple[Instance, Instance]
 NOTE = "This chat is in no list and in no search."
+NEW_ANSWER = "There is a new answer"
+
+
+async def bring(page: Page, *told: dict[str, Any]) -> None:
+    """Import chats, and show them."""
+    address = page.url.removesuffix("/")
+    imported = await page.request.post(f"{address}/import", data=as_json(list(told)))
+    assert imported.ok, await imported.text()
+    await page.reload()
+
+
+async def bring_pinned(page: Page) -> None:
+    """Import 75 chats, of which the two used longest ago are pinned."""
+    await bring(
+        page,
+        *(
+            ours(
+                id=f"c{number}",
+                title=f"Chat {number:02}",
+                updated=f"2026-01-{number % 28 + 1:02}T{number // 28:02}:00:00.000Z",
+                pinned=number in (0, 1),
+            )
+            for number in range(75)
+        ),
+    )
 
 
 async def test_archived_chat_leaves_the_list_in_all_tabs_and_what_is_said_in_it_brings_it_back(
@@ -39,19 +68,87 @@ async def test_pinned_chats_all_stand_first_however_long_ago_they_were_used_and_
     open_page: OpenPage, instances: Instances
 ) -> None:
     page = await open_page(instances[0])
-    told = [
-        ours(id=f"c{number}", title=f"Chat {number:02}", updated=f"2026-01-{number % 28 + 1:02}T{number // 28:02}:00:00.000Z",
-             pinned=number in (0, 1))
-        for number in range(75)
-    ]  # fmt: skip
-    imported = await page.request.post(f"{instances[0].url}/import", data=as_json(told))
-    assert imported.ok, await imported.text()
-    await page.reload()
+    await bring_pinned(page)
     await expect(chats(page).nth(0)).to_have_text("Chat 01")
     await expect(chats(page).nth(1)).to_have_text("Chat 00")
     await expect(chats(page)).to_have_count(52)
     await chats(page).last.scroll_into_view_if_needed()
     await expect(chats(page)).to_have_count(75)
+
+
+async def test_pinned_chats_that_were_deleted_and_unpinned_while_the_line_was_cut_leave_their_place(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await bring_pinned(page)
+    line = await Line.lay(page)
+    await chats(page).last.scroll_into_view_if_needed()
+    await expect(chats(page)).to_have_count(75)
+    other = await open_page(instances[1], like=page)
+    line.silent = True
+    await delete(other, "Chat 00")
+    await choose(other, "Chat 01", "Unpin")
+    await expect(other.get_by_text("Pinned", exact=True)).to_have_count(0)
+    await expect(chat(page, "Chat 00")).to_have_count(1)
+    line.silent = False
+    await line.cut(1012)
+    await expect(page.get_by_text("Pinned", exact=True)).to_have_count(0)
+    await chats(page).last.scroll_into_view_if_needed()
+    await expect(chats(page)).to_have_count(74)
+    await expect(chat(page, "Chat 00")).to_have_count(0)
+    await expect(chats(page).nth(-3)).to_have_text("Chat 01")
+
+
+async def test_chats_stand_under_the_days_of_the_readers_own_time_zone_also_once_it_is_midnight_there(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0], timezone_id="Asia/Tokyo", locale="en-US")
+    await page.clock.install(time="2026-03-10T14:59:30Z")  # half a minute to midnight
+    days = {
+        "At the end of today": "2026-03-10T14:00:00.000Z",
+        "First of today": "2026-03-09T15:00:00.000Z",
+        "Last of yesterday": "2026-03-09T14:59:59.999Z",
+        "A week ago": "2026-03-02T15:00:00.000Z",
+        "Before": "2026-03-02T14:59:59.999Z",
+        "In January": "2026-01-31T15:00:00.000Z",
+        "In December": "2025-12-31T14:59:59.999Z",
+    }
+    await bring(page, *(ours(id=f"d{at}", title=title, updated=days[title]) for at, title in enumerate(days)))
+    at_end, first, last, week, before, january, december = days
+    rows = page.get_by_role("navigation", name="Chats").get_by_role("listitem")
+    older = ["Previous 30 days", before, "February", january, "December 2025", december]
+    await expect(rows).to_have_text(
+        ["Today", at_end, first, "Yesterday", last, "Previous 7 days", week, *older]
+    )
+    await page.clock.fast_forward("00:32")
+    older = ["Previous 30 days", week, before, *older[2:]]
+    await expect(rows).to_have_text(["Yesterday", at_end, first, "Previous 7 days", last, *older])
+
+
+async def test_answer_that_ended_in_a_chat_that_is_not_shown_is_marked_in_all_browsers_until_it_is(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "Shown")
+    gate = Gate()
+    model.answer("Some", gate, " more")
+    await button(page, "New chat").first.click()
+    await say(page, "Left")
+    await expect(answers(page)).to_contain_text("Some")
+    other = await open_page(instances[1], like=page)
+    await chat(page, "Shown").click()
+    for each in (page, other):
+        await expect(chat(each, "Left")).to_have_accessible_description("An answer is being written")
+    gate.open()
+    for each in (page, other):
+        await expect(chat(each, "Left")).to_have_accessible_description(NEW_ANSWER)
+        await expect(chat(each, "Left").locator(".sign")).to_be_visible()
+        await expect(chat(each, "Shown")).to_have_accessible_description("")
+    for each in (page, other):
+        await chat(each, "Left").click()
+        await expect(answers(each)).to_contain_text("Some more")
+        await expect(chat(each, "Left")).to_have_accessible_description("")
+        await expect(chat(each, "Left").locator(".sign")).to_be_hidden()
 
 
 async def test_chat_that_is_to_have_no_name_keeps_the_one_it_has_and_says_so(
@@ -93,7 +190,7 @@ async def test_temporary_chat_is_in_no_list_and_no_search_and_is_there_after_a_r
     await expect(page.get_by_role("switch", name="Temporary chat")).not_to_be_checked()
 
 
-async def test_person_without_scripts_begins_a_temporary_chat(
+async def test_person_without_scripts_begins_a_temporary_chat_and_is_offered_nothing_of_lists(
     open_page: OpenPage, instances: Instances
 ) -> None:
     page = await open_page(instances[0], java_script_enabled=False)
@@ -103,3 +200,7 @@ async def test_person_without_scripts_begins_a_temporary_chat(
     await expect(answers(page)).to_contain_text("You said: Unlisted", timeout=20_000)
     await expect(page.get_by_text(NOTE)).to_be_visible()
     await expect(chats(page)).to_have_count(0)
+    await page.get_by_role("link", name="Options").click()
+    await expect(button(page, "Delete")).to_be_visible()
+    for act in ("Pin", "Archive", "Create link"):  # it is in no list
+        await expect(button(page, act)).to_have_count(0)

@@ -17,7 +17,6 @@ from tests.fakes import Model
 from tests.instances import Instance
 
 Instances = tuple[Instance, Instance]
-pytestmark = pytest.mark.long
 PHONE = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 800}
 SAID = "Give me three names for: [animal]"
@@ -50,7 +49,11 @@ async def hello(page: Page) -> None:
 
 async def narrow(page: Page) -> bool:
     """Tell whether nothing is wider than the window."""
-    return bool(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+    return bool(
+        await page.evaluate(
+            "[document.documentElement, document.querySelector('main')].every(each => each.scrollWidth <= innerWidth)"
+        )
+    )
 
 
 # Starting prompts
@@ -78,6 +81,7 @@ async def test_own_starting_prompt_fills_the_box_and_is_written_on(page: Page) -
     await expect(answers(page)).to_contain_text("You said: Names of cats")
 
 
+@pytest.mark.long
 async def test_starting_prompt_that_is_gone_or_cannot_be_read_is_told_and_nothing_is_lost(
     page: Page, open_page: OpenPage, instances: Instances, watch: Watch
 ) -> None:
@@ -105,6 +109,7 @@ async def test_starting_prompt_that_is_gone_or_cannot_be_read_is_told_and_nothin
     await expect(box(page)).to_have_value("My words")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 async def test_starting_prompts_are_kept_in_words_that_are_not_lost(
     open_page: OpenPage, instances: Instances, scripts: bool, watch: Watch
@@ -139,6 +144,7 @@ async def test_starting_prompts_are_kept_in_words_that_are_not_lost(
 # The settings and the options
 
 
+@pytest.mark.long
 async def test_settings_list_what_is_archived_and_shared_and_tell_the_number_of_the_browser(
     page: Page, instances: Instances
 ) -> None:
@@ -168,15 +174,21 @@ async def test_settings_list_what_is_archived_and_shared_and_tell_the_number_of_
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-async def test_person_without_scripts_renames_sets_deletes_and_brings_back_a_chat(
-    open_page: OpenPage, instances: Instances, model: Model, watch: Watch
-) -> None:
-    watch.allow("422")
+async def options_without_scripts(open_page: OpenPage, instances: Instances) -> Page:
+    """Begin a chat where no script runs, and go to its options."""
     page = await open_page(instances[0], java_script_enabled=False, viewport=PHONE)
     await box(page).fill("Hello there")
     await button(page, "Send").click()
     await expect(answers(page)).to_contain_text("You said", timeout=20_000)
     await page.get_by_role("link", name="Options").click()
+    return page
+
+
+async def test_person_without_scripts_renames_and_pins_a_chat(
+    open_page: OpenPage, instances: Instances, watch: Watch
+) -> None:
+    watch.allow("422")
+    page = await options_without_scripts(open_page, instances)
     title = page.get_by_role("textbox", name="Title", exact=True)
     await title.fill("  ")
     await button(page, "Rename").click()
@@ -188,6 +200,13 @@ async def test_person_without_scripts_renames_sets_deletes_and_brings_back_a_cha
     await button(page, "Pin").click()
     await expect(button(page, "Unpin")).to_be_visible()
 
+
+@pytest.mark.long
+async def test_person_without_scripts_sets_deletes_and_brings_back_a_chat(
+    open_page: OpenPage, instances: Instances, model: Model, watch: Watch
+) -> None:
+    watch.allow("422")
+    page = await options_without_scripts(open_page, instances)
     system = page.get_by_label("System prompt")
     await system.fill("Speak\nlike a pirate")
     await page.get_by_label("Temperature").fill("2,5")
@@ -229,7 +248,7 @@ async def test_chat_is_shared_from_its_menu_with_whoever_has_the_link_until_it_i
 ) -> None:
     watch.allow("404")
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    model.answer("Some **cheese**\n\n```python\nx = 1\n```\n\n$$x^2$$")
+    model.answer(f"Some **cheese**\n\n```python\nx = {'1' * 200}\n```\n\n$$x^2$$")
     await say(page, "What is there?")
     await expect(answers(page)).to_contain_text("Some cheese")
     await idle(page)
@@ -268,6 +287,7 @@ async def test_chat_is_shared_from_its_menu_with_whoever_has_the_link_until_it_i
     await expect(stranger.get_by_role("heading", name="There is nothing at this link")).to_be_visible()
 
 
+@pytest.mark.long
 async def test_sharing_without_a_connection_says_so_and_makes_one_link_when_it_is_back(
     page: Page, watch: Watch
 ) -> None:
@@ -295,6 +315,7 @@ async def test_sharing_without_a_connection_says_so_and_makes_one_link_when_it_i
 # For everybody
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["desk", "phone"])
 async def test_settings_options_and_a_shared_chat_keep_to_the_rules_of_access(
     open_page: OpenPage, instances: Instances, size: dict[str, int], model: Model

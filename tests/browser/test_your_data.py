@@ -11,16 +11,25 @@ from playwright.async_api import FilePayload, Locator, Page, Request, expect
 
 from tests.browser.axe import findings
 from tests.browser.conftest import OpenPage
-from tests.browser.person import answers, button, chats, idle, say
+from tests.browser.person import answers, box, button, chats, idle, say
 from tests.browser.watch import Watch
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 from tests.trunk import as_json, chatgpt, ours
 
 Instances = tuple[Instance, Instance]
-pytestmark = pytest.mark.long
 PHONE = {"width": 390, "height": 844}
 PATH = "/settings/data"
+NOTE_PROGRESS = """() => {
+  const far = document.querySelector(".far");
+  window.shares = [];
+  window.counts = [];
+  new MutationObserver(() => {
+    shares.push(far.previousElementSibling.value);
+    const [count] = far.textContent.match(/\\d+$/) ?? [];
+    if (count) counts.push(Number(count));
+  }).observe(far, { childList: true });
+}"""
 
 
 def told(page: Page) -> Locator:
@@ -43,6 +52,33 @@ async def saved(page: Page, name: str, folder: Path) -> Path:
     return folder / download.suggested_filename
 
 
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+async def test_one_chat_is_exported_by_the_links_among_its_options(
+    open_page: OpenPage, instances: Instances, tmp_path: Path, model: Model, scripts: bool
+) -> None:
+    page = await open_page(instances[0], java_script_enabled=scripts)
+    model.answer("Une **réponse**")
+    await box(page).fill("Von mir")
+    await button(page, "Send").click()
+    await expect(answers(page)).to_contain_text("Une réponse", timeout=20_000)
+    if scripts:
+        await chats(page).hover()
+        await button(page, "Options for Von mir").click()
+        await page.get_by_role("menuitem", name="Settings and export").click()
+    else:
+        await page.get_by_role("link", name="Options").click()
+    text = await saved(page, "As Markdown", tmp_path)
+    assert text.name == "Von mir.md"
+    assert {"# Von mir", "Une **réponse**"} <= set(text.read_text().splitlines())
+    whole = await saved(page, "As JSON", tmp_path)
+    assert whole.name == "Von mir.json"
+    assert [each["text"] for each in json.loads(whole.read_text())["conversation"]["messages"]] == [
+        "Von mir", "Une **réponse**"
+    ]  # fmt: skip
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Options for Von mir")
+
+
+@pytest.mark.long
 async def test_person_takes_chats_to_another_browser(
     open_page: OpenPage, instances: Instances, tmp_path: Path
 ) -> None:
@@ -68,13 +104,16 @@ async def test_person_takes_chats_to_another_browser(
     await expect(told(tab)).to_contain_text("Imported: 0. Here already: 1. Left out: 0.")
 
 
-async def test_import_shows_how_far_it_is_and_what_was_left_out(
+@pytest.mark.long
+async def test_import_shows_how_far_it_is_and_what_was_left_out_and_the_newest_come_live_in_another_browser(
     open_page: OpenPage, instances: Instances, watch: Watch
 ) -> None:
     watch.allow("422")
     page = await open_page(instances[0], PATH, viewport=PHONE)
     sent: list[Request] = []
     page.on("request", lambda request: request.method == "POST" and sent.append(request))
+    other = await open_page(instances[1], like=page)
+    await page.evaluate(NOTE_PROGRESS)
     many = [chatgpt(conversation_id=f"g{at}", title=f"Chat {at}") for at in range(400)]
     parts = {"content_type": "multimodal_text", "parts": ["See", {"content_type": "image_asset_pointer"}]}
     many[0]["mapping"]["p"]["message"]["content"] = parts
@@ -82,6 +121,11 @@ async def test_import_shows_how_far_it_is_and_what_was_left_out(
     await button(page, "Import").click()
     await expect(told(page)).to_contain_text("Imported: 400. Here already: 0. Left out: 1.", timeout=20_000)
     await expect(page.get_by_role("progressbar")).to_be_hidden()
+    shares, counts = await page.evaluate("[shares, counts]")
+    assert shares == sorted(shares)
+    assert any(0.5 < share < 1 for share in shares)
+    assert any(0 < count < 400 for count in counts)
+    await expect(chats(other)).to_have_count(20)  # the newest, which open tabs are told of
     await expect(button(page, "Import")).to_be_enabled()
     await expect(told(page)).to_contain_text("1 × 1 pictures are left out.")
     await page.get_by_text("By chat").click()
@@ -94,6 +138,7 @@ async def test_import_shows_how_far_it_is_and_what_was_left_out(
     assert page.url.endswith(PATH)
 
 
+@pytest.mark.long
 async def test_import_without_a_connection_is_told_and_can_be_repeated(
     page: Page, instances: Instances, watch: Watch
 ) -> None:
@@ -109,6 +154,7 @@ async def test_import_without_a_connection_is_told_and_can_be_repeated(
     await expect(told(page)).to_contain_text("Imported: 1.")
 
 
+@pytest.mark.long
 async def test_everything_is_deleted_in_two_tabs_on_two_instances_while_an_answer_is_written(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:
@@ -160,6 +206,7 @@ async def test_person_without_scripts_exports_imports_and_deletes(
     await expect(chats(page)).to_have_count(0)
 
 
+@pytest.mark.long
 async def test_axe_finds_nothing_on_the_page_of_your_data(open_page: OpenPage, instances: Instances) -> None:
     page = await open_page(instances[0], PATH)
     assert await findings(page) == []

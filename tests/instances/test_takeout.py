@@ -29,7 +29,6 @@ from tests.trunk import as_json, chatgpt, ours, zipped
 from tests.waiting import eventually, within
 
 Instances = tuple[Instance, Instance]
-pytestmark = pytest.mark.long
 LINES = {"Accept": takeout.NDJSON}
 
 
@@ -102,6 +101,7 @@ async def test_chat_is_exported_by_one_instance_and_imported_by_another_session(
     ]  # fmt: skip
 
 
+@pytest.mark.long
 async def test_all_chats_come_as_one_archive(instances: Instances, connect: Connect) -> None:
     client = await known(connect, instances[0])
     for at in range(3):
@@ -120,6 +120,7 @@ async def test_all_chats_come_as_one_archive(instances: Instances, connect: Conn
     assert (lines[-1]["imported"], lines[-1]["already_here"]) == (0, 3)
 
 
+@pytest.mark.long
 async def test_form_without_scripts_imports_and_tells_in_a_page(
     instances: Instances, connect: Connect
 ) -> None:
@@ -138,6 +139,7 @@ async def test_form_without_scripts_imports_and_tells_in_a_page(
     assert takeout.NO_FILE in page.text
 
 
+@pytest.mark.long
 async def test_files_that_are_not_taken_are_told_in_words(
     instances: Instances, connect: Connect, start_instance: StartInstance, store: Store
 ) -> None:
@@ -169,6 +171,7 @@ def takeout_words(beginning: str) -> str:
     )
 
 
+@pytest.mark.long
 async def test_session_imports_one_file_at_a_time(instances: Instances, connect: Connect) -> None:
     client = await known(connect, instances[0])
     come, begun = asyncio.Event(), asyncio.Event()
@@ -194,6 +197,7 @@ async def test_session_imports_one_file_at_a_time(instances: Instances, connect:
     assert lines[-1]["done"]
 
 
+@pytest.mark.long
 async def test_export_by_someone_signed_out_leads_to_the_password(
     store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:
@@ -285,6 +289,7 @@ def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
+@pytest.mark.long
 async def test_fifty_megabytes_are_imported_in_bounded_memory(
     fresh_store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:
@@ -311,6 +316,7 @@ async def test_fifty_megabytes_are_imported_in_bounded_memory(
     assert (await client.page("/healthz")).status == 200
 
 
+@pytest.mark.long
 async def test_import_that_the_instance_dies_under_goes_on_at_another(
     store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:
@@ -337,6 +343,7 @@ async def test_import_that_the_instance_dies_under_goes_on_at_another(
     assert (lines[-1]["imported"], lines[-1]["already_here"]) == (0, 3000)
 
 
+@pytest.mark.long
 async def test_store_that_is_full_ends_the_import_and_says_so(
     fresh_store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:
@@ -358,6 +365,7 @@ async def test_store_that_is_full_ends_the_import_and_says_so(
 # The command line
 
 
+@pytest.mark.long
 async def test_operator_exports_imports_and_deletes_a_session(
     instances: Instances, connect: Connect, store: Store, tmp_path: Path
 ) -> None:
@@ -385,6 +393,7 @@ async def test_operator_exports_imports_and_deletes_a_session(
     await client.event("conversation.deleted", conversation=conversation)
 
 
+@pytest.mark.long
 async def test_operator_checks_the_settings(instances: Instances, model: Model) -> None:
     async def check(**changes: str) -> tuple[int, str]:
         environment = {**instances[0].environment, **changes}

@@ -56,13 +56,18 @@ class ChatList extends HTMLElement {
     this.toggleAttribute("data-loading", false);
   }
 
-  /** The newest rows, asked for after a time without connection: what happened meanwhile is in them. */
-  refresh({ conversations, more }) {
-    const ids = new Set(conversations.map(({ id }) => id));
-    const oldest = more ? conversations.at(-1).updated : "";
-    for (const row of this.#rows) if (row.dataset.updated >= oldest && !ids.has(row.dataset.id)) row.remove();
-    for (const conversation of conversations) this.update(conversation);
-    if (this.#rows.length <= conversations.length) this.toggleAttribute("data-more", more);
+  /** The newest rows and the pinned ones, asked for after a time without connection: what happened meanwhile is in them. */
+  refresh(newest, pinned) {
+    const all = [...newest.conversations, ...pinned.conversations];
+    const ids = new Set(all.map(({ id }) => id));
+    const older = (row, { conversations, more }) => more && row.dataset.updated < conversations.at(-1).updated;
+    const gone = this.#rows.filter((row) => !ids.has(row.dataset.id) && !older(row, isPinned(row) ? pinned : newest));
+    const unpinned = gone.some(isPinned); // or deleted: its place may be among the older ones, which are asked for anew
+    for (const row of gone) row.remove();
+    for (const conversation of all) this.update(conversation);
+    const further = this.#rows.filter((row) => !isPinned(row) && older(row, newest));
+    if (unpinned) for (const row of further) row.remove();
+    if (unpinned || further.length === 0) this.toggleAttribute("data-more", newest.more);
     this.#group();
   }
 
@@ -151,12 +156,12 @@ class ChatList extends HTMLElement {
     if (this.#list.querySelector("input")) return; // moving a title that is being typed would end the typing
     const focused = document.activeElement;
     const now = new Date();
-    const rank = (row) => (row.hasAttribute("data-pinned") ? "1" : "0") + row.dataset.updated;
+    const rank = (row) => (isPinned(row) ? "1" : "0") + row.dataset.updated;
     const rows = this.#rows.sort((one, other) => (rank(one) < rank(other) ? 1 : -1));
     const items = [];
     let period = "";
     for (const row of rows) {
-      const its = row.hasAttribute("data-pinned") ? "Pinned" : periodOf(row.dataset.updated, now);
+      const its = isPinned(row) ? "Pinned" : periodOf(row.dataset.updated, now);
       if (its !== period) items.push(heading(its));
       period = its;
       items.push(row);
@@ -191,13 +196,17 @@ class ChatList extends HTMLElement {
     const left = this.scrollHeight - this.clientHeight - this.scrollTop;
     if (left > 200 || !this.hasAttribute("data-more") || this.hasAttribute("data-loading")) return;
     this.toggleAttribute("data-loading", true);
-    const times = this.#rows.filter((row) => !row.hasAttribute("data-pinned")).map((row) => row.dataset.updated).sort(); // pinned ones are all here
+    const times = this.#rows.filter((row) => !isPinned(row)).map((row) => row.dataset.updated).sort(); // pinned ones are all here
     this.#say("more", times[0]);
   }
 
   #say(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { bubbles: true, detail }));
   }
+}
+
+function isPinned(row) {
+  return row.hasAttribute("data-pinned");
 }
 
 function heading(period) {

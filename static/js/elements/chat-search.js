@@ -1,6 +1,8 @@
 // The box to search the chats with, and what is found, which stands in place of the list. Events: `search` (detail: the
 // words), `choose` (detail: {id, sought}: the message, and whether it is in another version), `aloud` (detail: a sentence to be spoken), `left`. It does not know the wire.
 
+import { made } from "./made.js";
+
 const PAUSE_MILLISECONDS = 200; // of typing, before it is searched
 
 class ChatSearch extends HTMLElement {
@@ -114,39 +116,26 @@ class ChatSearch extends HTMLElement {
 }
 
 function item({ conversation: { id, title, updated }, title: marked, matches, more }) {
-  const row = made("li");
-  row.dataset.id = id;
-  const time = made("time", new Date(updated).toLocaleDateString(undefined, { dateStyle: "medium" }));
-  time.dateTime = updated;
+  const row = made("li", { "data-id": id });
+  const time = made("time", { datetime: updated }, new Date(updated).toLocaleDateString(undefined, { dateStyle: "medium" }));
   row.append(link(`/c/${id}`, marked ?? { before: title, hit: "", after: "" }, time));
   for (const match of matches) row.append(matchLink(id, match));
-  if (more) row.append(made("small", `${more} more in this chat`));
+  if (more) row.append(made("small", {}, `${more} more in this chat`));
   return row;
 }
 
 function matchLink(id, match) {
   const { message, role } = match;
   const found = link(`/c/${id}?at=${message}#by-${message}`, match);
-  if (role === "user") found.prepend(made("b", "You "));
+  if (role === "user") found.prepend(made("b", {}, "You "));
   found.dataset.message = message;
   if (match.current === false) found.dataset.other = "";
   return found;
 }
 
 function link(href, { before, hit, after }, ...more) {
-  const words = made("span", before);
-  words.dir = "auto";
-  words.append(...(hit ? [made("mark", hit)] : []), after);
-  const element = made("a");
-  element.href = href;
-  element.append(words, ...more);
-  return element;
-}
-
-function made(name, text = "") {
-  const element = document.createElement(name);
-  element.textContent = text;
-  return element;
+  const words = made("span", { dir: "auto" }, before, ...(hit ? [made("mark", {}, hit)] : []), after);
+  return made("a", { href }, words, ...more);
 }
 
 customElements.define("chat-search", ChatSearch);

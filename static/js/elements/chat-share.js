@@ -2,20 +2,14 @@
 // token), `closed`. It does not know where the links come from. It is loaded when it is asked for, and draws itself.
 
 import { copyFrom } from "../clipboard.js";
+import { made } from "./made.js";
 
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const WHAT = "A link shows a copy of this chat as it is now to whoever has it, also without signing in. What is said later is not in it, and of files only the names. You can revoke a link at any time.";
 const SHEET = new URL("../../css/elements/chat-share.css", import.meta.url).href;
 
-function made(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-function button(words, className) {
-  return made("button", { type: "button", class: `text-button ${className}` }, words);
+function button(words, strong = "") {
+  return made("button", { type: "button", class: `text-button ${strong}` }, words);
 }
 
 // Resolves once the sheet is there, or will not come: an undressed dialog can be used, too.
@@ -34,11 +28,11 @@ class ChatShare extends HTMLElement {
   #alert = made("p", { role: "alert" });
   #status = made("p", { class: "unseen", role: "status" });
   #pressed = null; // whose wish is not answered yet
-  #create = button("Create link", "strong create");
+  #create = button("Create link", "strong");
 
   connectedCallback() {
     const heading = made("h2", { id: "share", tabindex: "-1", autofocus: "" }, "Share");
-    const close = button("Close", "close");
+    const close = button("Close");
     const choices = made("p", { class: "choices" }, close, this.#create);
     this.#dialog.append(heading, this.#title, made("p", { class: "what" }, WHAT), this.#links, this.#alert, this.#status, choices);
     this.append(this.#dialog);
@@ -46,7 +40,7 @@ class ChatShare extends HTMLElement {
     this.#create.addEventListener("click", () => this.#ask("create"));
     this.#dialog.addEventListener("close", () => this.dispatchEvent(new CustomEvent("closed")));
     this.#dialog.addEventListener("keydown", (event) => event.key === "Escape" && event.stopPropagation()); // not for the answer behind it
-    this.addEventListener("copied", ({ target }) => this.#copied(target));
+    this.addEventListener("copied", ({ detail }) => (this.#status.textContent = detail));
   }
 
   /** Show the dialog for a chat, with the links that there are. */
@@ -86,20 +80,14 @@ class ChatShare extends HTMLElement {
     const field = made("input", { type: "text", readonly: "", dir: "ltr", "aria-label": `Link of ${date}` });
     field.value = link;
     field.addEventListener("focus", () => field.select());
-    const copy = button("Copy", "copy");
+    const copy = button("Copy");
     copy.setAttribute("aria-label", `Copy the link of ${date}`);
     copy.addEventListener("click", () => copyFrom(copy, link, "Link copied"));
-    const revoke = button("Revoke", "revoke");
+    const revoke = button("Revoke");
     revoke.setAttribute("aria-label", `Revoke the link of ${date}`);
     revoke.addEventListener("click", () => this.#ask("revoke", id, revoke));
     const count = messages === 1 ? "1 message" : `${messages} messages`;
     return made("li", {}, field, made("small", {}, `${date} · ${count}`), made("span", { class: "choices" }, copy, revoke));
-  }
-
-  #copied(target) {
-    this.#status.textContent = "Link copied";
-    target.textContent = "Copied";
-    setTimeout(() => (target.textContent = "Copy"), 2000);
   }
 
   #ask(name, detail, pressed = this.#create) {

@@ -1,5 +1,7 @@
 // A file of chats on its way: how far it is, and what came of it. Without a script the form sends it, and a page tells.
 
+import { made } from "./made.js";
+
 const BROKEN = "The connection broke off. Import the same file again, and it goes on.";
 const COUNTS = new Intl.NumberFormat();
 
@@ -79,25 +81,18 @@ class ImportForm extends HTMLElement {
   }
 
   #tell(words) {
-    this.#report.replaceChildren(part("p", words));
+    this.#report.replaceChildren(made("p", {}, words));
   }
 
   #tellAll({ imported, already_here: here, left_out: out, lost, reasons }) {
     const [many, before, not] = [imported, here, out].map((count) => COUNTS.format(count));
     this.#tell(`Imported: ${many}. Here already: ${before}. Left out: ${not}.`);
     if (!lost.length) return;
-    const byReason = Object.entries(reasons).map(([why, count]) => part("li", `${COUNTS.format(count)} × ${why}`));
-    const byChat = lost.map(({ title, why }) => part("li", ...(title ? [part("b", title), `: ${why}`] : [why])));
-    for (const each of byChat) each.dir = "auto";
-    const details = part("details", part("summary", "By chat"), part("ul", ...byChat));
-    this.#report.append(part("h3", "What was left out"), part("ul", ...byReason), details);
+    const byReason = Object.entries(reasons).map(([why, count]) => made("li", {}, `${COUNTS.format(count)} × ${why}`));
+    const byChat = lost.map(({ title, why }) => made("li", { dir: "auto" }, ...(title ? [made("b", {}, title), `: ${why}`] : [why])));
+    const details = made("details", {}, made("summary", {}, "By chat"), made("ul", {}, ...byChat));
+    this.#report.append(made("h3", {}, "What was left out"), made("ul", {}, ...byReason), details);
   }
-}
-
-function part(name, ...within) {
-  const made = document.createElement(name);
-  made.append(...within);
-  return made;
 }
 
 customElements.define("import-form", ImportForm);
