@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import BinaryIO
 
 from llmchat.completion import Completions
@@ -28,8 +29,9 @@ class Desk:
     async def export(self, session: str, write: Callable[[bytes], object]) -> None:
         """Write all chats of a session as an archive."""
         try:
-            async for piece in self._takeout.archive(session):
-                write(piece)
+            async with aclosing(self._takeout.archive(session)) as pieces:
+                async for piece in pieces:
+                    write(piece)
         except Unavailable:
             raise StartError(AWAY) from None
 
@@ -37,8 +39,9 @@ class Desk:
         """Import a file of chats into a session."""
         report = Report()
         try:
-            async for each in self._intake.read(session, file, size):
-                report = each
+            async with aclosing(self._intake.read(session, file, size)) as reports:
+                async for each in reports:
+                    report = each
         except Unreadable as error:
             raise StartError(error.why) from None
         return report

@@ -1,6 +1,7 @@
 // A file of chats on its way: how far it is, and what came of it. Without a script the form sends it, and a page tells.
 
 const BROKEN = "The connection broke off. Import the same file again, and it goes on.";
+const REFUSED = "The server did not take the file. Try again in a moment, or tell whoever runs this chat."; // something before it did
 const COUNTS = new Intl.NumberFormat();
 
 class ImportForm extends HTMLElement {
@@ -54,6 +55,7 @@ class ImportForm extends HTMLElement {
 
   #end(request) {
     this.#busy(false);
+    if (request.status === 0) return this.#tell(BROKEN);
     if (request.status === 200) {
       const told = JSON.parse(this.#lines(request).at(-1) ?? "{}");
       if (told.done) this.#tellAll(told);
@@ -63,7 +65,7 @@ class ImportForm extends HTMLElement {
     try {
       this.#tell(JSON.parse(request.responseText).detail);
     } catch {
-      this.#tell(BROKEN);
+      this.#tell(REFUSED);
     }
   }
 
