@@ -65,6 +65,10 @@ class Takeout:
         async for message in self._transcripts.messages(outline, outline.branch):
             yield section(message).encode()
 
+    async def any(self, session: str) -> bool:
+        """Tell whether a session has a chat that would be in its archive."""
+        return bool(await self._erasure.listed(session))
+
     async def archive(self, session: str) -> AsyncGenerator[bytes, None]:
         """Give all chats of a session but temporary ones as a zip archive, piece by piece."""
         archive = _Archive()
