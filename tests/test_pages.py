@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from html import unescape
 from typing import Any, BinaryIO
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from fakeredis import FakeAsyncRedis
@@ -13,24 +15,30 @@ from quart import Quart, Response
 from quart.testing import QuartClient
 
 from llmchat import app as composition
+from llmchat.access import Access
 from llmchat.app import create_app
-from llmchat.blueprints import takeout
+from llmchat.blueprints import forms, options, takeout
 from llmchat.blueprints.rooms import Rooms
-from llmchat.errors import Unavailable
+from llmchat.conversation import Conversation
+from llmchat.errors import RateLimited, Unavailable
 from llmchat.settings import Settings
+from tests.instances.instance import ROOT
 from tests.trunk import as_json, ours
 from tests.waiting import eventually, within
 
 LOCAL = {"Host": "localhost", "Origin": "http://localhost"}
 LINES = {**LOCAL, "Accept": takeout.NDJSON}
 FILE = as_json(ours())
+SECRET = "0123456789" * 4
+PASSWORD = "correct horse battery"
+PASSWORD_ASKED = Access(PASSWORD, SECRET, ())
 
 
 @pytest.fixture(scope="module")
 async def app() -> AsyncIterator[Quart]:
     settings = Settings.read(
         {
-            "SECRET_KEY": "0123456789" * 4,
+            "SECRET_KEY": SECRET,
             "REDIS_URL": "redis://127.0.0.1:1/0",
             "OPENAI_BASE_URL": "http://127.0.0.1:1/v1",
             "ALLOWED_HOSTS": "localhost",
@@ -260,3 +268,155 @@ async def test_import_that_nobody_waits_for_any_more_counts_no_more(
 
 async def _true(told: bool) -> bool:
     return told
+
+
+# Other pages beside the chat
+
+
+UNSEEN = "\u200b \u3164\u2060"
+
+
+@pytest.fixture
+def known(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A chat that can be looked at; gives the commands that would change it."""
+    then = "2026-01-02T03:04:05.000Z"
+    about = Conversation("c", "A chat", epoch="e", offset=1, tip="a", created=then, updated=then)
+    commands: list[Any] = []
+
+    async def find(session: str, conversation: str) -> Conversation:
+        return about
+
+    async def update(session: str, command: Any) -> None:
+        commands.append(command)
+
+    monkeypatch.setattr(rooms.chat, "about", find)
+    monkeypatch.setattr(rooms.chat, "update", update)
+    return commands
+
+
+async def press(client: QuartClient, path: str, **fields: str) -> tuple[Response, str]:
+    """Send a form; gives what is answered, and the page."""
+    response = await client.post(path, headers=LOCAL, form=fields)
+    return response, unescape(await response.get_data(as_text=True))
+
+
+@pytest.mark.parametrize("title", ["", " \n", UNSEEN])
+async def test_chat_keeps_its_title_where_nothing_can_be_seen_of_another(
+    client: QuartClient, known: list[Any], title: str
+) -> None:
+    answer, page = await press(client, "/c/c/options", rename="yes", title=title)
+    assert answer.status_code == 422
+    assert options.NAMELESS in page
+    assert "The field" not in page
+    assert known == []
+
+
+async def test_title_is_kept_without_what_cannot_be_seen(client: QuartClient, known: list[Any]) -> None:
+    answer, _ = await press(client, "/c/c/options", rename="yes", title=f"{UNSEEN}\u202eOne\n two ")
+    assert answer.status_code == 303
+    assert [each.title for each in known] == ["One two"]
+
+
+async def test_page_says_of_a_chat_without_a_name_what_the_form_says() -> None:
+    assert options.NAMELESS in (ROOT / "static/js/chat.js").read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "act"), [("/c/c/options", "revoke"), ("/settings", "revoke"), ("/settings", "add")]
+)
+@pytest.mark.usefixtures("known")
+async def test_form_that_is_refused_for_the_number_of_them_says_how_long_to_wait(
+    client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch, path: str, act: str
+) -> None:
+    monkeypatch.setattr(rooms.limits, "take", fail(RateLimited(7)))
+    answer, page = await press(client, path, **{act: "x", "title": "T", "text": "T"})
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (429, "7")
+    assert RateLimited(7).detail in page
+
+
+@pytest.mark.parametrize("path", ["/c/c/options", "/settings"])
+async def test_form_of_a_page_beside_the_chat_is_answered_alike_where_nothing_can_be_done(
+    app: Quart, client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    stranger = app.test_client()
+    assert (await press(stranger, path, revoke="x"))[0].status_code == 400
+    answer, page = await press(client, path, revoke="x", text="x" * 70_000)
+    assert answer.status_code == 413
+    assert forms.TOO_MUCH in page
+    monkeypatch.setattr(rooms.limits, "take", fail(Unavailable()))
+    answer, page = await press(client, path, revoke="x")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert forms.WORDS_KEPT in page
+    monkeypatch.setattr(rooms, "access", PASSWORD_ASKED)
+    answer, page = await press(client, path, revoke="x")
+    assert answer.status_code == 401
+    assert f'href="{path}"' in page
+
+
+@pytest.mark.parametrize("path", ["/c/a.b/deleted", "/c/a.b/options"])
+@pytest.mark.parametrize("asked", [False, True])
+async def test_address_that_no_chat_can_have_is_none(
+    client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch, path: str, asked: bool
+) -> None:
+    if asked:
+        monkeypatch.setattr(rooms, "access", PASSWORD_ASKED)
+    assert (await client.get(path, headers=LOCAL)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "back"),
+    [
+        ("/settings", "/settings"),
+        ("/settings/data", "/settings/data"),
+        ("/export", "/settings/data"),  # where it is asked for: a file is no page to be at
+        ("/search", "/search"),
+        ("/search?q=%C3%A4+%26+b%2Fc", "/search?q=%C3%A4+%26+b/c"),
+        ("/c/c1", "/c/c1"),
+        ("/c/c1/options", "/c/c1/options"),
+        ("/c/c1/deleted", "/c/c1/deleted"),
+    ],
+)
+async def test_person_comes_back_after_signing_in(
+    client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch, path: str, back: str
+) -> None:
+    monkeypatch.setattr(rooms, "access", PASSWORD_ASKED)
+    led = await client.get(path, headers=LOCAL)
+    assert led.status_code == 303
+    asked = parse_qs(urlsplit(led.headers["Location"]).query)["to"]
+    answer, _ = await press(client, "/sign-in", password=PASSWORD, to=asked[0])
+    assert (answer.status_code, unquote(answer.headers["Location"])) == (303, unquote(back))
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["//elsewhere", "/s/token", "/export", "/search?q=a&b=c", "/search?q=a\nb", "/settings/x", "/searching"],
+)
+async def test_person_is_led_to_no_other_page_after_signing_in(
+    client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    monkeypatch.setattr(rooms, "access", PASSWORD_ASKED)
+    answer, _ = await press(client, "/sign-in", password=PASSWORD, to=to)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+
+
+@pytest.mark.parametrize("path", ["/settings", "/settings/data", "/search", "/search?q=" + "x" * 201])
+async def test_page_beside_the_chat_renews_both_cookies(
+    app: Quart, client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(rooms, "access", PASSWORD_ASKED)
+    await press(client, "/sign-in", password=PASSWORD)
+    cookies = "; ".join(f"{each.name}={each.value}" for each in client.cookie_jar or ())  # in one header
+    page = await app.test_client(use_cookies=False).get(path, headers={**LOCAL, "Cookie": cookies})
+    assert page.headers["Cache-Control"] == "no-store"
+    assert len(page.headers.getlist("Set-Cookie")) == 2
+
+
+async def test_data_are_not_shown_to_whoever_is_signed_out(
+    client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "access", PASSWORD_ASKED)
+    for path in ("/import", "/forget"):
+        answer, page = await press(client, path, confirmed="yes")
+        assert answer.status_code == 401
+        assert takeout.SIGNED_OUT in page
+        assert "Set-Cookie" not in answer.headers

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from llmchat import transcripts
 from llmchat.conversation import derived_id
-from llmchat.errors import Unavailable, Unreadable
+from llmchat.errors import Unavailable
 from llmchat.import_file import BROKEN
 from llmchat.intake import AWAY, DELETED, TOLD
 from llmchat.title import one_line
@@ -228,11 +228,6 @@ async def test_what_is_left_out_is_told_by_title_and_reason(trunk: Trunk) -> Non
     assert report.reasons == {"This is no conversation.": 1, "It has no messages.": 1, BROKEN: 1}
 
 
-async def test_file_without_chats_is_refused(trunk: Trunk) -> None:
-    with pytest.raises(Unreadable):
-        await trunk.take(b"no")
-
-
 async def test_import_that_broke_off_goes_on(trunk: Trunk) -> None:
     body = as_json([ours(id=f"c{at}", title=f"T{at}") for at in range(5)])
     store, stored = trunk.transcripts._import, 0
@@ -328,8 +323,6 @@ async def test_forgetting_leaves_no_key_of_the_session(trunk: Trunk) -> None:
         for key in vars_of(trunk, conversation):
             if not await redis.exists(key):
                 await redis.set(key, "1")
-    await redis.hset(keys.of_conversation("t").conversation + "x", "a", "b")
-    await redis.delete(keys.of_conversation("t").conversation + "x")
     await redis.delete(keys.of_conversation("t").conversation)
     await redis.zadd(keys.folds, {"c": 1, "b": 1})
     await redis.hset(keys.shares("alice"), "token", "{}")

@@ -120,24 +120,6 @@ async def test_all_chats_come_as_one_archive(instances: Instances, connect: Conn
     assert (lines[-1]["imported"], lines[-1]["already_here"]) == (0, 3)
 
 
-async def test_form_without_scripts_imports_and_tells_in_a_page(
-    instances: Instances, connect: Connect
-) -> None:
-    client = await known(connect, instances[0])
-    form = aiohttp.FormData(default_to_multipart=True)
-    body = as_json([chatgpt(title="<i>One</i>"), {"title": "<b>Odd</b>"}])
-    form.add_field("file", body, filename="conversations.json")
-    page = await client.page("/import", method="POST", data=form)
-    assert page.status == 200
-    assert "Imported: 1. Here already: 0. Left out: 1." in page.text
-    assert "<b>&lt;b&gt;Odd&lt;/b&gt;</b>: This is no conversation." in page.text
-    form = aiohttp.FormData(default_to_multipart=True)
-    form.add_field("file", b"", filename="")
-    page = await client.page("/import", method="POST", data=form)
-    assert page.status == 422
-    assert takeout.NO_FILE in page.text
-
-
 async def test_files_that_are_not_taken_are_told_in_words(
     instances: Instances, connect: Connect, start_instance: StartInstance, store: Store
 ) -> None:
