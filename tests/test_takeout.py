@@ -13,7 +13,7 @@ from fakeredis import FakeAsyncRedis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat import transcripts
+from llmchat import intake, transcripts
 from llmchat.conversation import derived_id
 from llmchat.errors import Unavailable
 from llmchat.import_file import BROKEN
@@ -279,6 +279,19 @@ async def test_another_sessions_chat_is_neither_read_nor_written(trunk: Trunk) -
     assert len(await trunk.chats("bob")) == 1
     await trunk.takeout.forget("bob")
     assert [each["messages"][0]["text"] for each in await trunk.chats("alice")] == ["Secret"]
+
+
+async def test_import_tells_how_far_it_is(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PROGRESS_SECONDS", -1.0)
+    body = as_json([ours(id=f"c{at}", system="x" * 50_000) for at in range(5)])
+    reports = trunk.intake.read("alice", io.BytesIO(body), len(body))
+    told = [(each.imported, each.read, each.done) async for each in reports]
+    assert [imported for imported, _, _ in told] == [0, 1, 2, 3, 4, 5, 5]
+    read = [read for _, read, _ in told]
+    assert read == sorted(read)
+    assert (read[0], read[-1]) == (0, len(body))
+    assert len(set(read)) > 3
+    assert [done for _, _, done in told] == [False] * 6 + [True]
 
 
 async def test_tabs_are_told_of_the_newest_imports_alone(trunk: Trunk) -> None:

@@ -6,13 +6,13 @@ import asyncio
 import io
 import json
 import re
+import secrets
 import sys
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from llmchat import import_file
@@ -190,6 +190,30 @@ async def test_export_by_someone_signed_out_leads_to_the_password(
     await stranger.close()
 
 
+async def upload(client: Client, body: bytes) -> str:
+    """Send a file; gives its id."""
+    headers = {"Idempotency-Key": secrets.token_hex(8), "Content-Disposition": 'attachment; filename="a.txt"'}
+    page = await client.page("/attachments", method="POST", data=io.BytesIO(body), headers=headers)
+    assert page.status == 201
+    return str(page.json()["id"])
+
+
+async def have_everything(client: Client, conversation: str) -> tuple[set[str], set[str]]:
+    """Make one of each that a session can have, beside a chat; gives the ids, and the keys that they lie under."""
+    sent, unsent = await upload(client, b"Sent"), await upload(client, b"Not sent")
+    await client.prompt("Read", conversation=conversation, attachments=[sent])
+    await client.command("conversation.update", conversation=conversation, pinned=True)
+    link = (await client.command("share.create", conversation=conversation))["share"]["id"]
+    archived = await begin(client, "Archived")
+    await client.command("conversation.update", conversation=archived, archived=True)
+    temporary = (await client.command("message.send", text="Not for long", temporary=True))["conversation"]
+    form = {"add": "yes", "id": secrets.token_hex(8), "title": "Name", "text": "Text"}
+    assert (await client.page("/settings", method="POST", data=form)).status == 303
+    keys = Keys("llmchat")
+    lie = {keys.share(link), keys.attachment(sent), keys.attachment_bytes(unsent)}
+    return {sent, unsent, link, archived, temporary}, lie
+
+
 async def test_everything_is_deleted_while_an_answer_is_made_on_another_instance(
     instances: Instances, connect: Connect, model: Model, store: Store
 ) -> None:
@@ -198,25 +222,27 @@ async def test_everything_is_deleted_while_an_answer_is_made_on_another_instance
     other = await known(connect, instances[1])
     await begin(other, "Not mine")
     old = await begin(one, "Old")
+    others, lie = await have_everything(one, old)
     deleted = await begin(one, "Deleted a moment ago")
     await one.command("conversation.delete", conversation=deleted)
     gate = Gate()
-    model.answer("Some ", gate, "more")
+    model.answer("Some ", gate, "more", to="Go on")
     accepted = await two.command("message.send", text="Go on")
     running = accepted["conversation"]
-    await two.event("completion.delta")
+    await two.event("completion.delta", conversation=running)
     await two.command("message.send", text="And this", conversation=running)
 
     async with redis_client(store.url) as redis:
         keys = Keys("llmchat")
-        async for key in redis.scan_iter(match="llmchat:*", count=1000):
-            assert await redis.type(key)
         session = (await redis.hget(keys.of_conversation(old).conversation, "session")).decode()
-        before = await keyspace(redis, session, {old, deleted, running})
-        assert len(before) > 10
+        mine = {session, old, deleted, running, *others}
+        before = await keyspace(redis, mine)
+        of_session = (keys.pinned, keys.archived, keys.temporary, keys.loose, keys.prompts, keys.shares)
+        assert before >= lie | {each(session) for each in of_session}
         page = await one.page("/forget", method="POST", data={"confirmed": "no"})
         assert page.status == 422
         assert takeout.NOT_CONFIRMED in page.text
+        assert await keyspace(redis, mine) >= lie
         page = await one.page("/forget", method="POST", data={"confirmed": "yes"})
         assert (page.status, "Everything was deleted." in page.text) == (200, True)
         asked = await model.asked()
@@ -229,7 +255,7 @@ async def test_everything_is_deleted_while_an_answer_is_made_on_another_instance
         gate.open()
 
         async def nothing_left() -> bool:
-            return await keyspace(redis, session, {old, deleted, running}) == set()
+            return await keyspace(redis, mine) == set()
 
         await eventually(nothing_left, seconds=10, what="nothing of it is left")
     listed = await one.command("conversation.list")
@@ -239,16 +265,14 @@ async def test_everything_is_deleted_while_an_answer_is_made_on_another_instance
     await begin(one, "A new beginning")
 
 
-async def keyspace(redis: Any, session: str, conversations: set[str]) -> set[str]:
-    """Name all keys that have anything of a session's in their names, or in an index that is everybody's."""
+async def keyspace(redis: Any, wanted: set[str]) -> set[str]:
+    """Name all keys that have one of these ids in their names, and entries with one in an index that is everybody's."""
     names = {key.decode() async for key in redis.scan_iter(match="llmchat:*", count=1000)}
-    wanted = {session, *conversations}
     found = {name for name in names if any(each in name for each in wanted) and "sign-outs" not in name}
     found = {name for name in found if ":limit:" not in name}  # of a websocket that is open: gone in a minute
-    for index in ("llmchat:work", "llmchat:folds"):
-        found |= {
-            f"{index} {name.decode()}" for name in await redis.zrange(index, 0, -1) if name.decode() in wanted
-        }
+    for index in ("llmchat:work", "llmchat:folds", Keys("llmchat").attachments):
+        entries = [entry.decode() for entry in await redis.zrange(index, 0, -1)]
+        found |= {f"{index} {entry}" for entry in entries if any(each in entry for each in wanted)}
     return found
 
 
@@ -288,7 +312,8 @@ async def test_fifty_megabytes_are_imported_in_bounded_memory(
     before = resident(instance.pid)
     status, lines = await bring(client, file(), **{"Content-Length": str(size)})
     assert (status, lines[-1]["imported"], lines[-1]["left_out"]) == (200, 500, 0)
-    assert len(lines) > 2
+    assert [each["done"] for each in lines] == [False] * (len(lines) - 1) + [True]
+    assert lines[-1]["read"] == lines[-1]["of"] == size
     assert resident(instance.pid) - before < 60_000_000
     assert (await client.page("/healthz")).status == 200
 
