@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from html import unescape
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -18,6 +20,7 @@ from llmchat import app as composition
 from llmchat.access import Access
 from llmchat.app import create_app
 from llmchat.blueprints import forms, options, takeout
+from llmchat.blueprints.attachments import until_gone
 from llmchat.blueprints.rooms import Rooms
 from llmchat.conversation import Conversation
 from llmchat.errors import RateLimited, Unavailable
@@ -115,15 +118,53 @@ async def test_second_archive_is_refused_in_words_while_the_first_is_made(
     assert not rooms.uploads
 
 
-async def test_two_archives_that_are_asked_for_at_once_are_one_archive_and_a_refusal(
-    client: QuartClient, slow_archive: asyncio.Event
+def cookies(client: QuartClient) -> dict[str, str]:
+    """Give what a browser has, in one header."""
+    jar = client.cookie_jar or ()
+    return {**LOCAL, "Cookie": "; ".join(f"{each.name}={each.value}" for each in jar)}
+
+
+async def test_second_archive_is_refused_also_before_the_first_is_on_its_way(
+    app: Quart, client: QuartClient, rooms: Rooms, slow_archive: asyncio.Event
 ) -> None:
     slow_archive.set()
-    async with within(10, "both are answered"):
-        both = await asyncio.gather(*(client.get("/export", headers=LOCAL) for _ in range(2)))
-    told = {each.status_code: await each.get_data() for each in both}
-    assert set(told) == {200, 429}
-    assert told[200] == b"firstlast"
+    async with app.test_request_context("/export", headers=cookies(client)):
+        first, second = await takeout.every(), await takeout.every()
+    assert isinstance(first, Response)
+    assert isinstance(second, Response)
+    assert second.status_code == 429
+    assert takeout.ONE_ARCHIVE in await second.get_data(as_text=True)
+    assert await first.get_data() == b"firstlast"
+    assert not rooms.uploads
+
+
+async def test_archive_that_never_gets_on_its_way_counts_no_more(
+    app: Quart, client: QuartClient, rooms: Rooms, slow_archive: asyncio.Event
+) -> None:
+    async with app.test_request_context("/export", headers=cookies(client)):
+        first: Any = [await takeout.every()]
+        assert rooms.uploads["archives"] == 1
+    first.clear()
+    gc.collect()
+    await eventually(lambda: _true(not rooms.uploads), seconds=10, what="it is let go of")
+
+
+async def test_file_that_is_not_read_on_is_let_go_of_at_once() -> None:
+    ended: list[str] = []
+    pieces = slow(ended)
+    outer = until_gone(pieces, None)
+    assert await anext(outer) == b"first"
+    await outer.aclose()
+    assert ended == ["ended"]
+
+
+async def slow(ended: list[str]) -> AsyncGenerator[bytes, None]:
+    """Give a piece, and note when nobody wants another."""
+    try:
+        yield b"first"
+        yield b"last"
+    finally:
+        ended.append("ended")
 
 
 async def test_archive_counts_no_more_when_whoever_asked_has_left(
@@ -185,7 +226,7 @@ async def test_import_without_room_for_a_file_is_refused_in_words(
         raise OSError
 
     for made in (no_file, lambda: open("/dev/full", "r+b")):  # noqa: PTH123, SIM115 - closed by whoever asked
-        monkeypatch.setattr(takeout.tempfile, "TemporaryFile", made)
+        monkeypatch.setattr(takeout, "tempfile", SimpleNamespace(TemporaryFile=made))
         answer = await bring(client)
         assert answer.status_code == 507
         assert await answer.get_json() == {"detail": takeout.NO_ROOM}
@@ -201,7 +242,7 @@ async def test_import_that_is_refused_opens_no_file_and_any_other_closes_it(
         files.append(io.BytesIO())
         return files[-1]
 
-    monkeypatch.setattr(takeout.tempfile, "TemporaryFile", made)
+    monkeypatch.setattr(takeout, "tempfile", SimpleNamespace(TemporaryFile=made))
     stranger = app.test_client()
     assert (await bring(stranger)).status_code == 400
     monkeypatch.setattr(rooms, "import_bytes", 1)
@@ -405,8 +446,7 @@ async def test_page_beside_the_chat_renews_both_cookies(
 ) -> None:
     monkeypatch.setattr(rooms, "access", PASSWORD_ASKED)
     await press(client, "/sign-in", password=PASSWORD)
-    cookies = "; ".join(f"{each.name}={each.value}" for each in client.cookie_jar or ())  # in one header
-    page = await app.test_client(use_cookies=False).get(path, headers={**LOCAL, "Cookie": cookies})
+    page = await app.test_client(use_cookies=False).get(path, headers=cookies(client))
     assert page.headers["Cache-Control"] == "no-store"
     assert len(page.headers.getlist("Set-Cookie")) == 2
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llmchat import intake, transcripts
 from llmchat.conversation import derived_id
 from llmchat.errors import Unavailable
-from llmchat.import_file import BROKEN
+from llmchat.import_file import BROKEN, LeftOut
 from llmchat.intake import AWAY, DELETED, TOLD
 from llmchat.title import one_line
 from tests.pictures import PNG
@@ -314,6 +314,41 @@ async def test_import_that_is_given_up_lets_go_of_its_file(trunk: Trunk) -> None
     await reports.aclose()
     file.close()  # nobody reads it any more
     assert len(await trunk.redis.keys("*:conversation")) < 300
+
+
+@pytest.mark.parametrize("part", ["_chat", "_files"])
+async def test_archive_that_is_given_up_lets_go_of_its_parts_at_once(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    await trunk.take(as_json(ours()))
+    ended: list[bool] = []
+    monkeypatch.setattr(trunk.takeout, part, lambda *_: noted(b"piece", ended))
+    pieces = trunk.takeout.archive("alice")
+    while await anext(pieces) != b"piece":
+        pass
+    await pieces.aclose()
+    assert ended == [True]
+
+
+async def test_import_that_is_given_up_lets_go_of_its_parts_at_once(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(intake, "PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr(intake, "_in_thread", lambda _: noted(LeftOut("Odd", "No."), ended))
+    reports = trunk.intake.read("alice", io.BytesIO(b"{}"), 2)
+    while not (await anext(reports)).left_out:
+        pass
+    await reports.aclose()
+    assert ended == [True]
+
+
+async def noted(one: Any, ended: list[bool]) -> AsyncGenerator[Any, None]:
+    """Give one thing, and note the end."""
+    try:
+        yield one
+    finally:
+        ended.append(True)
 
 
 # Letting go
