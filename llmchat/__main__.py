@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import getpass
 import os
 import platform
 import signal
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from llmchat import __version__
@@ -41,8 +44,8 @@ commands:
 
 These four read the settings as `serve` does, with --local as `run`. A session's id stands on its page of settings.
 """
-FILES = {"export": (1, 2), "import": (2, 2), "forget": (1, 1)}
-"""How many words may follow a command."""
+WORDS_BEHIND = {"export": (1, 2), "import": (2, 2), "forget": (1, 1)}
+"""How many may follow a command, at least and at most."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)  # as process 1 of a container nobody else would
     parser = _parser()
     given = parser.parse_args(arguments)
-    least, most = FILES.get(given.command, (0, 0))
+    least, most = WORDS_BEHIND.get(given.command, (0, 0))
     if not least <= len(given.words) <= most:
         parser.error(
             f"{given.command} takes {least if least == most else f'{least} or {most}'} words behind it"
@@ -149,10 +152,26 @@ async def _at_desk(given: argparse.Namespace) -> int:
 
 async def _export(desk: Desk, session: str, file: str | None) -> None:
     try:
-        with open(file, "xb") if file else nullcontext(sys.stdout.buffer) as out:  # noqa: ASYNC230, PTH123
+        with _whole(Path(file)) if file else nullcontext(sys.stdout.buffer) as out:
             await desk.export(session, out.write)
     except OSError as error:
         raise StartError(f"{file or 'stdout'} cannot be written: {error.strerror}.") from None
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[IO[bytes]]:
+    """Write a file that is there once it is whole, and in place of no other. Raises OSError."""
+    if file.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    part = file.with_name(f"{file.name}.part")  # what an earlier try left behind is written over
+    try:
+        with part.open("wb") as out:
+            yield out
+        file.touch(exist_ok=False)  # another may have come meanwhile
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 async def _import(desk: Desk, session: str, file: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from llmchat.conversation import timestamp
 from llmchat.message_tree import arranged, sound_text
-from llmchat.transcript import TITLE_CHARACTERS, Transcript, identity, sound_title, time_of
+from llmchat.title import MOST_TITLE_CHARACTERS
+from llmchat.transcript import Transcript, identity, sound_title, time_of
 
 TEXTS = {"text", "multimodal_text", "code"}
 OF_TOOLS = {
@@ -47,7 +48,7 @@ def read(value: dict[str, Any]) -> Transcript:
         title=sound_title(value.get("title")),
         created=created,
         updated=time_of(value.get("update_time")) or created,
-        model=nodes.model or sound_text(value.get("default_model_slug"))[:TITLE_CHARACTERS],
+        model=nodes.model or sound_text(value.get("default_model_slug"))[:MOST_TITLE_CHARACTERS],
         pinned=value.get("is_starred") is True,
         archived=value.get("is_archived") is True,
         messages=found.messages,
@@ -143,7 +144,7 @@ class _Nodes:
         }
         if role == "assistant":
             message["model"] = self.model = (
-                sound_text(metadata.get("model_slug"))[:TITLE_CHARACTERS] or self.model
+                sound_text(metadata.get("model_slug"))[:MOST_TITLE_CHARACTERS] or self.model
             )
             message["finish_reason"] = "stop"
         return message

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import aclosing
 from typing import BinaryIO
 
 from llmchat.completion import Completions
@@ -14,6 +15,10 @@ from llmchat.settings import PROVIDERS_OWN, Settings
 from llmchat.takeout import Takeout
 
 AWAY = "Redis cannot be reached, or is full: look at it with `python -m llmchat check-config`."
+NO_CHATS = "This session has no chats, at least none that is not temporary: nothing was written."
+NOT_LISTED = "The model server answers, and does not list its models: whether it has yours nobody can tell."
+ALIASES = ("models/{}", "{}:latest")
+"""As which some servers list a model that they have under its bare name, too."""
 
 
 class Desk:
@@ -28,8 +33,11 @@ class Desk:
     async def export(self, session: str, write: Callable[[bytes], object]) -> None:
         """Write all chats of a session as an archive."""
         try:
-            async for piece in self._takeout.archive(session):
-                write(piece)
+            if not await self._takeout.any(session):
+                raise StartError(NO_CHATS)
+            async with aclosing(self._takeout.archive(session)) as pieces:
+                async for piece in pieces:
+                    write(piece)
         except Unavailable:
             raise StartError(AWAY) from None
 
@@ -37,8 +45,9 @@ class Desk:
         """Import a file of chats into a session."""
         report = Report()
         try:
-            async for each in self._intake.read(session, file, size):
-                report = each
+            async with aclosing(self._intake.read(session, file, size)) as reports:
+                async for each in reports:
+                    report = each
         except Unreadable as error:
             raise StartError(error.why) from None
         return report
@@ -68,14 +77,21 @@ class Desk:
             named = await self._completions.models()
         except ProviderError as error:
             if error.code == "provider_refused":
-                return "The model server answers, and does not list its models: whether it has yours nobody can tell."
+                return NOT_LISTED
             raise StartError(f"{error.detail} Check OPENAI_API_KEY and OPENAI_BASE_URL.") from None
+        if not named:
+            return NOT_LISTED
         wanted = [model for model in settings.openai_models if model != PROVIDERS_OWN]
-        lacking = [model for model in wanted if model not in named]
+        lacking = [model for model in wanted if not _lists(named, model)]
+        told = f"The model server takes the key, and does not list {', '.join(lacking)}: check OPENAI_MODEL and OPENAI_MODELS."
+        if settings.openai_model in lacking:
+            raise StartError(told)
         if lacking:
-            return (
-                f"The model server takes the key, and does not list {', '.join(lacking)}: check OPENAI_MODEL."
-            )
+            return told
         if PROVIDERS_OWN in settings.openai_models:
             return f"The model server takes the key, and lists {len(chatting(named))} models to chat with"
         return f"The model server takes the key, and has {', '.join(wanted)}"
+
+
+def _lists(named: Collection[str], model: str) -> bool:
+    return any(each in named for each in (model, *(alias.format(model) for alias in ALIASES)))

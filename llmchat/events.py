@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from llmchat.attachment import MAX_ATTACHMENTS
 from llmchat.errors import BadField, BadFrame, CommandError, UnknownType
+from llmchat.title import MOST_TITLE_CHARACTERS
 
 SUBPROTOCOL = "llmchat.v1"
 PROTOCOL = 1
@@ -125,7 +126,7 @@ class ShareRevoke(Command):
 class ConversationUpdate(Command):
     type: Literal["conversation.update"]
     conversation: Id
-    title: Annotated[str, Field(max_length=200)] | None = None
+    title: Annotated[str, Field(max_length=MOST_TITLE_CHARACTERS)] | None = None
     pinned: bool | None = None
     archived: bool | None = None
     system: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 
@@ -83,13 +83,14 @@ class Intake:
         newest: list[tuple[str, str]] = []
         yield report
         told = asyncio.get_running_loop().time()
-        async for found in _in_thread(source):
-            report.read, report.of = min(source.read, source.of), source.of
-            if not await self._take(session, source, found, report, newest):
-                break
-            if (now := asyncio.get_running_loop().time()) - told > PROGRESS_SECONDS:
-                told = now
-                yield report
+        async with aclosing(_in_thread(source)) as conversations:
+            async for found in conversations:
+                report.read, report.of = min(source.read, source.of), source.of
+                if not await self._take(session, source, found, report, newest):
+                    break
+                if (now := asyncio.get_running_loop().time()) - told > PROGRESS_SECONDS:
+                    told = now
+                    yield report
         for _, conversation in newest:
             await self._listing.updated(session, conversation)
         report.done = True

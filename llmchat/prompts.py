@@ -14,6 +14,7 @@ from llmchat.errors import BadField, NotFound, TooLong, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script
+from llmchat.title import has_word, one_line
 
 MOST_PROMPTS = 50
 """Of a session."""
@@ -93,8 +94,8 @@ class Prompts:
         return _prompt(prompt.id, kept[0])
 
     def _checked(self, title: str, text: str) -> tuple[str, str]:
-        title, text = " ".join(title.split()), text.strip()
-        if not title:
+        title, text = one_line(title), text.strip()
+        if not has_word(title):
             raise BadField("Give the starting prompt a name.")
         if len(title) > NAME_CHARACTERS:
             raise TooLong(f"The name has {len(title)} characters; at most {NAME_CHARACTERS} are taken.")

@@ -21,6 +21,7 @@ from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script
 from llmchat.search import Query, Snippet
+from llmchat.title import MOST_TITLE_CHARACTERS
 
 SEARCH_BYTES = 32 * 1024 * 1024
 """Of records that one search reads, about."""
@@ -40,7 +41,6 @@ HANDY_BYTES = 512 * 1024
 """Of what is read together: from fewer on, more are."""
 MATCHES = 3
 """Of one conversation that are shown."""
-TITLE_CHARACTERS = 200
 CROWDED = "Many people search just now. Try again in a moment."
 
 
@@ -123,7 +123,11 @@ class _Look:
 
     def found(self, current: Sequence[bool]) -> Found:
         """Give what was found, where it is told of each message shown whether it is on the current branch."""
-        title = self.query.snippet(self.title, TITLE_CHARACTERS, TITLE_CHARACTERS) if self._named else None
+        title = (
+            self.query.snippet(self.title, MOST_TITLE_CHARACTERS, MOST_TITLE_CHARACTERS)
+            if self._named
+            else None
+        )
         matches = [
             Match(each["id"], each["role"], self.query.snippet(each["text"]), is_current)
             for each, is_current in zip(self.shown, current, strict=True)

@@ -65,6 +65,10 @@ class Takeout:
         async for message in self._transcripts.messages(outline, outline.branch):
             yield section(message).encode()
 
+    async def any(self, session: str) -> bool:
+        """Tell whether a session has a chat that would be in its archive."""
+        return bool(await self._erasure.listed(session))
+
     async def archive(self, session: str) -> AsyncGenerator[bytes, None]:
         """Give all chats of a session but temporary ones as a zip archive, piece by piece."""
         archive = _Archive()
@@ -73,8 +77,9 @@ class Takeout:
                 outline = await self.outline(session, conversation)
             except NotFound:  # a stale entry, or deleted meanwhile
                 continue
-            async for piece in self._chat(archive, session, outline):
-                yield piece
+            async with aclosing(self._chat(archive, session, outline)) as pieces:
+                async for piece in pieces:
+                    yield piece
         readme = README.format(
             now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             chats=archive.chats,
@@ -88,13 +93,14 @@ class Takeout:
         name = f"chats/{archive.chats:05d}-{file_name(outline.transcript.title, '')}"
         for ending, pieces in (("json", self.as_json(outline)), ("md", self.as_markdown(outline))):
             with archive.entry(f"{name}{ending}", zipfile.ZIP_DEFLATED) as entry:
-                async with aclosing(pieces):
-                    async for piece in _in_larger(pieces):
+                async with aclosing(_in_larger(pieces)) as larger:
+                    async for piece in larger:
                         await asyncio.to_thread(entry.write, piece)
                         if packed := archive.taken():
                             yield packed
-        async for piece in self._files(archive, session, outline):
-            yield piece
+        async with aclosing(self._files(archive, session, outline)) as files:
+            async for piece in files:
+                yield piece
 
     async def _files(self, archive: _Archive, session: str, outline: Outline) -> AsyncGenerator[bytes, None]:
         """Pack the files that a chat's messages have, each once."""
@@ -176,9 +182,10 @@ class _Archive:
 async def _in_larger(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Put small pieces together: each is packed in a thread."""
     collected = bytearray()
-    async for piece in pieces:
-        collected += piece
-        if len(collected) >= PIECE_BYTES:
-            yield bytes(collected)
-            collected.clear()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            collected += piece
+            if len(collected) >= PIECE_BYTES:
+                yield bytes(collected)
+                collected.clear()
     yield bytes(collected)

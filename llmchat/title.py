@@ -7,7 +7,10 @@ import unicodedata
 
 from llmchat.attachment import FILLERS
 
+MOST_TITLE_CHARACTERS = 200
+"""Of any title, …"""
 MOST_CHARACTERS = 60
+"""… and of one that a model finds."""
 JOINERS = "\u200c\u200d"
 """Not seen, and part of how words and emoji are written."""
 BABBLE_CHARACTERS = 120

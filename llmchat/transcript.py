@@ -18,12 +18,11 @@ from llmchat.conversation import UNTITLED, derived_id, milliseconds, timestamp
 from llmchat.errors import Unreadable
 from llmchat.events import Parameters
 from llmchat.message_tree import ID_CHARACTERS, arranged, sound_text
-from llmchat.title import one_line
+from llmchat.title import MOST_TITLE_CHARACTERS, one_line
 
 FORMAT = "llmchat"
 VERSION = 1
 MAX_SYSTEM_CHARACTERS = 60_000
-TITLE_CHARACTERS = 200
 NAME_CHARACTERS = 60
 FINISH_REASONS = {"stop", "length", "content_filter", "stopped", "interrupted"}
 FIELDS = (
@@ -200,7 +199,7 @@ def read(value: object) -> Transcript:
         title=sound_title(told.get("title")),
         created=created,
         updated=time_of(told.get("updated")) or created,
-        model=sound_text(told.get("model"))[:TITLE_CHARACTERS],
+        model=sound_text(told.get("model"))[:MOST_TITLE_CHARACTERS],
         system=sound_text(system) if isinstance(system, str) and not lost else None,
         parameters=_parameters(parameters),
         pinned=told.get("pinned") is True,
@@ -226,7 +225,7 @@ def _message(given: object, created: str, conversation: dict[str, Any]) -> dict[
     if role == "user":
         files = _attachments(told.get("attachments"))
         return message | ({"attachments": files} if files else {})
-    message["model"] = sound_text(told.get("model", conversation.get("model")))[:TITLE_CHARACTERS]
+    message["model"] = sound_text(told.get("model", conversation.get("model")))[:MOST_TITLE_CHARACTERS]
     for name in ("seconds", "reasoning_seconds"):
         if (seconds := _number(told.get(name))) is not None:
             message[name] = seconds
@@ -241,7 +240,7 @@ def _ending(told: dict[str, Any]) -> dict[str, Any]:
     """Tell how an answer ended; one that was being made broke off when it was written down."""
     error = told.get("error")
     if told.get("state") == "failed" and isinstance(error, dict):
-        code, detail = error.get("code"), sound_text(error.get("detail"))[:TITLE_CHARACTERS]
+        code, detail = error.get("code"), sound_text(error.get("detail"))[:MOST_TITLE_CHARACTERS]
         known = isinstance(code, str) and CODE.fullmatch(code) is not None
         retryable = error.get("retryable") is not False
         return {
@@ -299,7 +298,7 @@ def _number(told: object) -> float | None:
 
 def sound_title(told: object) -> str:
     """Give a title as one may be typed."""
-    return one_line(sound_text(told))[:TITLE_CHARACTERS].rstrip() or UNTITLED
+    return one_line(sound_text(told))[:MOST_TITLE_CHARACTERS].rstrip() or UNTITLED
 
 
 def time_of(told: object) -> str | None:

@@ -41,9 +41,15 @@ async def test_prompt_that_is_sent_twice_is_kept_once_and_as_it_was_first(prompt
     assert await titles(prompts) == ["Name"]
 
 
+async def test_name_is_kept_without_what_turns_or_hides_it(prompts: Prompts) -> None:
+    await prompts.add("alice", "form", "\u202eeman\u200b of\x00mine", "Text")
+    assert await titles(prompts) == ["eman of mine"]
+
+
 async def test_prompt_without_words_or_with_too_many_is_refused_in_words(prompts: Prompts) -> None:
     for title, text, error in (
         (" \n", "Text", BadField),
+        ("\u200b \u3164", "Text", BadField),
         ("Name", " \n ", BadField),
         ("N" * (NAME_CHARACTERS + 1), "Text", TooLong),
         ("Name", "T" * 101, TooLong),

@@ -13,10 +13,10 @@ from fakeredis import FakeAsyncRedis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat import transcripts
+from llmchat import intake, transcripts
 from llmchat.conversation import derived_id
-from llmchat.errors import Unavailable, Unreadable
-from llmchat.import_file import BROKEN
+from llmchat.errors import Unavailable
+from llmchat.import_file import BROKEN, LeftOut
 from llmchat.intake import AWAY, DELETED, TOLD
 from llmchat.title import one_line
 from tests.pictures import PNG
@@ -228,11 +228,6 @@ async def test_what_is_left_out_is_told_by_title_and_reason(trunk: Trunk) -> Non
     assert report.reasons == {"This is no conversation.": 1, "It has no messages.": 1, BROKEN: 1}
 
 
-async def test_file_without_chats_is_refused(trunk: Trunk) -> None:
-    with pytest.raises(Unreadable):
-        await trunk.take(b"no")
-
-
 async def test_import_that_broke_off_goes_on(trunk: Trunk) -> None:
     body = as_json([ours(id=f"c{at}", title=f"T{at}") for at in range(5)])
     store, stored = trunk.transcripts._import, 0
@@ -286,6 +281,19 @@ async def test_another_sessions_chat_is_neither_read_nor_written(trunk: Trunk) -
     assert [each["messages"][0]["text"] for each in await trunk.chats("alice")] == ["Secret"]
 
 
+async def test_import_tells_how_far_it_is(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PROGRESS_SECONDS", -1.0)
+    body = as_json([ours(id=f"c{at}", system="x" * 50_000) for at in range(5)])
+    reports = trunk.intake.read("alice", io.BytesIO(body), len(body))
+    told = [(each.imported, each.read, each.done) async for each in reports]
+    assert [imported for imported, _, _ in told] == [0, 1, 2, 3, 4, 5, 5]
+    read = [read for _, read, _ in told]
+    assert read == sorted(read)
+    assert (read[0], read[-1]) == (0, len(body))
+    assert len(set(read)) > 3
+    assert [done for _, _, done in told] == [False] * 6 + [True]
+
+
 async def test_tabs_are_told_of_the_newest_imports_alone(trunk: Trunk) -> None:
     body = as_json([ours(id=f"c{at}", updated=f"2026-01-{at % 28 + 1:02}T00:00:00.000Z") for at in range(50)])
     await trunk.take(body)
@@ -308,6 +316,41 @@ async def test_import_that_is_given_up_lets_go_of_its_file(trunk: Trunk) -> None
     assert len(await trunk.redis.keys("*:conversation")) < 300
 
 
+@pytest.mark.parametrize("part", ["_chat", "_files"])
+async def test_archive_that_is_given_up_lets_go_of_its_parts_at_once(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    await trunk.take(as_json(ours()))
+    ended: list[bool] = []
+    monkeypatch.setattr(trunk.takeout, part, lambda *_: noted(b"piece", ended))
+    pieces = trunk.takeout.archive("alice")
+    while await anext(pieces) != b"piece":
+        pass
+    await pieces.aclose()
+    assert ended == [True]
+
+
+async def test_import_that_is_given_up_lets_go_of_its_parts_at_once(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(intake, "PROGRESS_SECONDS", -1.0)
+    monkeypatch.setattr(intake, "_in_thread", lambda _: noted(LeftOut("Odd", "No."), ended))
+    reports = trunk.intake.read("alice", io.BytesIO(b"{}"), 2)
+    while not (await anext(reports)).left_out:
+        pass
+    await reports.aclose()
+    assert ended == [True]
+
+
+async def noted(one: Any, ended: list[bool]) -> AsyncGenerator[Any, None]:
+    """Give one thing, and note the end."""
+    try:
+        yield one
+    finally:
+        ended.append(True)
+
+
 # Letting go
 
 
@@ -328,8 +371,6 @@ async def test_forgetting_leaves_no_key_of_the_session(trunk: Trunk) -> None:
         for key in vars_of(trunk, conversation):
             if not await redis.exists(key):
                 await redis.set(key, "1")
-    await redis.hset(keys.of_conversation("t").conversation + "x", "a", "b")
-    await redis.delete(keys.of_conversation("t").conversation + "x")
     await redis.delete(keys.of_conversation("t").conversation)
     await redis.zadd(keys.folds, {"c": 1, "b": 1})
     await redis.hset(keys.shares("alice"), "token", "{}")

@@ -170,16 +170,18 @@ async def test_model_that_takes_no_limits_is_asked_without_from_then_on(named: N
     assert not set(PARAMETERS) & set(model.titles[-1].body)
 
 
-async def test_model_that_only_babbles_is_not_listened_to(named: Named, model: Model) -> None:
-    model.name(*["word " * 100] * (SAID_CHARACTERS // 500 + 1), SILENCE)
+@pytest.mark.parametrize(
+    "pieces",
+    [["word " * 100] * (SAID_CHARACTERS // 500 + 1), [Reasoning("hm " * SAID_CHARACTERS)]],
+    ids=["babbles", "thinks"],
+)
+async def test_model_that_goes_on_and_on_is_not_listened_to(
+    named: Named, model: Model, pieces: list[Any]
+) -> None:
+    model.name(*pieces, SILENCE)
     before = await named.title()
     await named.want()
     assert await named.title() == before
-
-
-async def test_model_that_only_thinks_is_not_listened_to(named: Named, model: Model) -> None:
-    model.name(Reasoning("hm " * SAID_CHARACTERS), SILENCE)
-    await named.want()
     assert await named.field("titled") is None
 
 

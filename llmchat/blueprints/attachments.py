@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -122,12 +122,13 @@ async def until_gone(
 ) -> AsyncGenerator[bytes, None]:
     """Give a file's pieces; where it goes meanwhile, or Redis, end the connection: a part is not the whole."""
     with suppress(Unavailable):
-        async for piece in pieces:
-            yield piece
-            if not piece:
-                break
-        else:
-            return
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+                if not piece:
+                    break
+            else:
+                return
     if abort is not None:
         abort()
         await asyncio.Event().wait()  # until the server has seen it, and ends this

@@ -6,7 +6,7 @@ Carries each out as a websocket would, and answers with the page. A form says no
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ NO_COOKIE = "This browser kept no cookie of this page, and without one no chat c
 TOO_MUCH = (
     "Go back with your browser: your words should still be there. Make them shorter, or send them in parts."
 )
+WORDS_KEPT = "Go back with your browser: your words should still be there. Then save them once more."
 STALE = "This is not possible here any more."
 OTHERS_STALE = "That message is not here any more."
 
@@ -69,10 +70,7 @@ async def go_on(conversation: str) -> ResponseReturnValue:
 @blueprint.errorhandler(RequestEntityTooLarge)
 async def too_large(error: RequestEntityTooLarge) -> ResponseReturnValue:
     """Say that this is no message any more; nobody has read it, so the browser alone has the words."""
-    page = await error_page(
-        "That is too long to be sent", TOO_MUCH, link=request.path, words="Back to the chat"
-    )
-    return page, 413, headers_of()
+    return await _nothing_done("That is too long to be sent", TOO_MUCH, 413)
 
 
 async def _take(conversation: str | None) -> ResponseReturnValue:
@@ -151,7 +149,74 @@ async def _kept(
     return page, status, headers_of(retry_after)
 
 
-# What a form can ask for
+# Forms of pages beside the chat
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a form asked for, and why it could not be done."""
+
+    who: Visitor
+    act: str
+    """A button's name; "" where the form has none that is known."""
+    form: Mapping[str, str]
+    error: CommandError
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """Give what the page that says so is answered with."""
+        return {"status": STATUSES.get(type(self.error), 422), "retry_after": self.error.retry_after}
+
+
+Acts = Mapping[str, Callable[..., Awaitable[str]]]
+"""By the names of buttons: each gives the address of what to look at next."""
+Refused = Callable[..., Awaitable[ResponseReturnValue]]
+"""Makes of what Failed the page that says so."""
+
+
+async def act_on(acts: Acts, refused: Refused, *about: str) -> ResponseReturnValue:
+    """Carry out what a button of a form asks for; `refused` makes the page that says why that could not be."""
+    form = await request.form
+    try:
+        who = await rooms().visitor(request)
+        if not who.granted:
+            return await _nothing_done(
+                "You are signed out", f"Sign in in another tab first. {WORDS_KEPT}", 401
+            )
+        if not who.known:
+            return await _nothing_done("Nothing was saved", NO_COOKIE, 400)
+        return await _acted(who, acts, form, refused, about)
+    except Unavailable as error:
+        return await _nothing_done("One moment", f"{error.detail} {WORDS_KEPT}", 503, retry_after=1)
+
+
+async def _acted(
+    who: Visitor,
+    acts: Acts,
+    form: Mapping[str, str],
+    refused: Refused,
+    about: tuple[str, ...],
+) -> ResponseReturnValue:
+    act = next((name for name in acts if form.get(name)), "")
+    try:
+        await who.allowance.frames(1)
+        if not act:
+            raise BadField(STALE)
+        return redirect(await acts[act](rooms(), who, *about, form), 303)
+    except Unavailable:
+        raise
+    except CommandError as error:
+        return await refused(Failed(who, act, form, error), *about)
+
+
+async def _nothing_done(
+    title: str, detail: str, status: int, *, retry_after: int | None = None
+) -> ResponseReturnValue:
+    page = await error_page(title, detail, link=request.path, words="Show the page anew")
+    return page, status, headers_of(retry_after)
+
+
+# What a form of the chat can ask for
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,23 +9,23 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from quart import Blueprint, redirect, request, url_for
+from quart import Blueprint, abort, redirect, request, url_for
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from llmchat.blueprints.forms import NO_COOKIE, STATUSES, TOO_MUCH, command_of
+from llmchat.blueprints.forms import Failed, act_on, command_of, too_large
 from llmchat.blueprints.page import error_page, own_page
 from llmchat.blueprints.rooms import Rooms, rooms
 from llmchat.blueprints.visitors import Visitor, headers_of
 from llmchat.conversation import RESTORE_SECONDS, Conversation
-from llmchat.errors import BadField, CommandError, NotFound, Unavailable
+from llmchat.errors import BadField, CommandError, NotFound
 from llmchat.events import ID, ShareList
+from llmchat.title import MOST_TITLE_CHARACTERS, has_word, one_line
 
 NOT_HERE = "It may have been deleted, or it belongs to another browser."
 TOO_LATE = f"The chat could be brought back for {RESTORE_SECONDS} seconds. They are over, and it is gone."
-WORDS_KEPT = "Go back with your browser: your words should still be there. Then save them once more."
-NO_TITLE = "A chat needs a title: write at least one word. It keeps the title that it had."
-LONG_TITLE = "A title has at most 200 characters."
+NAMELESS = "A chat needs a name: it keeps the one it has."
+LONG_TITLE = f"A title has at most {MOST_TITLE_CHARACTERS} characters."
 DONE = {
     "renamed": "The chat has its new title.",
     "pinned": "The chat is pinned.",
@@ -51,6 +51,7 @@ blueprint = Blueprint("options", __name__)
 @blueprint.get("/c/<conversation>/options")
 async def show(conversation: str) -> ResponseReturnValue:
     """Show what can be done with a chat."""
+    _check(conversation)
     who = await rooms().visitor(request)
     if not who.granted:
         return redirect(url_for("sign_in.show", to=request.path), 303)
@@ -60,53 +61,35 @@ async def show(conversation: str) -> ResponseReturnValue:
 @blueprint.get("/c/<conversation>/deleted")
 async def deleted(conversation: str) -> ResponseReturnValue:
     """Say that a chat is deleted, and how it comes back."""
+    _check(conversation)
     who = await rooms().visitor(request)
-    if not who.granted or not ID.fullmatch(conversation):
-        return redirect(url_for("sign_in.show"), 303)
+    if not who.granted:
+        return redirect(url_for("sign_in.show", to=request.path), 303)
     return await own_page(who, "deleted.html", conversation=conversation, seconds=RESTORE_SECONDS)
 
 
 @blueprint.post("/c/<conversation>/options")
 async def act(conversation: str) -> ResponseReturnValue:
     """Carry out what a button asks for."""
-    form = await request.form
-    try:
-        who = await rooms().visitor(request)
-        if not who.granted:
-            return await _refused("You are signed out", f"Sign in in another tab first. {WORDS_KEPT}", 401)
-        if not who.known:
-            return await _refused("Nothing was changed", NO_COOKIE, 400)
-        return await _carry_out(who, conversation, form)
-    except Unavailable as error:
-        return await _refused("One moment", f"{error.detail} {WORDS_KEPT}", 503)
+    _check(conversation)
+    return await act_on(ACTS, _refused, conversation)
 
 
-@blueprint.errorhandler(RequestEntityTooLarge)
-async def too_large(error: RequestEntityTooLarge) -> ResponseReturnValue:
-    """Say that this is too much; the browser alone has the words."""
-    return await _refused("That is too long to be saved", TOO_MUCH, 413)
+blueprint.register_error_handler(RequestEntityTooLarge, too_large)
 
 
-async def _refused(title: str, detail: str, status: int) -> ResponseReturnValue:
-    page = await error_page(title, detail, link=request.path, words="Back to the chat's options")
-    return page, status, headers_of()
+def _check(conversation: str) -> None:
+    if not ID.fullmatch(conversation):
+        abort(404)
 
 
-async def _carry_out(who: Visitor, conversation: str, form: Mapping[str, str]) -> ResponseReturnValue:
-    name = next((name for name in ACTS if form.get(name)), "")
-    try:
-        await who.allowance.frames(1)
-        if not name or not ID.fullmatch(conversation):
-            raise BadField("This is not possible here any more.")
-        return redirect(await ACTS[name](rooms(), who, conversation, form), 303)
-    except Unavailable:
-        raise
-    except CommandError as error:
-        if name == "restore" and isinstance(error, NotFound):
-            page = await error_page("That was too late", TOO_LATE)
-            return page, 404, headers_of()
-        words, status = error.detail, STATUSES.get(type(error), 422)
-        return await _page(who, conversation, name, form, words, status=status, retry_after=error.retry_after)
+async def _refused(failed: Failed, conversation: str) -> ResponseReturnValue:
+    if failed.act == "restore" and isinstance(failed.error, NotFound):
+        page = await error_page("That was too late", TOO_LATE)
+        return page, 404, headers_of()
+    return await _page(
+        failed.who, conversation, failed.act, failed.form, failed.error.detail, **failed.answer
+    )
 
 
 async def _page(
@@ -119,7 +102,7 @@ async def _page(
 ) -> ResponseReturnValue:
     here = rooms()
     try:
-        if not who.known or not ID.fullmatch(conversation):
+        if not who.known:
             raise NotFound(NOT_HERE)
         known = await here.chat.about(who.session, conversation)
     except NotFound:
@@ -134,6 +117,7 @@ async def _page(
         "options.html",
         conversation=known,
         fields=fields,
+        most_title=MOST_TITLE_CHARACTERS,
         models=here.chat.models,
         shares=shares.shares,
         sharing=here.chat.sharing,
@@ -171,10 +155,10 @@ async def _update(here: Rooms, who: Visitor, conversation: str, **changes: Any) 
 
 
 async def _rename(here: Rooms, who: Visitor, conversation: str, form: Mapping[str, str]) -> str:
-    title = form.get("title", "").strip()
-    if not title:
-        raise BadField(NO_TITLE)
-    if len(title) > 200:
+    title = one_line(form.get("title", ""))
+    if not has_word(title):
+        raise BadField(NAMELESS)
+    if len(title) > MOST_TITLE_CHARACTERS:
         raise BadField(LONG_TITLE)
     await _update(here, who, conversation, title=title)
     return _next(conversation, "renamed")

@@ -14,11 +14,11 @@ from quart import Blueprint, Response, abort, redirect, request, url_for
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from llmchat.blueprints.forms import NO_COOKIE, STATUSES, TOO_MUCH, command_of
-from llmchat.blueprints.page import error_page, own_page
+from llmchat.blueprints.forms import Failed, act_on, command_of, too_large
+from llmchat.blueprints.page import own_page
 from llmchat.blueprints.rooms import Rooms, rooms
 from llmchat.blueprints.visitors import Visitor, headers_of
-from llmchat.errors import CommandError, NotFound, Unavailable
+from llmchat.errors import NotFound
 from llmchat.events import ID, ConversationDelete, ShareList, ShareRevoke
 from llmchat.prompts import MOST_PROMPTS, NAME_CHARACTERS
 
@@ -32,7 +32,6 @@ DONE = {
 }
 """What is said after a form, by the name that the address has."""
 PROMPT_GONE = "This starting prompt was deleted meanwhile. Your words are here: save them as a new one."
-WORDS_KEPT = "Go back with your browser: your words should still be there. Then save them once more."
 
 blueprint = Blueprint("preferences", __name__)
 
@@ -62,16 +61,10 @@ async def show() -> ResponseReturnValue:
 @blueprint.post(PATH)
 async def act() -> ResponseReturnValue:
     """Carry out what a button asks for."""
-    form = await request.form
-    try:
-        who = await rooms().visitor(request)
-        if not who.granted:
-            return await _refused("You are signed out", f"Sign in in another tab first. {WORDS_KEPT}", 401)
-        if not who.known:
-            return await _refused("Nothing was saved", NO_COOKIE, 400)
-        return await _carry_out(who, form)
-    except Unavailable as error:
-        return await _refused("One moment", f"{error.detail} {WORDS_KEPT}", 503)
+    return await act_on(ACTS, _refused)
+
+
+blueprint.register_error_handler(RequestEntityTooLarge, too_large)
 
 
 @blueprint.get("/prompts/<prompt>")
@@ -88,34 +81,15 @@ async def starting_prompt(prompt: str) -> ResponseReturnValue:
     return Response(found.text, 200, headers_of(), content_type="text/plain; charset=utf-8")
 
 
-@blueprint.errorhandler(RequestEntityTooLarge)
-async def too_large(error: RequestEntityTooLarge) -> ResponseReturnValue:
-    """Say that this is no prompt any more; the browser alone has the words."""
-    return await _refused("That is too long to be saved", TOO_MUCH, 413)
-
-
-async def _refused(title: str, detail: str, status: int) -> ResponseReturnValue:
-    page = await error_page(title, detail, link=PATH, words="Back to the settings")
-    return page, status, headers_of()
-
-
-async def _carry_out(who: Visitor, form: Mapping[str, str]) -> ResponseReturnValue:
-    name = next((name for name in ACTS if form.get(name)), "")
-    try:
-        await who.allowance.frames(1)
-        if not name:
-            raise NotFound("This is not possible here any more.")
-        return redirect(await ACTS[name](rooms(), who, form), 303)
-    except Unavailable:
-        raise
-    except CommandError as error:
-        status = STATUSES.get(type(error), 422)
-        if name not in ("add", "change"):
-            return await _page(who, Draft(), problem=error.detail, status=status)
-        draft = _draft(form, error.detail, form[name] if name == "change" else "")
-        if isinstance(error, NotFound):
-            draft = _draft(form, PROMPT_GONE, "")
-        return await _page(who, draft, status=status, retry_after=error.retry_after)
+async def _refused(failed: Failed) -> ResponseReturnValue:
+    if failed.act not in ("add", "change"):
+        return await _page(failed.who, Draft(), problem=failed.error.detail, **failed.answer)
+    if isinstance(failed.error, NotFound):
+        draft = _draft(failed.form, PROMPT_GONE, "")
+    else:
+        prompt = failed.form["change"] if failed.act == "change" else ""
+        draft = _draft(failed.form, failed.error.detail, prompt)
+    return await _page(failed.who, draft, **failed.answer)
 
 
 def _draft(form: Mapping[str, str], problem: str, prompt: str) -> Draft:
@@ -128,16 +102,12 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n")  # a form's lines end with both
 
 
-async def _page(
-    who: Visitor, draft: Draft, *, problem: str = "", status: int = 200, retry_after: int | None = None
-) -> ResponseReturnValue:
+async def _page(who: Visitor, draft: Draft, *, problem: str = "", **answer: Any) -> ResponseReturnValue:
     here, session = rooms(), who.session
     archived, more = await _archived(here, session) if who.known else ([], False)
     return await own_page(
         who,
         "settings.html",
-        status=status,
-        retry_after=retry_after,
         session=session,
         draft=draft,
         problem=problem,
@@ -148,12 +118,13 @@ async def _page(
         more_archived=more,
         shares=await _shares(here, session) if who.known else [],
         origin=f"{'https' if who.secure else 'http'}://{request.host}",
+        **answer,
     )
 
 
 async def _archived(here: Rooms, session: str) -> tuple[list[dict[str, Any]], bool]:
     listed = await here.chat.listed(session, command_of("conversation.list", archived=True))
-    return [each for each in listed.conversations if each["archived"]], listed.more
+    return listed.conversations, listed.more
 
 
 async def _shares(here: Rooms, session: str) -> list[dict[str, Any]]:

@@ -12,7 +12,9 @@ from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import headers_of
 from llmchat.errors import RateLimited
 
-OWN_PAGE = re.compile(r"/(c/[A-Za-z0-9_-]{1,64}(/options)?|settings)?")
+OWN_PAGE = re.compile(
+    r"/(c/[A-Za-z0-9_-]{1,64}(/options|/deleted)?|settings(/data)?|search(\?q=[A-Za-z0-9%+._~!$'()*,/:;?@-]{1,2500})?)?"
+)
 MAX_PASSWORD = 1000
 NO_COOKIE = (
     "This browser kept no cookie of this page, and without one you cannot be let in. Allow it, and sign in."

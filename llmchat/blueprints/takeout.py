@@ -10,18 +10,19 @@ import json
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from quart import Blueprint, Response, abort, redirect, render_template, request, url_for
+from quart import Blueprint, Response, abort, redirect, request, url_for
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, File, MultipartDecoder, NeedData
 
 from llmchat.blueprints.attachments import BYTES_A_SECOND, IMPORT_PATH, SILENT_SECONDS, until_gone
+from llmchat.blueprints.page import error_page, own_page
 from llmchat.blueprints.rooms import Rooms, rooms
 from llmchat.blueprints.visitors import RETRY_SECONDS, Visitor, headers_of
 from llmchat.doors import ABORT
-from llmchat.errors import AttachmentRefused, NotFound, RateLimited, Unreadable
+from llmchat.errors import AttachmentRefused, NotFound, RateLimited, Unavailable, Unreadable
 from llmchat.events import ID
 from llmchat.intake import Report
 from llmchat.transcript import disposition
@@ -30,6 +31,7 @@ IMPORT_SECONDS = 1800.0
 """For a file of chats to come, at most; and likewise to be read, or for an archive to go."""
 AT_ONCE = 2
 """Imports of one instance, and likewise archives."""
+PATH = "/settings/data"
 NDJSON = "application/x-ndjson"
 FORM_BYTES = 64 * 1024
 """Of what a form has beside its file."""
@@ -40,18 +42,20 @@ NOT_YOURS = (
 NOT_CONFIRMED = "Nothing was deleted: tick the box first."
 ONE_IMPORT = "An import of yours is running already. Wait for its end."
 ONE_ARCHIVE = "An archive of your chats is being made already. Wait for its end."
+NO_ROOM = "There is no room for this file on the server now. Try again later."
+TOO_LONG = "The import took too long and ends here. Import the same file again, and it goes on."
 FULL = "This instance is busy with other people's files. Try again in a moment."
 SIGNED_OUT = "You are not signed in."
 
 blueprint = Blueprint("takeout", __name__)
 
 
-@blueprint.get("/settings/data")
+@blueprint.get(PATH)
 async def show() -> ResponseReturnValue:
     """Show what can be done."""
     who = await rooms().visitor(request)
     if not who.granted:
-        return redirect(url_for("sign_in.show", to="/"), 303)
+        return redirect(url_for("sign_in.show", to=PATH), 303)
     return await _page(who)
 
 
@@ -80,18 +84,23 @@ async def every() -> ResponseReturnValue:
     here = rooms()
     who = await here.visitor(request)
     if not who.granted:
-        return redirect(url_for("sign_in.show", to="/"), 303)
+        return redirect(url_for("sign_in.show", to=PATH), 303)  # a download would leave one at the password
+    pieces = _counted(here, who)
     try:
-        with _only_one(here, "archive", who.session, ONE_ARCHIVE):
-            await who.allowance.import_()
+        await anext(pieces)
     except (RateLimited, AttachmentRefused) as refused:
         return await _refused(who, refused)
-    return _file(_counted(here, who), "application/zip", disposition("llmchat", "zip"))
+    return _file(pieces, "application/zip", disposition("llmchat", "zip"))
 
 
 async def _counted(here: Rooms, who: Visitor) -> AsyncGenerator[bytes, None]:
-    """Give the archive, and count it for as long as it is made."""
-    with suppress(AttachmentRefused), _only_one(here, "archive", who.session, ONE_ARCHIVE):
+    """Give the archive, and count it from the first piece, which is empty, to its end.
+
+    Raises RateLimited, AttachmentRefused in place of the first piece.
+    """
+    with _only_one(here, "archive", who.session, ONE_ARCHIVE):
+        await who.allowance.import_()
+        yield b""
         async with aclosing(here.takeout.archive(who.session)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -120,18 +129,20 @@ async def _not_empty(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[byte
 @blueprint.post(IMPORT_PATH)
 async def bring() -> ResponseReturnValue:
     """Import a file of chats: the body is the file, or a form with it."""
-    here = rooms()
-    who = await here.visitor(request)
-    file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - it goes with its last reader
     try:
-        if not who.granted:
-            raise AttachmentRefused(401, SIGNED_OUT)
-        if not who.known:
-            raise AttachmentRefused(400, NOT_YOURS)
-        with _only_one(here, "import", who.session, ONE_IMPORT):
-            await who.allowance.import_()
-            size = await _received(file, _size(here.import_bytes))
-        reports = _read(here, who, file, size)
+        who = await rooms().visitor(request)
+        return await _brought(rooms(), who)
+    except Unavailable as away:
+        return await _away(away)
+
+
+async def _brought(here: Rooms, who: Visitor) -> ResponseReturnValue:
+    if not who.granted:
+        return await _refused(who, AttachmentRefused(401, SIGNED_OUT))
+    if not who.known:
+        return await _refused(who, AttachmentRefused(400, NOT_YOURS))
+    reports = _read(here, who)
+    try:
         report = await anext(reports)
     except Unreadable as error:
         return await _refused(who, AttachmentRefused(422, error.why))
@@ -141,18 +152,44 @@ async def bring() -> ResponseReturnValue:
         response = Response(_lines(reports), headers={"Content-Type": NDJSON, **headers_of()})
         response.timeout = IMPORT_SECONDS
         return response
+    problem = ""
     async with aclosing(reports):
-        async for _ in reports:  # each is the same, further on
-            pass
-    return await _page(who, report=report)
+        try:
+            async with asyncio.timeout(IMPORT_SECONDS):
+                async for _ in reports:  # each is the same, further on
+                    pass
+        except TimeoutError:
+            problem = TOO_LONG
+    return await _page(who, report=report, problem=problem, status=503 if problem else 200)
 
 
-async def _read(here: Rooms, who: Visitor, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
-    """Read the file that has come, and count that for as long as it lasts."""
-    with file, _only_one(here, "import", who.session, ONE_IMPORT):
-        async with aclosing(here.intake.read(who.session, file, size)) as reports:
-            async for report in reports:
-                yield report
+async def _read(here: Rooms, who: Visitor) -> AsyncGenerator[Report, None]:
+    """Take the file that comes and read it, and count that for as long as it lasts.
+
+    Raises Unreadable, RateLimited, AttachmentRefused in place of the first report.
+    """
+    with _only_one(here, "import", who.session, ONE_IMPORT):
+        await who.allowance.import_()
+        size = _size(here.import_bytes)
+        with _emptied() as file:
+            size = await _received(file, size)
+            async with aclosing(here.intake.read(who.session, file, size)) as reports:
+                async for report in reports:
+                    yield report
+
+
+@contextmanager
+def _emptied() -> Iterator[BinaryIO]:
+    """Open a file that nobody else sees, and let go of it. Raises AttachmentRefused."""
+    try:
+        file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - what fails is told apart
+    except OSError:
+        raise AttachmentRefused(507, NO_ROOM) from None
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # what there was no room for is written once more
+            file.close()
 
 
 async def _lines(reports: AsyncGenerator[Report, None]) -> AsyncIterator[str]:
@@ -195,9 +232,7 @@ async def _received(file: BinaryIO, size: int) -> int:
                 file.write(piece)
         file.flush()
     except OSError:
-        raise AttachmentRefused(
-            507, "There is no room for this file on the server now. Try again later."
-        ) from None
+        raise AttachmentRefused(507, NO_ROOM) from None
     written = file.tell()
     if not written:
         raise AttachmentRefused(422, NO_FILE)
@@ -248,15 +283,17 @@ async def _unwrapped(pieces: AsyncGenerator[bytes, None], boundary: bytes) -> As
 @blueprint.post("/forget")
 async def forget() -> ResponseReturnValue:
     """Delete everything that a session has, where that was confirmed."""
-    here = rooms()
     form = await request.form
-    who = await here.visitor(request)
-    if not who.granted or not who.known:
-        return await _refused(who, AttachmentRefused(401, SIGNED_OUT if who.known else NOT_YOURS))
-    if form.get("confirmed") != "yes":
-        return await _page(who, problem=NOT_CONFIRMED, status=422)
-    await here.takeout.forget(who.session)
-    return await _page(who, forgotten=True)
+    try:
+        who = await rooms().visitor(request)
+        if not who.granted or not who.known:
+            return await _refused(who, AttachmentRefused(401, SIGNED_OUT if who.known else NOT_YOURS))
+        if form.get("confirmed") != "yes":
+            return await _page(who, problem=NOT_CONFIRMED, status=422)
+        await rooms().takeout.forget(who.session)
+        return await _page(who, forgotten=True)
+    except Unavailable as away:
+        return await _away(away)
 
 
 # What is shown
@@ -267,32 +304,34 @@ async def _refused(who: Visitor, refused: RateLimited | AttachmentRefused) -> Re
     retry_after = None if refused.retry_after is None else int(refused.retry_after)
     if _wants_lines():
         return {"detail": refused.detail}, status, headers_of(retry_after)
+    if not who.granted:
+        return await _beside("You are signed out", refused.detail), status, headers_of(retry_after)
     return await _page(who, problem=refused.detail, status=status, retry_after=retry_after)
 
 
+async def _away(away: Unavailable) -> ResponseReturnValue:
+    """Say that Redis is away, in a page that does not send itself again: what was sent is gone."""
+    if _wants_lines():
+        return {"detail": away.detail}, 503, headers_of(RETRY_SECONDS)
+    return await _beside("One moment", away.detail), 503, headers_of(RETRY_SECONDS)
+
+
+async def _beside(title: str, detail: str) -> str:
+    return await error_page(title, detail, link=PATH, words="Back to your data")
+
+
 async def _page(
-    who: Visitor,
-    *,
-    report: Report | None = None,
-    problem: str = "",
-    forgotten: bool = False,
-    status: int = 200,
-    retry_after: int | None = None,
+    who: Visitor, *, report: Report | None = None, problem: str = "", forgotten: bool = False, **answer: Any
 ) -> ResponseReturnValue:
-    here = rooms()
-    page = await render_template(
+    return await own_page(
+        who,
         "your_data.html",
         report=report,
         problem=problem,
         forgotten=forgotten,
-        granted=who.granted,
-        import_bytes=here.import_bytes,
-        static=here.static,
+        import_bytes=rooms().import_bytes,
+        **answer,
     )
-    headers = headers_of(retry_after)
-    if who.granted:
-        headers["Set-Cookie"] = here.sessions.cookie(who.session, secure=who.secure)
-    return page, status, headers
 
 
 @contextmanager

@@ -75,6 +75,11 @@ async def test_chat_is_renamed_in_place_whatever_happens_meanwhile_and_in_all_ta
     await title.fill("Never")
     await title.press("Escape")
     await expect(chats(page)).to_have_text(["Three", "Two", "A new title"])
+    await choose(page, "Two", "Rename")
+    await title.fill("\u200b \u3164")  # nobody sees it
+    await title.press("Enter")
+    await expect(page.get_by_role("status")).to_have_text("A chat needs a name: it keeps the one it has.")
+    await expect(chats(page)).to_have_text(["Three", "Two", "A new title"])
 
 
 async def test_pinned_chat_stands_first_in_all_tabs(open_page: OpenPage, instances: Instances) -> None:

@@ -192,7 +192,7 @@ async def test_person_without_scripts_renames_and_pins_a_chat(
     title = page.get_by_role("textbox", name="Title", exact=True)
     await title.fill("  ")
     await button(page, "Rename").click()
-    await expect(page.get_by_role("alert")).to_contain_text("A chat needs a title")
+    await expect(page.get_by_role("alert")).to_contain_text("A chat needs a name: it keeps the one it has.")
     await expect(page.get_by_role("heading", level=1)).to_contain_text("Hello there")
     await title.fill("שלום עולם")
     await button(page, "Rename").click()

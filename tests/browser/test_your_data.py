@@ -144,7 +144,13 @@ async def test_import_without_a_connection_is_told_and_can_be_repeated(
 ) -> None:
     watch.allow("ERR_FAILED")
     watch.allow("ERR_INTERNET_DISCONNECTED")
+    watch.allow("502")
     await page.goto(instances[0].url + PATH)
+    await page.route("**/import", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    await choose(page, as_json(ours()))
+    await button(page, "Import").click()
+    await expect(told(page)).to_contain_text("The server did not take the file.")
+    await page.unroute("**/import")
     await page.route("**/import", lambda route: route.abort())
     await choose(page, as_json(ours()))
     await button(page, "Import").click()

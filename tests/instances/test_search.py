@@ -62,7 +62,7 @@ async def test_page_of_what_was_found_asks_for_the_password_and_counts_as_a_fram
     client.instance = asking
     try:
         page = await client.page("/search?q=tree")
-        assert (page.status, page.headers["Location"]) == (303, "/sign-in?to=/")
+        assert (page.status, page.headers["Location"]) == (303, "/sign-in?to=/search?q%3Dtree")
         await client.page("/sign-in", method="POST", data={"password": "a long secret", "to": "/"})
         pages = [await client.page("/search?q=tree") for _ in range(4)]
         assert [page.status for page in pages] == [200, 200, 429, 429]

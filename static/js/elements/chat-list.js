@@ -5,6 +5,8 @@
 
 import { millisecondsToMidnight, periodOf } from "../periods.js";
 
+const SEEN = /[^\p{C}\p{M}\p{Z}\u115f\u1160\u2800\u3164\uffa0]/u; // has_word of the server's title.py
+
 class ChatList extends HTMLElement {
   #list;
   #current = "";
@@ -99,7 +101,7 @@ class ChatList extends HTMLElement {
       const title = input.value.trim();
       input.replaceWith(link);
       this.#group();
-      if (save && !title) this.#say("nameless");
+      if (save && !SEEN.test(title)) this.#say("nameless");
       else if (save && title !== this.title(id)) this.#say("rename", { id, title });
     };
     input.addEventListener("blur", () => end(true));

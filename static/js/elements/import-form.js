@@ -3,6 +3,7 @@
 import { made } from "./made.js";
 
 const BROKEN = "The connection broke off. Import the same file again, and it goes on.";
+const REFUSED = "The server did not take the file. Try again in a moment, or tell whoever runs this chat."; // something before it did
 const COUNTS = new Intl.NumberFormat();
 
 class ImportForm extends HTMLElement {
@@ -56,6 +57,7 @@ class ImportForm extends HTMLElement {
 
   #end(request) {
     this.#busy(false);
+    if (request.status === 0) return this.#tell(BROKEN);
     if (request.status === 200) {
       const told = JSON.parse(this.#lines(request).at(-1) ?? "{}");
       if (told.done) this.#tellAll(told);
@@ -65,7 +67,7 @@ class ImportForm extends HTMLElement {
     try {
       this.#tell(JSON.parse(request.responseText).detail);
     } catch {
-      this.#tell(BROKEN);
+      this.#tell(REFUSED);
     }
   }
 

@@ -1,0 +1,182 @@
+"""What an operator asks for, on a fake Redis: whole files or none, and what is said of the model server."""
+
+from __future__ import annotations
+
+import asyncio
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from llmchat.__main__ import _export
+from llmchat.desk import AWAY, NO_CHATS, NOT_LISTED, Desk
+from llmchat.errors import ProviderError, StartError, Unavailable
+from llmchat.health import Health
+from llmchat.settings import Settings
+from tests.trunk import Trunk, as_json, ours
+
+
+class FakeProvider:
+    """Lists models, or does not."""
+
+    def __init__(self) -> None:
+        self.listed: list[str] | ProviderError = []
+
+    async def models(self) -> list[str]:
+        """List them."""
+        if isinstance(self.listed, ProviderError):
+            raise self.listed
+        return self.listed
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+async def trunk(fake_redis: FakeAsyncRedis) -> Trunk:
+    trunk = Trunk(fake_redis)
+    await trunk.take(as_json([ours(id="a"), ours(id="b")]))
+    return trunk
+
+
+@pytest.fixture
+def desk(trunk: Trunk, provider: FakeProvider) -> Desk:
+    health = Health(trunk.redis, trunk.keys, "nowhere", require_durable=False)
+    return Desk(trunk.takeout, trunk.intake, health, cast(Any, provider))
+
+
+# A file
+
+
+def files(folder: Path) -> list[str]:
+    """Name what is there."""
+    return [each.name for each in folder.iterdir()]
+
+
+async def test_archive_is_written_whole_and_alone(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "all.zip.part").write_text("of a try that was killed")
+    await _export(desk, "alice", str(tmp_path / "all.zip"))
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.testzip() is None
+    assert files(tmp_path) == ["all.zip"]
+
+
+def breaks(error: BaseException) -> Callable[[Trunk], None]:
+    """Have what is read end so, in the middle."""
+
+    def broken(trunk: Trunk) -> None:
+        outline, times = trunk.takeout.outline, []
+
+        async def fails(session: str, conversation: str) -> Any:
+            times.append(conversation)
+            if len(times) == 2:
+                raise error
+            return await outline(session, conversation)
+
+        trunk.takeout.outline = fails  # type: ignore[method-assign]
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(Unavailable(), AWAY), (OSError(28, "No space left on device"), "No space left")]
+)
+async def test_nothing_is_left_of_an_archive_that_broke_off_and_the_next_try_is_taken(
+    desk: Desk, trunk: Trunk, tmp_path: Path, error: Exception, told: str
+) -> None:
+    breaks(error)(trunk)
+    with pytest.raises(StartError, match=told[:20]):
+        await _export(desk, "alice", str(tmp_path / "all.zip"))
+    assert files(tmp_path) == []
+    await _export(desk, "alice", str(tmp_path / "all.zip"))
+
+
+async def test_nothing_is_left_of_an_archive_when_the_operator_ends_it(
+    desk: Desk, trunk: Trunk, tmp_path: Path
+) -> None:
+    breaks(asyncio.CancelledError())(trunk)
+    with pytest.raises(asyncio.CancelledError):
+        await _export(desk, "alice", str(tmp_path / "all.zip"))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_archive_is_written_over_no_other_file(
+    desk: Desk, trunk: Trunk, tmp_path: Path, when: str
+) -> None:
+    file = tmp_path / "all.zip"
+    if when == "before":
+        file.write_text("precious")
+    else:
+        archive = trunk.takeout.archive
+
+        async def slow(session: str) -> Any:
+            file.write_text("precious")
+            async for piece in archive(session):
+                yield piece
+
+        trunk.takeout.archive = slow  # type: ignore[method-assign, assignment]
+    with pytest.raises(StartError, match=r"all\.zip cannot be written: File exists\."):
+        await _export(desk, "alice", str(file))
+    assert (files(tmp_path), file.read_text()) == (["all.zip"], "precious")
+
+
+async def test_session_without_chats_is_told_and_no_file_is_written(desk: Desk, tmp_path: Path) -> None:
+    with pytest.raises(StartError) as told:
+        await _export(desk, "mistyped", str(tmp_path / "all.zip"))
+    assert str(told.value) == NO_CHATS
+    assert files(tmp_path) == []
+
+
+# The model server
+
+
+async def models(desk: Desk, settings: Settings) -> str:
+    return [line async for line in desk.check(settings)][-1]
+
+
+@pytest.mark.parametrize("listed", [["other"], ["gpt-4o", "openai/gpt-4o-mini"]])
+async def test_default_model_that_is_not_listed_is_an_error(
+    desk: Desk, provider: FakeProvider, settings: Settings, listed: list[str]
+) -> None:
+    provider.listed = listed
+    with pytest.raises(StartError, match="does not list gpt-4o-mini: check OPENAI_MODEL"):
+        await models(desk, settings)
+
+
+@pytest.mark.parametrize("listed", [["gpt-4o-mini"], ["models/gpt-4o-mini"], ["gpt-4o-mini:latest"]])
+async def test_default_model_that_is_listed_is_had(
+    desk: Desk, provider: FakeProvider, settings: Settings, listed: list[str]
+) -> None:
+    provider.listed = listed
+    assert await models(desk, settings) == "The model server takes the key, and has gpt-4o-mini"
+
+
+@pytest.mark.parametrize("listed", [[], ProviderError("provider_refused", "No.", retryable=False)])
+async def test_model_server_that_lists_nothing_is_no_error(
+    desk: Desk, provider: FakeProvider, settings: Settings, listed: Any
+) -> None:
+    provider.listed = listed
+    assert await models(desk, settings) == NOT_LISTED
+
+
+async def test_further_model_that_is_not_listed_is_told_and_no_error(
+    desk: Desk, provider: FakeProvider, settings: Settings
+) -> None:
+    provider.listed = ["gpt-4o-mini"]
+    settings = replace(settings, openai_models=("gpt-4o-mini", "gone"))
+    assert "does not list gone" in await models(desk, settings)
+
+
+async def test_any_default_of_the_providers_own_list_is_no_error(
+    desk: Desk, provider: FakeProvider, settings: Settings
+) -> None:
+    provider.listed = ["other"]
+    settings = replace(settings, openai_models=("*",))
+    assert "lists 1 models" in await models(desk, settings)
