@@ -23,9 +23,9 @@ from llmchat.app import check, open_desk
 from llmchat.desk import Desk
 from llmchat.embedded import Embedded, beside_a_run, lacking
 from llmchat.errors import SettingsError, StartError
-from llmchat.events import ID
 from llmchat.redis_client import place_of
 from llmchat.serve import address_of, bind, serve, serve_and_reload
+from llmchat.session import SESSION
 from llmchat.settings import PASSWORD_LENGTH, VARIABLES, Settings
 
 COMMAND_NAMES = ("run", "serve", "parts", "hash", "check-config", "export", "import", "forget")
@@ -128,8 +128,10 @@ async def _at_desk(given: argparse.Namespace) -> int:
     if given.local:
         settings = beside_a_run(settings)
     session, file = [*given.words, None, None][:2]
-    if session is not None and not ID.fullmatch(session):
-        raise StartError("A session's id is of letters and digits; it stands on its page of settings.")
+    if session is not None and not SESSION.fullmatch(session):
+        raise StartError(
+            "A session's id is of 32 digits and letters a to f; it stands on its page of settings."
+        )
     if given.command == "check-config":
         check(settings)
         if not given.local:
@@ -156,6 +158,8 @@ async def _export(desk: Desk, session: str, file: str | None) -> None:
             await desk.export(session, out.write)
     except OSError as error:
         raise StartError(f"{file or 'stdout'} cannot be written: {error.strerror}.") from None
+    if file:
+        print(f"All chats of the session are in {file}")
 
 
 @contextmanager

@@ -14,6 +14,9 @@ from llmchat.models import chatting
 from llmchat.settings import PROVIDERS_OWN, Settings
 from llmchat.takeout import Takeout
 
+OWN_MODEL = (
+    "No model server is configured: `run` starts a small model of its own, which is not looked at here"
+)
 AWAY = "Redis cannot be reached, or is full: look at it with `python -m llmchat check-config`."
 NO_CHATS = "This session has no chats, at least none that is not temporary: nothing was written."
 NOT_LISTED = "The model server answers, and does not list its models: whether it has yours nobody can tell."
@@ -70,7 +73,7 @@ class Desk:
             if settings.require_durable_redis:
                 raise StartError(f"REQUIRE_DURABLE_REDIS is set, and {risk}")
             yield f"History may be lost: {risk}"
-        yield await self._models(settings)
+        yield await self._models(settings) if settings.has_model else OWN_MODEL
 
     async def _models(self, settings: Settings) -> str:
         try:

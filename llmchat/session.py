@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 
 from llmchat.signed_cookie import SignedCookie
 
 COOKIE_SECONDS = 400 * 86_400
+SESSION = re.compile(r"[0-9a-f]{32}")
+"""What `Sessions.new` makes."""
 
 
 class Sessions:

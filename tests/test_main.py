@@ -279,6 +279,6 @@ async def test_what_an_operator_asks_wrongly_is_told_in_a_line(start: Start) -> 
     assert await child.ended() == 2
     assert child.lines[-1].endswith("export takes 1 or 2 words behind it")
     assert await refused(await start("forget", "a b", **DEPLOYED)) == (
-        "A session's id is of letters and digits; it stands on its page of settings."
+        "A session's id is of 32 digits and letters a to f; it stands on its page of settings."
     )
-    assert "does not run here" in await refused(await start("export", "a", "--local"))
+    assert "does not run here" in await refused(await start("export", "a" * 32, "--local"))

@@ -388,10 +388,10 @@ async def test_operator_exports_imports_and_deletes_a_session(
         return code, "\n".join(child.lines)
 
     archive = tmp_path / "all.zip"
-    assert await operate("export", session, str(archive)) == (0, "")
+    assert await operate("export", session, str(archive)) == (0, f"All chats of the session are in {archive}")
     assert zipfile.is_zipfile(archive)
     assert (await operate("export", session, str(archive)))[0] == 2  # it is there already
-    code, told = await operate("import", "bob", str(archive))
+    code, told = await operate("import", "b" * 32, str(archive))
     assert (code, told) == (0, "Imported: 1; here already: 0; left out: 0")
     code, told = await operate("forget", session)
     assert (code, told) == (2, "llmchat: Nothing was deleted. Where nobody can be asked, say --yes.")
@@ -401,9 +401,9 @@ async def test_operator_exports_imports_and_deletes_a_session(
 
 @pytest.mark.long
 async def test_operator_checks_the_settings(instances: Instances, model: Model) -> None:
-    async def check(**changes: str) -> tuple[int, str]:
+    async def check(*words: str, **changes: str) -> tuple[int, str]:
         environment = {**instances[0].environment, **changes}
-        child = Child(sys.executable, "-m", "llmchat", "check-config", env=environment, folder=ROOT)
+        child = Child(sys.executable, "-m", "llmchat", "check-config", *words, env=environment, folder=ROOT)
         await child.start()
         code = await child.ended(seconds=20)
         return code, "\n".join(child.lines)
@@ -417,5 +417,7 @@ async def test_operator_checks_the_settings(instances: Instances, model: Model) 
     assert (code, "does not list another" in told) == (2, True)
     code, told = await check(OPENAI_BASE_URL="http://127.0.0.1:1/v1")
     assert (code, "Check OPENAI_API_KEY and OPENAI_BASE_URL." in told) == (2, True)
+    code, told = await check("--local", OPENAI_API_KEY="", OPENAI_BASE_URL="")
+    assert (code, "`run` starts a small model of its own" in told) == (0, True), told
     for secret in ("SECRET_KEY", "OPENAI_API_KEY"):
         assert instances[0].environment[secret] not in told
