@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.line import Line
+from tests.browser.line import TRY_AGAIN_LATER, Line
 from tests.browser.person import answers, box, button, chats, delete, idle, messages, say
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
@@ -80,6 +80,25 @@ async def test_chat_is_renamed_in_place_whatever_happens_meanwhile_and_in_all_ta
     await title.press("Enter")
     await expect(page.get_by_role("status")).to_have_text("A chat needs a name: it keeps the one it has.")
     await expect(chats(page)).to_have_text(["Three", "Two", "A new title"])
+
+
+async def test_title_that_was_typed_without_a_connection_is_given_back(page: Page) -> None:
+    line = await Line.lay(page)
+    await begin(page, "One")
+    line.closing = TRY_AGAIN_LATER
+    await choose(page, "One", "Rename")
+    title = page.get_by_role("textbox", name="Title")
+    await title.fill("Long thought of")
+    await line.cut(TRY_AGAIN_LATER)
+    await expect(page.locator("chat-transcript[data-lost]")).to_be_attached()
+    await title.press("Enter")
+    await expect(chats(page)).to_have_text(["One"])
+    line.closing = None
+    await expect(page.locator("chat-transcript[data-lost]")).not_to_be_attached()
+    await choose(page, "One", "Rename")
+    await expect(title).to_have_value("Long thought of")
+    await title.press("Enter")
+    await expect(chats(page)).to_have_text(["Long thought of"])
 
 
 async def test_pinned_chat_stands_first_in_all_tabs(open_page: OpenPage, instances: Instances) -> None:

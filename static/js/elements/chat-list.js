@@ -10,6 +10,7 @@ const SEEN = /[^\p{C}\p{M}\p{Z}\u115f\u1160\u2800\u3164\uffa0]/u; // has_word of
 class ChatList extends HTMLElement {
   #list;
   #current = "";
+  #typed = new Map(); // id -> the title that was typed for it, until it has it
 
   connectedCallback() {
     this.#list = this.querySelector("ul");
@@ -85,7 +86,7 @@ class ChatList extends HTMLElement {
     else if (focused) this.#say("emptied");
   }
 
-  /** Let the title be typed over in place. */
+  /** Let the title be typed over in place, from what was typed before where that was never taken. */
   startRename(id) {
     const row = this.row(id);
     if (!row) return; // deleted in another tab
@@ -98,11 +99,15 @@ class ChatList extends HTMLElement {
     const end = (save) => {
       if (ended) return;
       ended = true;
+      this.#typed.delete(id);
       const title = input.value.trim();
       input.replaceWith(link);
       this.#group();
       if (save && !SEEN.test(title)) this.#say("nameless");
-      else if (save && title !== this.title(id)) this.#say("rename", { id, title });
+      else if (save && title !== this.title(id)) {
+        this.#typed.set(id, title);
+        this.#say("rename", { id, title });
+      }
     };
     input.addEventListener("blur", () => end(true));
     input.addEventListener("keydown", (event) => {
@@ -112,6 +117,7 @@ class ChatList extends HTMLElement {
       link.focus();
     });
     link.replaceWith(input);
+    input.value = this.#typed.get(id) ?? input.defaultValue;
     input.select();
   }
 
@@ -123,6 +129,7 @@ class ChatList extends HTMLElement {
     const answered = row.hasAttribute("data-running") && !running;
     row.dataset.id = id;
     row.dataset.updated = updated;
+    if (this.#typed.get(id) === title) this.#typed.delete(id);
     row.toggleAttribute("data-pinned", pinned);
     row.toggleAttribute("data-running", running);
     row.toggleAttribute("data-unread", unread);
