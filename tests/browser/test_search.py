@@ -69,7 +69,9 @@ async def test_words_are_found_in_titles_and_texts_of_any_script_and_lead_to_the
         await expect(found(page).locator("mark").first).to_have_text(mark)
         await expect(found(page)).to_have_count(1)
     await field(page).fill("nothing of it")
-    await expect(told(page, "Nothing found")).to_be_visible()
+    await expect(told(page, "All words have to be in one title or one message.")).to_be_visible()
+    await field(page).fill('""')
+    await expect(told(page, "Type a word to search for.")).to_be_visible()
     await field(page).fill("")
     await expect(chats(page)).to_have_count(3)
 
