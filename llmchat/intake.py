@@ -19,6 +19,7 @@ from llmchat.errors import AttachmentRefused, Unavailable, Unreadable
 from llmchat.events import ID
 from llmchat.import_file import ImportFile, LeftOut
 from llmchat.listing import Listing
+from llmchat.message_tree import Lost
 from llmchat.transcript import Transcript
 from llmchat.transcripts import Transcripts, with_ids_of
 
@@ -32,7 +33,7 @@ TRIES = 3
 AWAY = "The store is full, or away: the import ends here. Import the same file again, and it goes on."
 DELETED = "It was deleted a moment ago. Undo that, or import it again in half a minute."
 NOT_STORED = "It could not be stored. Import the file again."
-NO_FILES = "{count:,} of its files could not be kept."
+NO_FILES = "1 file could not be kept.", "{:,} files could not be kept."
 
 T = TypeVar("T")
 
@@ -52,12 +53,28 @@ class Report:
     lost: list[dict[str, str]] = field(default_factory=list)
     """What is left out, chats and parts of chats: `title` ("" for all that comes after) and `why`."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """How often each of the reasons was."""
+    """How often each was why a chat was left out."""
+    parts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How much is missing in what was imported, by what is said of one and of several."""
     done: bool = False
 
+    @property
+    def missing(self) -> list[str]:
+        """What is missing in the chats that were imported, in sentences."""
+        return [str(Lost(count, *said)) for said, count in self.parts.items()]
+
     def lose(self, title: str, why: str) -> None:
-        """Note what is left out."""
+        """Note a chat that is left out."""
+        self.left_out += 1
         self.reasons[why] += 1
+        self._note(title, why)
+
+    def miss(self, title: str, part: Lost) -> None:
+        """Note what is missing in a chat that was imported."""
+        self.parts[part.one, part.several] += part.count
+        self._note(title, str(part))
+
+    def _note(self, title: str, why: str) -> None:
         if len(self.lost) < REPORTED:
             self.lost.append({"title": title, "why": why})
 
@@ -106,13 +123,11 @@ class Intake:
     ) -> bool:
         """Take what was found; False where nothing more can be stored."""
         if isinstance(found, LeftOut):
-            report.left_out += 1
             report.lose(found.title, found.why)
             return True
         try:
             stored = await self._store(session, source, found, report)
         except Unavailable:
-            report.left_out += 1
             report.lose("", AWAY)
             return False
         if stored:
@@ -137,13 +152,12 @@ class Intake:
             if outcome != "moved":
                 break
         if outcome not in ("ok", "there"):
-            report.left_out += 1
             report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
             return None
         await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
         report.imported += 1
-        for why in [*found.lost, *([NO_FILES.format(count=gone)] if gone else [])]:
-            report.lose(found.title, why)
+        for part in [*found.lost, *([Lost(gone, *NO_FILES)] if gone else [])]:
+            report.miss(found.title, part)
         return conversation
 
     async def _with_files(self, session: str, source: ImportFile, ours: Transcript) -> tuple[Transcript, int]:

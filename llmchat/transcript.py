@@ -17,12 +17,16 @@ from llmchat.attachment import ENDINGS, MAX_ATTACHMENTS, mention, sound_name
 from llmchat.conversation import UNTITLED, derived_id, milliseconds, timestamp
 from llmchat.errors import Unreadable
 from llmchat.events import Parameters
-from llmchat.message_tree import ID_CHARACTERS, arranged, sound_text
+from llmchat.message_tree import ID_CHARACTERS, Lost, arranged, sound_text
 from llmchat.title import MOST_TITLE_CHARACTERS, one_line
 
 FORMAT = "llmchat"
 VERSION = 1
 MAX_SYSTEM_CHARACTERS = 60_000
+LONG_SYSTEM = (
+    "1 system prompt is too long, and left out.",
+    "{:,} system prompts are too long, and left out.",
+)
 NAME_CHARACTERS = 60
 FINISH_REASONS = {"stop", "length", "content_filter", "stopped", "interrupted"}
 FIELDS = (
@@ -55,8 +59,8 @@ class Transcript:
     """Each behind its parent; answers to one prompt, and prompts to one answer, in their order."""
     current: str | None = None
     """The last message of the branch that is shown."""
-    lost: tuple[str, ...] = ()
-    """What of it could not be read, in sentences."""
+    lost: tuple[Lost, ...] = ()
+    """What of it could not be read."""
 
 
 # Writing
@@ -192,7 +196,7 @@ def read(value: object) -> Transcript:
     system, parameters = told.get("system"), told.get("parameters")
     lost = []
     if isinstance(system, str) and len(system) > MAX_SYSTEM_CHARACTERS:
-        lost.append("Its system prompt is too long.")
+        lost.append(Lost(1, *LONG_SYSTEM))
     found = arranged((_message(each, created, told) for each in messages), told.get("current"))
     return Transcript(
         id=identity(told.get("id"), told),
@@ -296,9 +300,9 @@ def _number(told: object) -> float | None:
     return told
 
 
-def sound_title(told: object) -> str:
+def sound_title(told: object, *, untitled: str = UNTITLED) -> str:
     """Give a title as one may be typed."""
-    return one_line(sound_text(told))[:MOST_TITLE_CHARACTERS].rstrip() or UNTITLED
+    return one_line(sound_text(told))[:MOST_TITLE_CHARACTERS].rstrip() or untitled
 
 
 def time_of(told: object) -> str | None:

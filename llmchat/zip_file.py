@@ -23,7 +23,7 @@ HEADER_BYTES = 30
 KINDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 BROKEN = "This zip archive is broken. Make it or download it again."
 TOO_MANY = "This zip archive has too many files in it."
-BOMB = "This zip archive would become far too large when it is unpacked."
+BOMB = "This zip archive unpacks to far more than is taken here."
 SECRET = "This zip archive is encrypted. Unpack it, and import what is in it."  # noqa: S105
 OTHER_KIND = "This zip archive is compressed in a way that is not known here. Pack it in the usual way."
 
@@ -52,6 +52,8 @@ class ZipFile:
             raise Unreadable(SECRET)
         if entry.compress_type not in KINDS:
             raise Unreadable(OTHER_KIND)
+        if entry.file_size > most_of(entry):
+            raise Unreadable(BOMB)
         with _broken():
             opened = self._zip.open(entry)
         with opened:
@@ -79,9 +81,14 @@ class Entry:
             piece = self._opened.read(size)
         self._read += len(piece)
         self._archive.count(len(piece))
-        if self._read > max(RATIO_FROM_BYTES, self._entry.compress_size * MAX_RATIO):
+        if self._read > most_of(self._entry):  # whatever the directory says
             raise Unreadable(BOMB)
         return piece
+
+
+def most_of(entry: zipfile.ZipInfo) -> int:
+    """Tell how many bytes may come of an entry."""
+    return max(RATIO_FROM_BYTES, entry.compress_size * MAX_RATIO)
 
 
 class _Directory:

@@ -202,7 +202,7 @@ async def test_files_of_messages_travel_in_the_archive(trunk: Trunk) -> None:
 
     lone = next(body for name, body in found.items() if name.endswith(".json"))
     report = await trunk.take(lone, "carol")
-    assert report.lost == [{"title": "t", "why": "1 of its files could not be kept."}]
+    assert report.lost == [{"title": "t", "why": "1 file could not be kept."}]
     assert (await trunk.chats("carol"))[0]["messages"][0]["attachments"][0]["name"] == "Ä cat.png"
 
 
@@ -226,6 +226,19 @@ async def test_what_is_left_out_is_told_by_title_and_reason(trunk: Trunk) -> Non
     assert [each["title"] for each in report.lost] == ["Odd", "A chat", ""]
     assert report.lost[-1]["why"] == BROKEN
     assert report.reasons == {"This is no conversation.": 1, "It has no messages.": 1, BROKEN: 1}
+
+
+async def test_chats_that_are_left_out_and_what_is_missing_in_others_are_counted_apart(trunk: Trunk) -> None:
+    kept = message("m1"), message("m2", "m1", "assistant")
+    torn = [ours(*kept, *[message("x", role="nobody")] * at, id=f"t{at}") for at in (1, 2)]
+    report = await trunk.take(as_json([*torn, {"title": " "}, {"title": "Odd"}]))
+    assert (report.imported, report.left_out) == (2, 2)
+    assert report.reasons == {"This is no conversation.": 2}
+    assert report.missing == ["3 messages cannot be read."]
+    assert [(each["title"], each["why"]) for each in report.lost] == [
+        ("A chat", "1 message cannot be read."), ("A chat", "2 messages cannot be read."),
+        ("A chat without a title", "This is no conversation."), ("Odd", "This is no conversation."),
+    ]  # fmt: skip
 
 
 async def test_import_that_broke_off_goes_on(trunk: Trunk) -> None:
