@@ -180,7 +180,7 @@ async def options_without_scripts(open_page: OpenPage, instances: Instances) -> 
     await box(page).fill("Hello there")
     await button(page, "Send").click()
     await expect(answers(page)).to_contain_text("You said", timeout=20_000)
-    await page.get_by_role("link", name="Options").click()
+    await page.get_by_role("link", name="Chat settings").click()
     return page
 
 
@@ -227,7 +227,7 @@ async def test_person_without_scripts_sets_deletes_and_brings_back_a_chat(
     assert (asked.body["temperature"], asked.body["max_tokens"]) == (0.5, 100)
 
     address = page.url.split("#")[0]
-    await page.get_by_role("link", name="Options").click()
+    await page.get_by_role("link", name="Chat settings").click()
     assert await narrow(page)
     await button(page, "Delete").click()
     await expect(page.get_by_role("heading", name="The chat is deleted")).to_be_visible()
