@@ -35,6 +35,7 @@ export class Chat {
   #pending = new Map(); // id -> {prompt, view, stop, stored, resumed, discard}: prompts on their way that are of here, in order
   #settled = new Set(); // ids of prompts that wait no more, whatever a list read a moment ago says
   #told = new Set(); // ids of those of which is told that they were refused
+  #instructions = {}; // {system?, parameters?}: what the new chat's prompts take with them until it has an id
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #returning = null; // where the person was in this chat, until they are there again
@@ -346,11 +347,11 @@ export class Chat {
     this.#parts.temporary.checked = temporary;
   }
 
-  // What the new chat's first prompt takes with it, {system?, parameters?}; without any, nothing.
   #instruct({ system, parameters } = {}) {
     const { instructions } = this.#parts;
     const some = Boolean(system || parameters);
-    writeInstructions(some ? { system, parameters } : null);
+    this.#instructions = some ? { system, parameters } : {};
+    writeInstructions(this.#instructions);
     instructions.toggleAttribute("data-set", some);
     instructions.title = some ? "They go with your first message" : "";
   }
@@ -472,7 +473,7 @@ export class Chat {
     const view = this.#view;
     try {
       const { openInstructions } = await import("./elements/chat-instructions.js"); // seldom wanted
-      if (view === this.#view) await openInstructions(readInstructions(), this.#parts.composer.limit, (chosen) => this.#instruct(chosen));
+      if (view === this.#view) await openInstructions(this.#instructions, this.#parts.composer.limit, (chosen) => this.#instruct(chosen));
     } catch {
       this.#tell("Instructions can be written when the connection is back.");
     }
@@ -518,7 +519,7 @@ export class Chat {
     composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
     const attachments = parent === undefined ? tray.take() : kept;
-    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments, temporary: (!conversation && temporary.checked) || undefined, ...(!conversation && readInstructions()) };
+    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments, temporary: (!conversation && temporary.checked) || undefined, ...(!conversation && this.#instructions) };
     if (prompt.temporary) this.#setKind(prompt);
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);

@@ -420,7 +420,7 @@ class ChatTranscript extends HTMLElement {
 
   #showRange(element, { top, bottom }) {
     const log = this.#log.getBoundingClientRect();
-    if (top < log.top || bottom > log.bottom) this.#follower.showAt(element, log.top + log.height / 3 - top + element.getBoundingClientRect().top);
+    if (top < log.top || bottom > log.bottom - CLEAR) this.#follower.showAt(element, log.top + log.height / 3 - top + element.getBoundingClientRect().top);
   }
 
   get editing() {
