@@ -18,6 +18,7 @@ ELSEWHERE = {
     "elements/sign-in",
     "elements/your-data",
     "elements/chat-share",
+    "elements/chat-instructions",
     "plain",
     "settings",
     "shared",
@@ -26,6 +27,8 @@ ELSEWHERE_TOO = {
     "elements/import-form",
     "elements/made",
     "elements/chat-share",
+    "elements/chat-instructions",
+    "found",
     "sharing",
     "settings",
 }  # modules, likewise, and of what is seldom wanted

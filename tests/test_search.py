@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from llmchat.blueprints.search import text_fragment
 from llmchat.search import AFTER, BEFORE, Query, fold, units
 
 # Letters that fold to several, marks that stand alone, what joins, turns or is not seen, and anything else.
@@ -132,3 +133,10 @@ def test_word_far_down_in_a_long_text_is_found_where_it_is(filler: str) -> None:
     assert snippet.hit == "Stra\u00dfe"
     assert snippet.before.endswith(" ".join(filler.split())[-1] + " " * filler.endswith(" "))
     assert " ".join(filler.split())[:3] in snippet.after
+
+
+def test_find_deep_in_a_text_has_a_text_fragment_of_whole_words_and_one_at_its_beginning_has_none() -> None:
+    text = "A title of words, and then - after (some) more - the nëedle-like thing; and so on"
+    found = Query.read("eedle").snippet(text, before=30, after=20)
+    assert text_fragment(found.shaped()) == ":~:text=%28some%29%20more%20%2D%20the-,n%C3%ABedle%2Dlike"
+    assert text_fragment(Query.read("title").snippet(text).shaped()) == ""

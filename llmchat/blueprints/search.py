@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from quart import Blueprint, redirect, request, url_for
 from quart.typing import ResponseReturnValue
@@ -13,8 +15,11 @@ from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import Visitor
 from llmchat.errors import BadField, Busy, RateLimited
 from llmchat.events import MAX_MESSAGES, MAX_QUERY, ConversationSearch
+from llmchat.search import ELLIPSIS
 
 TOO_LONG = f"At most {MAX_QUERY} characters can be searched for. Use fewer words."
+WORDS_BEFORE = 4
+"""What was found stands behind so many words: else it is looked for in all of the page, titles too."""
 
 blueprint = Blueprint("search", __name__)
 
@@ -49,4 +54,22 @@ async def _found(who: Visitor, query: str) -> ResponseReturnValue:
 
 
 async def _page(who: Visitor, query: str, **found: Any) -> ResponseReturnValue:
-    return await own_page(who, "search.html", query=query, **found)
+    return await own_page(who, "search.html", query=query, fragment=text_fragment, **found)
+
+
+def text_fragment(match: Mapping[str, str]) -> str:
+    """Give what an address needs behind its anchor for the browser to go to the words found, deep in a message.
+
+    None where they stand at its beginning: that is in sight, and a title may have the same words.
+    """
+    words = match["before"].removeprefix(ELLIPSIS).split()
+    begun = words.pop() if words and not match["before"][-1:].isspace() else ""
+    if not match["before"].startswith(ELLIPSIS) or not words or not match["hit"]:
+        return ""
+    after = match["after"].removesuffix(ELLIPSIS)
+    rest = "" if after[:1].isspace() else (after.split() or [""])[0]
+    return f":~:text={_escaped(' '.join(words[-WORDS_BEFORE:]))}-,{_escaped(begun + match['hit'] + rest)}"
+
+
+def _escaped(text: str) -> str:
+    return quote(text, safe="").replace("-", "%2D")

@@ -2,7 +2,7 @@
 // The elements do not know the wire, nor the wire the elements: here they meet.
 
 import { joined, opening, progress } from "./announcer.js";
-import { before, readChatKey, readDraft, readFiles, writeChatKey, writeDraft, writeFiles } from "./drafts.js";
+import { before, readChatKey, readDraft, readFiles, readInstructions, writeChatKey, writeDraft, writeFiles, writeInstructions } from "./drafts.js";
 import { setLabels } from "./labels.js";
 import { notePath, readPlace, writePlace } from "./places.js";
 import { isMessage } from "./removals.js";
@@ -35,10 +35,11 @@ export class Chat {
   #pending = new Map(); // id -> {prompt, view, stop, stored, resumed, discard}: prompts on their way that are of here, in order
   #settled = new Set(); // ids of prompts that wait no more, whatever a list read a moment ago says
   #told = new Set(); // ids of those of which is told that they were refused
+  #instructions = {}; // {system?, parameters?}: what the new chat's prompts take with them until it has an id
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
   #returning = null; // where the person was in this chat, until they are there again
-  #sought = null; // {message, other}: what a search found and is to be shown in this chat, until it is; in another version
+  #sought = null; // {message, other, match}: what a search found and is to be shown in this chat, until it is; in another version
   #searching = null; // the search that is under way, another one each time
   #withdrawn = new Map(); // message id -> {conversation, text, attachments, discard}: what is being taken back from here
   #removing = new Set(); // ids of chats that are being deleted from here
@@ -56,6 +57,7 @@ export class Chat {
     parts.composer.attach(conversation);
     this.#view = { key: (!conversation && readChatKey()) || newId() };
     if (!conversation) writeChatKey(this.#view.key);
+    this.#instruct(conversation ? {} : readInstructions());
     if (conversation) this.#hydrate(at, running);
     this.#sync();
     parts.removals.recall();
@@ -166,8 +168,10 @@ export class Chat {
   }
 
   // The chat of these words is not there, or no more: they are in the box of a new one.
-  #moveToNew({ text, conversation, detail, attachments = [] }, gone) {
+  #moveToNew(prompt, gone) {
+    const { text, conversation, detail, attachments = [] } = prompt;
     if (this.#id === conversation) this.#abandon();
+    if (prompt.system || prompt.parameters) this.#instruct(prompt);
     if (!this.#id) return this.#putBack(text, gone ? GONE : detail, attachments);
     writeDraft("", before(readDraft(""), text));
     writeFiles("", [...attachments, ...readFiles("")]);
@@ -256,14 +260,16 @@ export class Chat {
   // To a message that was found, perhaps far above, or in another version of what is shown.
   async #seek(sought) {
     const { socket, transcript } = this.#parts;
-    const { message, other } = sought;
+    const { message, other, match } = sought;
+    const finder = match && import("./found.js").catch(() => null); // seldom wanted
     if (!other && transcript.lacks(sought)) this.#say("Going to the message…");
     if (!other) await this.#readBack(() => this.#sought === sought && transcript.lacks(sought), PAGES_SOUGHT);
+    const { markFound } = (await finder) ?? {};
     if (this.#sought !== sought || (!transcript.message(message) && socket.state !== "connected")) return;
     this.#sought = this.#returning = null;
-    if (transcript.point(message)) return;
+    if (transcript.point(message, markFound && ((element) => markFound(element, match)))) return;
     if (!other && transcript.lacks(sought)) return this.#tell("The message is too far above to go to it");
-    const turn = () => this.#wire.select(this.#id, message) && (this.#sought = { message });
+    const turn = () => this.#wire.select(this.#id, message) && (this.#sought = { message, match });
     this.#tell("This is in another version of the chat", turn, "Show it");
   }
 
@@ -293,7 +299,8 @@ export class Chat {
     this.#fresh = true;
     if (!id) writeChatKey(this.#view.key);
     this.#setPlace(id || pending ? "" : "empty");
-    this.#setTemporary(pending?.prompt.temporary);
+    this.#setKind(pending?.prompt);
+    if (id || pending) this.#instruct(pending?.prompt); // else what was given back is here
     this.#setTitle(id ? (this.#parts.list.title(id) ?? "Chat") : "New chat");
     this.#parts.list.setCurrent(id);
     this.#returning = id && readPlace(id);
@@ -314,6 +321,7 @@ export class Chat {
     }
     this.#fresh = Boolean(this.#sought) && !at; // what came with it is not the end of the chat, and goes
     if (this.#missing) return;
+    this.#parts.list.setCurrent(this.#id); // it may have no row yet
     this.#returning = readPlace(this.#id);
     this.#goBack();
     this.#wire.open(this.#id, at);
@@ -327,11 +335,25 @@ export class Chat {
     const main = document.querySelector("main");
     main.toggleAttribute("data-empty", place === "empty");
     main.toggleAttribute("data-missing", place === "missing");
+    const { settings } = this.#parts;
+    settings.hidden = !this.#id || this.#missing;
+    settings.href = `/c/${this.#id}/options`;
   }
 
-  #setTemporary(temporary = false) {
-    document.querySelector("main").toggleAttribute("data-temporary", temporary);
+  #setKind({ temporary = false, archived = false } = {}) {
+    const main = document.querySelector("main");
+    main.toggleAttribute("data-temporary", temporary);
+    main.toggleAttribute("data-archived", archived);
     this.#parts.temporary.checked = temporary;
+  }
+
+  #instruct({ system, parameters } = {}) {
+    const { instructions } = this.#parts;
+    const some = Boolean(system || parameters);
+    this.#instructions = some ? { system, parameters } : {};
+    writeInstructions(this.#instructions);
+    instructions.toggleAttribute("data-set", some);
+    instructions.title = some ? "They go with your first message" : "";
   }
 
   #setTitle(title) {
@@ -418,6 +440,8 @@ export class Chat {
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", (event) => this.#startOver(event));
     for (const button of document.querySelectorAll("[data-suggested]")) button.addEventListener("click", () => this.#suggested(button.value));
+    this.#parts.instructions.addEventListener("click", () => this.#openInstructions());
+    document.querySelector(".archived").addEventListener("submit", (event) => this.#bringBack(event));
     for (const link of document.querySelectorAll("[data-fills]")) link.addEventListener("click", (event) => this.#fill(event, link.dataset.fills));
   }
 
@@ -443,6 +467,22 @@ export class Chat {
     } catch (error) {
       this.#tell(error.status === 404 ? "This starting prompt is not here any more" : "The prompt cannot be read now. Try again.");
     }
+  }
+
+  async #openInstructions() {
+    const view = this.#view;
+    try {
+      const { openInstructions } = await import("./elements/chat-instructions.js"); // seldom wanted
+      if (view === this.#view) await openInstructions(this.#instructions, this.#parts.composer.limit, (chosen) => this.#instruct(chosen));
+    } catch {
+      this.#tell("Instructions can be written when the connection is back.");
+    }
+  }
+
+  async #bringBack(event) {
+    event.preventDefault();
+    this.#parts.composer.focus(); // the button goes
+    if (await this.#change(this.#id, { archived: false })) this.#say("The chat is back in the list");
   }
 
   // What the table of shortcuts names.
@@ -479,8 +519,8 @@ export class Chat {
     composer.focus(); // the button or the editor may go
     const conversation = this.#id ?? undefined;
     const attachments = parent === undefined ? tray.take() : kept;
-    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments, temporary: (!conversation && temporary.checked) || undefined };
-    if (prompt.temporary) this.#setTemporary(true);
+    const prompt = { id: newId(), tab: tab.id, chat: this.#view.key, conversation, text, parent, model: model.value || undefined, attachments, temporary: (!conversation && temporary.checked) || undefined, ...(!conversation && this.#instructions) };
+    if (prompt.temporary) this.#setKind(prompt);
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt);
@@ -555,6 +595,8 @@ export class Chat {
     this.#fresh = false;
     this.#parts.transcript.adopt(conversation);
     history.replaceState({}, "", `/c/${conversation}`);
+    this.#setPlace("");
+    this.#instruct();
     this.#parts.composer.adopt(conversation);
     this.#parts.list.setCurrent(conversation);
     this.#setTitle(this.#parts.list.title(conversation) ?? (text || attachments?.[0]?.name || "").slice(0, 60));
@@ -876,7 +918,7 @@ export class Chat {
     this.#turn();
     this.#goBack();
     this.#setTitle(event.title);
-    this.#setTemporary(event.temporary);
+    this.#setKind(event);
     this.#parts.model.choose(event.model);
     this.#showAnswering();
   }
@@ -960,6 +1002,7 @@ export class Chat {
     this.#parts.list.update(conversation);
     if (conversation.id !== this.#id) return;
     this.#setTitle(conversation.title);
+    document.querySelector("main").toggleAttribute("data-archived", Boolean(conversation.archived));
     this.#parts.model.choose(conversation.model);
   }
 

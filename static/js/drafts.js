@@ -93,6 +93,25 @@ export function writeLeftOut(message, ids) {
   }
 }
 
+const INSTRUCTIONS_KEY = "llmchat.instructions";
+
+/** What the first prompt of this tab's new chat takes with it: {system?, parameters?}. */
+export function readInstructions() {
+  try {
+    return JSON.parse(sessionStorage.getItem(INSTRUCTIONS_KEY)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+export function writeInstructions(chosen) {
+  try {
+    sessionStorage.setItem(INSTRUCTIONS_KEY, JSON.stringify(chosen));
+  } catch {
+    // a draft is a courtesy
+  }
+}
+
 const CHAT_KEY = "llmchat.chat";
 
 export function readChatKey() {

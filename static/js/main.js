@@ -43,6 +43,8 @@ const parts = {
   outbox: new Outbox((prompt) => wire.sendMessage(prompt), uploads),
   composer: part("chat-composer"),
   temporary: part("[name=temporary]"),
+  instructions: part(".instructions"),
+  settings: part(".chat-settings"),
   chips: part("queue-chips"),
   tray: part("attachment-tray"),
   viewer: part("picture-viewer"),

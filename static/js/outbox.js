@@ -119,7 +119,7 @@ class Spare {
 }
 
 /**
- * A prompt: {id, tab, chat, conversation?, text, parent?, model?, attachments?}. `tab` is where it was typed. Files without
+ * A prompt: {id, tab, chat, conversation?, text, parent?, model?, attachments?, temporary?, system?, parameters?}. `tab` is where it was typed. Files without
  * an `id` have to be taken by the server first; while they are not, it waits. `chat` is what a new chat is known by in this browser
  * until the server has named its conversation. One that came too fast has `notBefore`, a time. One that the server
  * refused stays here until a tab takes it out and gives the person its words back, with `detail` and with `refused`: the

@@ -102,9 +102,9 @@ export class Wire extends EventTarget {
   }
 
   /** Resolves with `message.accepted`, over as many reconnects as it takes. Leave out what does not apply. */
-  sendMessage({ id, text, conversation, parent, model, attachments, temporary }) {
+  sendMessage({ id, text, conversation, parent, model, attachments, temporary, system, parameters }) {
     const files = attachments?.length ? attachments.map((file) => file.id) : undefined;
-    const command = { type: "message.send", id, text: text.toWellFormed?.() ?? text, conversation, parent, model, attachments: files, temporary };
+    const command = { type: "message.send", id, text: text.toWellFormed?.() ?? text, conversation, parent, model, attachments: files, temporary, ...(!conversation && { system, parameters }) };
     if (byteLength(command) > FRAME_BYTES) return Promise.reject(new Refused(TOO_LONG));
     this.#unsent.set(id, { command, attempts: 0 });
     const accepted = this.#answerTo(id);

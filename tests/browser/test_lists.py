@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from playwright.async_api import Page, expect
@@ -10,12 +11,14 @@ from tests.browser.conftest import OpenPage
 from tests.browser.line import Line
 from tests.browser.person import answers, box, button, chats, delete, idle, say
 from tests.browser.test_chats import begin, chat, choose
+from tests.browser.watch import Watch
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 from tests.trunk import as_json, ours
 
 Instances = tuple[Instance, Instance]
 NOTE = "This chat is in no list and in no search."
+ARCHIVED = "This chat is archived."
 NEW_ANSWER = "There is a new answer"
 
 
@@ -62,6 +65,75 @@ async def test_archived_chat_leaves_the_list_in_all_tabs_and_what_is_said_in_it_
     await say(page, "More")
     for each in (page, other):
         await expect(chats(each)).to_have_text(["Two", "One"])
+    await expect(chats(page).first).to_have_attribute("aria-current", "page")
+
+
+async def test_open_archived_chat_says_so_in_all_tabs_and_is_brought_back(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "One", "Two")
+    other = await open_page(instances[1], page.url.removeprefix(instances[0].url), like=page)
+    await choose(page, "Two", "Archive")
+    for each in (page, other):
+        await expect(each.get_by_text(ARCHIVED)).to_be_visible()
+    await other.reload()
+    await expect(other.get_by_text(ARCHIVED)).to_be_visible()
+    await chats(page).first.click()
+    await expect(page.get_by_text(ARCHIVED)).to_be_hidden()
+    await page.go_back()
+    await expect(page.get_by_text(ARCHIVED)).to_be_visible()
+    await button(other, "Bring back").click()
+    await expect(box(other)).to_be_focused()
+    for each in (page, other):
+        await expect(each.get_by_text(ARCHIVED)).to_be_hidden()
+        await expect(chats(each)).to_have_text(["Two", "One"])
+        await expect(chats(each).first).to_have_attribute("aria-current", "page")
+
+
+async def test_person_without_scripts_brings_an_archived_chat_back(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "One")
+    await choose(page, "One", "Archive")
+    plain = await open_page(
+        instances[0], page.url.removeprefix(instances[0].url), like=page, java_script_enabled=False
+    )
+    await expect(plain.get_by_text(ARCHIVED)).to_be_visible()
+    await button(plain, "Bring back").click()
+    await expect(plain.get_by_text("The chat is among your chats again.")).to_be_visible()
+    await expect(page.get_by_text(ARCHIVED)).to_be_hidden()
+
+
+async def test_way_to_the_settings_is_that_of_the_chat_that_is_shown(
+    page: Page, model: Model, watch: Watch
+) -> None:
+    watch.allow("404")
+    way = page.get_by_role("link", name="Chat settings")
+    await expect(way).to_be_hidden()
+    gate = Gate()
+    model.answer(gate, "You said: One")
+    await box(page).fill("One")
+    await box(page).press("Enter")
+    await expect(way).to_have_attribute("href", re.compile(r"^/c/[\w-]+/options$"))
+    gate.open()
+    await expect(answers(page)).to_contain_text("You said: One")
+    first = await way.get_attribute("href")
+    await begin(page, "Two")
+    await expect(way).not_to_have_attribute("href", first or "")
+    await chats(page).last.click()
+    await expect(way).to_have_attribute("href", first or "")
+    await button(page, "New chat").first.click()
+    await expect(way).to_be_hidden()
+    await page.go_back()
+    await way.click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("One")
+    await button(page, "Delete").click()
+    await page.go_back()
+    await page.go_back()
+    await page.get_by_role("heading", name="This chat is not here").wait_for()
+    await expect(way).to_be_hidden()
 
 
 async def test_pinned_chats_all_stand_first_however_long_ago_they_were_used_and_no_page_is_left_out(
@@ -200,7 +272,7 @@ async def test_person_without_scripts_begins_a_temporary_chat_and_is_offered_not
     await expect(answers(page)).to_contain_text("You said: Unlisted", timeout=20_000)
     await expect(page.get_by_text(NOTE)).to_be_visible()
     await expect(chats(page)).to_have_count(0)
-    await page.get_by_role("link", name="Options").click()
+    await page.get_by_role("link", name="Chat settings").click()
     await expect(button(page, "Delete")).to_be_visible()
     for act in ("Pin", "Archive", "Create link"):  # it is in no list
         await expect(button(page, act)).to_have_count(0)

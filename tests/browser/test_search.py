@@ -17,6 +17,23 @@ from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
 SEARCHED = '"searched":{"conversations":400,"of":1000,"complete":false}'
+MARK_IN_SIGHT = """() => [...(CSS.highlights.get("found") ?? [])].every((range) => {
+  const { top, bottom, height } = range.getBoundingClientRect();
+  const log = document.querySelector("[role=log]").getBoundingClientRect();
+  return height > 0 && top >= log.top && bottom <= log.bottom;
+})"""
+BEFORE_MARK = """() => {
+  const [range] = CSS.highlights.get("found");
+  return range.startContainer.data.slice(range.startOffset - 20, range.startOffset);
+}"""
+TARGET = """() => {
+  const words = document.querySelector("chat-message .words").firstChild;
+  const range = new Range();
+  const at = words.data.indexOf("needle");
+  range.setStart(words, at);
+  range.setEnd(words, at + 6);
+  return [document.querySelector("[role=log]"), range].map((each) => each.getBoundingClientRect());
+}"""
 PHONE = {"width": 390, "height": 844}
 
 
@@ -33,6 +50,12 @@ def found(page: Page) -> Locator:
 def told(page: Page, words: str) -> Locator:
     """What the search says of itself, for the eye."""
     return page.locator("chat-search").get_by_text(words)
+
+
+async def marked(page: Page) -> str:
+    """What is marked as found, once it is in sight; "" where nothing is."""
+    await page.wait_for_function(MARK_IN_SIGHT)
+    return str(await page.evaluate("[...(CSS.highlights.get('found') ?? [])].join()"))
 
 
 async def begin(page: Page, *prompts: str) -> None:
@@ -94,6 +117,49 @@ async def test_message_far_above_is_gone_to_and_by_its_address(
     await expect(messages(other).filter(has_text="Question 8:")).to_be_in_viewport()
     await expect(messages(other).last).to_contain_text("You said: The end")
     await expect(other).to_have_url(re.compile(r"/c/[\w-]+$"))
+
+
+async def test_words_deep_in_a_message_are_gone_to_and_marked(page: Page, model: Model) -> None:
+    model.answer(
+        "\n\n".join(f"The *step* number {number} is like the one before." for number in range(90))
+        + "\n\nBut a **golden** `key` opens it.\n\n"
+        + "\n\n".join(f"And so on, {number} times." for number in range(90))
+    )
+    paragraphs = [f"Paragraph {number} has a word." for number in range(150)]
+    paragraphs[140] = "Paragraph 140 has a needle, or two needles."
+    await begin(page, "\n\n".join(paragraphs))
+    await field(page).fill("needle")
+    await found(page).get_by_role("link", name="needle").click()
+    assert await marked(page) == "needle"
+    await expect(button(page, "Show less")).to_be_visible()
+    assert "two" not in await page.evaluate(BEFORE_MARK)
+    await box(page).click()
+    assert await marked(page) == ""
+    await field(page).fill("golden key")
+    await found(page).get_by_role("link", name="golden").click()
+    assert await marked(page) == "golden"
+    await field(page).fill('"step number 77"')
+    await expect(told(page, "Nothing found")).to_be_visible()
+    await field(page).fill('"number 77 is"')
+    await found(page).get_by_role("link", name="number 77 is").click()
+    assert await marked(page) == "number 77 is"
+    await button(page, "New chat").first.click()
+    assert await marked(page) == ""
+
+
+async def test_words_deep_in_a_message_are_gone_to_without_scripts(
+    page: Page, open_page: OpenPage, instances: Instances
+) -> None:
+    paragraphs = [f"Paragraph {number} has a word." for number in range(150)]
+    paragraphs[140] = "Here, in the midst - of all of it, (stands) a needle, as-if."
+    await begin(page, "\n\n".join(paragraphs))
+    plain = await open_page(instances[1], "/search?q=needl", like=page, java_script_enabled=False)
+    link = found(plain).get_by_role("link", name=re.compile("^You"))
+    assert ":~:text=" in (await link.get_attribute("href") or "")
+    await link.click()
+    await plain.wait_for_url("**/c/**")
+    log, there = await plain.evaluate(TARGET)
+    assert log["top"] <= there["top"] <= there["bottom"] <= log["bottom"]
 
 
 async def test_message_of_another_version_is_shown_on_request(page: Page, model: Model) -> None:

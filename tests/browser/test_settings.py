@@ -214,7 +214,7 @@ async def options_without_scripts(open_page: OpenPage, instances: Instances) -> 
     await box(page).fill("Hello there")
     await button(page, "Send").click()
     await expect(answers(page)).to_contain_text("You said", timeout=20_000)
-    await page.get_by_role("link", name="Options").click()
+    await page.get_by_role("link", name="Chat settings").click()
     return page
 
 
@@ -261,7 +261,7 @@ async def test_person_without_scripts_sets_deletes_and_brings_back_a_chat(
     assert (asked.body["temperature"], asked.body["max_tokens"]) == (0.5, 100)
 
     address = page.url.split("#")[0]
-    await page.get_by_role("link", name="Options").click()
+    await page.get_by_role("link", name="Chat settings").click()
     assert await narrow(page)
     await button(page, "Use the default system prompt").click()
     await expect(page.get_by_label("Temperature")).to_have_value("0.5")

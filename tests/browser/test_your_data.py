@@ -66,7 +66,7 @@ async def test_one_chat_is_exported_by_the_links_among_its_options(
         await button(page, "Options for Von mir").click()
         await page.get_by_role("menuitem", name="Chat settings").click()
     else:
-        await page.get_by_role("link", name="Options").click()
+        await page.get_by_role("link", name="Chat settings").click()
     text = await saved(page, "As Markdown", tmp_path)
     assert text.name == "Von mir.md"
     assert {"# Von mir", "Une **réponse**"} <= set(text.read_text().splitlines())

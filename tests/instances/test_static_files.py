@@ -80,7 +80,7 @@ async def test_every_file_that_a_page_names_is_there_and_guarded(
 ) -> None:
     one, two = instances
     _, _, page = await asked(one, "/")
-    named = set(re.findall(r'"(/static/[^"]+)"', page))
+    named = set(re.findall(r'[="](/static/[^">]+)', page))
     assert len(named) > 20
     for path in named:
         status, head, _ = await asked(two, path)

@@ -1,5 +1,5 @@
 // The box to search the chats with, and what is found, which stands in place of the list. Events: `search` (detail: the
-// words), `choose` (detail: {id, sought}: the message, and whether it is in another version), `aloud` (detail: a sentence to be spoken), `left`. It does not know the wire.
+// words), `choose` (detail: {id, sought}: the message, whether it is in another version, and the words found), `aloud` (detail: a sentence to be spoken), `left`. It does not know the wire.
 
 import { made } from "./made.js";
 
@@ -106,7 +106,7 @@ class ChatSearch extends HTMLElement {
     if (!link || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     const { message, other } = link.dataset;
-    this.#say("choose", { id: link.closest("li").dataset.id, sought: message ? { message, other: other === "" } : null });
+    this.#say("choose", { id: link.closest("li").dataset.id, sought: message ? { message, other: other === "", match: matchOf(link) } : null });
   }
 
   #tell(words) {
@@ -135,6 +135,12 @@ function matchLink(id, match) {
   found.dataset.message = message;
   if (match.current === false) found.dataset.other = "";
   return found;
+}
+
+// The words that a link shows: those that were found, and what stands around them; null where only that is shown.
+function matchOf(link) {
+  const hit = link.querySelector("mark");
+  return hit && { before: hit.previousSibling?.textContent ?? "", hit: hit.textContent, after: hit.nextSibling?.textContent ?? "" };
 }
 
 function link(href, { before, hit, after }, ...more) {

@@ -2,7 +2,7 @@
 // token), `closed`. It does not know where the links come from. It is loaded when it is asked for, and draws itself.
 
 import { copyFrom } from "../clipboard.js";
-import { made } from "./made.js";
+import { dressed, made } from "./made.js";
 
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const WHAT = "A link shows a copy of this chat as it is now to whoever has it, also without signing in. What is said later is not in it, and of files only the names. You can revoke a link at any time.";
@@ -10,15 +10,6 @@ const SHEET = new URL("../../css/elements/chat-share.css", import.meta.url).href
 
 function button(words, strong = "") {
   return made("button", { type: "button", class: `text-button ${strong}` }, words);
-}
-
-// Resolves once the sheet is there, or will not come: an undressed dialog can be used, too.
-function dressed() {
-  if (document.querySelector(`link[href="${SHEET}"]`)) return null;
-  const sheet = made("link", { rel: "stylesheet", href: SHEET });
-  const come = new Promise((resolve) => (sheet.onload = sheet.onerror = resolve));
-  document.head.append(sheet);
-  return come;
 }
 
 class ChatShare extends HTMLElement {
@@ -45,7 +36,7 @@ class ChatShare extends HTMLElement {
 
   /** Show the dialog for a chat, with the links that there are. */
   async open(title, shares) {
-    await dressed();
+    await dressed(SHEET);
     this.#title.textContent = title;
     this.show(shares);
     this.#dialog.showModal();

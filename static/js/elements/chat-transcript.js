@@ -230,6 +230,7 @@ class ChatTranscript extends HTMLElement {
   /** What is shown belongs to a conversation that is left: nothing of it goes on here. */
   leave() {
     this.toggleAttribute("data-cut", false);
+    CSS.highlights?.delete("found");
     this.#setRunning(null);
     this.toggleAttribute("data-loading", false);
   }
@@ -405,14 +406,21 @@ class ChatTranscript extends HTMLElement {
     if (box.top < top || box.bottom > bottom) this.#follower.showAt(message, top + ABOVE_TURN);
   }
 
-  /** Go to a message that was looked for, and mark it for a moment. False if it is not here. */
-  point(id) {
+  /** Go to a message that was looked for, and mark it for a moment; `find` gives the range in it. False if it is not here. */
+  point(id, find) {
     const element = this.message(id);
     if (!element) return false;
     this.#takeTo(element);
+    const range = find?.(element);
+    if (range) this.#showRange(element, range.getBoundingClientRect());
     element.toggleAttribute("data-found", true);
     setTimeout(() => element.toggleAttribute("data-found", false), FOUND_MILLISECONDS);
     return true;
+  }
+
+  #showRange(element, { top, bottom }) {
+    const log = this.#log.getBoundingClientRect();
+    if (top < log.top || bottom > log.bottom - CLEAR) this.#follower.showAt(element, log.top + log.height / 3 - top + element.getBoundingClientRect().top);
   }
 
   get editing() {
