@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 
 from llmchat.attachments import Attachments
-from llmchat.conversation import derived_id, milliseconds
+from llmchat.conversation import derived_id, milliseconds, timestamp
 from llmchat.erasure import Erasure
 from llmchat.errors import AttachmentRefused, Unavailable, Unreadable
 from llmchat.events import ID
 from llmchat.import_file import ImportFile, LeftOut
 from llmchat.listing import Listing
 from llmchat.transcript import Transcript
-from llmchat.transcripts import Transcripts, with_ids_of
+from llmchat.transcripts import Known, Transcripts, with_ids_of
 
 TOLD = 20
 """Chats, the newest of an import, that open tabs are told of; whoever wants more lists them."""
@@ -30,6 +30,9 @@ PROGRESS_SECONDS = 0.25
 TRIES = 3
 """Of storing a conversation whose beginning the store has lost."""
 AWAY = "The store is full, or away: the import ends here. Import the same file again, and it goes on."
+SAME = "Another chat in this file has the same id, and was taken in its place."
+NEWER = "It is here already and was left as it is: what is newer in this file was not taken."
+SYSTEM = "Its system prompt is longer than is taken here, and was left out."
 DELETED = "It was deleted a moment ago. Undo that, or import it again in half a minute."
 NOT_STORED = "It could not be stored. Import the file again."
 NO_FILES = "{count:,} of its files could not be kept."
@@ -62,16 +65,48 @@ class Report:
             self.lost.append({"title": title, "why": why})
 
 
+@dataclass
+class _Import:
+    """One that is under way."""
+
+    session: str
+    source: ImportFile
+    report: Report
+    began: str = field(default_factory=timestamp)
+    taken: set[str] = field(default_factory=set)
+    """What was found so far, by the ids that it has here."""
+    newest: list[tuple[str, str]] = field(default_factory=list)
+    """What was stored last, by its last use."""
+
+    def leave_out(self, title: str, why: str) -> None:
+        """Note a chat that is left out."""
+        self.report.left_out += 1
+        self.report.lose(title, why)
+
+    def leave_as_it_is(self, found: Transcript, known: Known) -> None:
+        """Note a chat that is here already; one that the file gives no time has that of its reading."""
+        self.report.already_here += 1
+        self.source.discount()
+        if known.updated < found.updated < self.began:
+            self.report.lose(found.title, NEWER)
+
+
 class Intake:
     """Takes files in."""
 
     def __init__(
-        self, transcripts: Transcripts, attachments: Attachments, erasure: Erasure, listing: Listing
+        self,
+        transcripts: Transcripts,
+        attachments: Attachments,
+        erasure: Erasure,
+        listing: Listing,
+        takes_system: Callable[[str], bool],
     ) -> None:
         self._transcripts = transcripts
         self._attachments = attachments
         self._erasure = erasure
         self._listing = listing
+        self._takes_system = takes_system
 
     async def read(self, session: str, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
         """Import a file of so many bytes; gives the same report again and again, `done` at last.
@@ -80,56 +115,65 @@ class Intake:
         """
         source = await asyncio.to_thread(ImportFile, file, size)
         report = Report(of=source.of)
-        newest: list[tuple[str, str]] = []
+        under_way = _Import(session, source, report)
         yield report
         told = asyncio.get_running_loop().time()
         async with aclosing(_in_thread(source)) as conversations:
             async for found in conversations:
                 report.read, report.of = min(source.read, source.of), source.of
-                if not await self._take(session, source, found, report, newest):
+                if not await self._take(under_way, found):
                     break
                 if (now := asyncio.get_running_loop().time()) - told > PROGRESS_SECONDS:
                     told = now
                     yield report
-        for _, conversation in newest:
+        for _, conversation in under_way.newest:
             await self._listing.updated(session, conversation)
         report.done = True
         yield report
 
-    async def _take(
-        self,
-        session: str,
-        source: ImportFile,
-        found: Transcript | LeftOut,
-        report: Report,
-        newest: list[tuple[str, str]],
-    ) -> bool:
+    async def _take(self, under_way: _Import, found: Transcript | LeftOut) -> bool:
         """Take what was found; False where nothing more can be stored."""
         if isinstance(found, LeftOut):
-            report.left_out += 1
-            report.lose(found.title, found.why)
+            under_way.leave_out(found.title, found.why)
             return True
+        conversation = derived_id("import", under_way.session, found.id)
         try:
-            stored = await self._store(session, source, found, report)
+            if await self._is_here(under_way, found, conversation):
+                return True
+            stored = await self._store(under_way, found, conversation)
         except Unavailable:
-            report.left_out += 1
-            report.lose("", AWAY)
+            under_way.leave_out("", AWAY)
             return False
         if stored:
-            newest.append((found.updated, stored))
-            newest.sort()
-            del newest[:-TOLD]
+            under_way.newest.append((found.updated, conversation))
+            under_way.newest.sort()
+            del under_way.newest[:-TOLD]
         return True
 
-    async def _store(self, session: str, source: ImportFile, found: Transcript, report: Report) -> str | None:
-        """Store a conversation; gives its id, None where it is not, or was there."""
-        conversation = derived_id("import", session, found.id)
+    async def _is_here(self, under_way: _Import, found: Transcript, conversation: str) -> bool:
+        """Tell whether a conversation cannot be stored, since one is there, and note that."""
+        if conversation in under_way.taken:
+            under_way.leave_out(found.title, SAME)
+            return True
+        under_way.taken.add(conversation)
         for name in (conversation, found.id):
-            if ID.fullmatch(name) and await self._transcripts.known(session, name):
-                report.already_here += 1
-                return None
-        ours = with_ids_of(conversation, found)
-        ours, gone = await self._with_files(session, source, ours)
+            known = await self._transcripts.known(under_way.session, name) if ID.fullmatch(name) else None
+            if known and known.deleted:
+                under_way.leave_out(found.title, DELETED)
+                return True
+            if known:
+                under_way.leave_as_it_is(found, known)
+                return True
+        return False
+
+    async def _store(self, under_way: _Import, found: Transcript, conversation: str) -> bool:
+        """Store a conversation; tells whether it is there."""
+        session, lost = under_way.session, list(found.lost)
+        if found.system is not None and not self._takes_system(found.system):
+            found = replace(found, system=None)
+            lost.append(SYSTEM)
+        ours = await asyncio.to_thread(with_ids_of, conversation, found)
+        ours, gone = await self._with_files(session, under_way.source, ours)
         await self._erasure.note(session, conversation)
         outcome = "moved"
         for _ in range(TRIES):
@@ -137,14 +181,13 @@ class Intake:
             if outcome != "moved":
                 break
         if outcome not in ("ok", "there"):
-            report.left_out += 1
-            report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
-            return None
+            under_way.leave_out(found.title, DELETED if outcome == "deleted" else NOT_STORED)
+            return False
         await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
-        report.imported += 1
-        for why in [*found.lost, *([NO_FILES.format(count=gone)] if gone else [])]:
-            report.lose(found.title, why)
-        return conversation
+        under_way.report.imported += 1
+        for why in [*lost, *([NO_FILES.format(count=gone)] if gone else [])]:
+            under_way.report.lose(found.title, why)
+        return True
 
     async def _with_files(self, session: str, source: ImportFile, ours: Transcript) -> tuple[Transcript, int]:
         """Keep the files that messages have, under ids of ours; tells how many could not be."""

@@ -35,6 +35,8 @@ PATH = "/settings/data"
 NDJSON = "application/x-ndjson"
 FORM_BYTES = 64 * 1024
 """Of what a form has beside its file."""
+SLICE_BYTES = 16 * 1024
+"""Of a form at once: a server gives more than FORM_BYTES in one piece."""
 NO_FILE = "Choose a file first."
 NOT_YOURS = (
     "This browser kept no cookie of this page, and without one no chat can be yours. Allow it, and try again."
@@ -264,7 +266,7 @@ async def _unwrapped(pieces: AsyncGenerator[bytes, None], boundary: bytes) -> As
         decoder = MultipartDecoder(boundary, FORM_BYTES)
         within = False
         async with aclosing(pieces):
-            async for piece in pieces:
+            async for piece in _slices(pieces):
                 decoder.receive_data(piece)
                 while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
                     if isinstance(event, File):
@@ -275,6 +277,12 @@ async def _unwrapped(pieces: AsyncGenerator[bytes, None], boundary: bytes) -> As
                     return
     except (ValueError, RequestEntityTooLarge):
         raise AttachmentRefused(400, "This form cannot be read. Send it again.") from None
+
+
+async def _slices(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async for piece in pieces:
+        for start in range(0, len(piece), SLICE_BYTES):
+            yield piece[start : start + SLICE_BYTES]
 
 
 # Letting go
