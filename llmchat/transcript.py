@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -14,7 +15,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from llmchat.attachment import ENDINGS, MAX_ATTACHMENTS, mention, sound_name
-from llmchat.conversation import UNTITLED, derived_id, milliseconds, timestamp
+from llmchat.conversation import UNTITLED, milliseconds, timestamp
 from llmchat.errors import Unreadable
 from llmchat.events import Parameters
 from llmchat.message_tree import ID_CHARACTERS, arranged, sound_text
@@ -317,4 +318,9 @@ def identity(told: object, conversation: Mapping[str, Any]) -> str:
     """Name where a conversation comes from: by its id, or else by what it is."""
     if isinstance(told, str) and 0 < len(told) <= ID_CHARACTERS:
         return sound_text(told)
-    return derived_id(json.dumps(conversation, sort_keys=True, default=str))
+    digest = hashlib.sha256()
+    for piece in json.JSONEncoder(sort_keys=True).iterencode(
+        conversation
+    ):  # as one text it takes five times as much
+        digest.update(piece.encode())
+    return digest.hexdigest()[:32]

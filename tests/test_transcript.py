@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -187,6 +188,17 @@ def test_times_that_cannot_be_are_replaced(odd: Any) -> None:
     for told in (found.created, found.updated, found.messages[0]["created"]):
         assert "2026" <= told[:4] <= "2100"
     assert chatgpt.read(old_chat(create_time=odd, update_time=odd)).created[:4] >= "2023"
+
+
+def test_chat_without_an_id_is_known_by_what_it_is_and_takes_no_more_memory_for_that() -> None:
+    told = ours(*(message(f"m{at}", text="𝕏" * 500_000) for at in range(8)), id=None)
+    tracemalloc.start()
+    found = transcript.read(told)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.id == derived_id(json.dumps(told["conversation"], sort_keys=True))
+    assert found.id != transcript.read(ours(message("m1"), id=None)).id
+    assert peak < 30_000_000  # of 16
 
 
 def test_odd_values_are_left_out() -> None:
