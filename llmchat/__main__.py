@@ -187,6 +187,8 @@ async def _import(desk: Desk, session: str, file: str) -> None:
     print(f"Imported: {report.imported}; here already: {report.already_here}; left out: {report.left_out}")
     for why, count in report.reasons.items():
         print(f"  {count} × {why}")
+    for each in report.missing:
+        print(f"  Of chats that were imported: {each}")
 
 
 def _confirmed(session: str) -> bool:

@@ -193,7 +193,7 @@ class Chat:
         try:
             query = Query.read(command.query)
         except ValueError:
-            raise BadField("The field query is wrong: it must have a word in it.") from None
+            raise BadField("Type a word to search for.") from None
         found, searched = await self._searches.search(session, query, limit=command.limit)
         several = await self._conversations.several(session, [each.conversation for each in found])
         there = {each.id: each for each in several}  # what was deleted meanwhile is not
@@ -484,7 +484,7 @@ class Chat:
 
     def _check_system(self, system: str) -> None:
         if not takes_system(system, self._settings.max_prompt_chars, self._settings.context_tokens):
-            self._check_text("system", system)
+            self._check_text("system prompt", system)
             raise TooLong("The system takes more than half of what the model can be sent; shorten it.")
 
     def _choices(self, command: events.MessageSend) -> Choices:

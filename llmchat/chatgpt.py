@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmchat.conversation import timestamp
-from llmchat.message_tree import arranged, sound_text
+from llmchat.message_tree import UNREAD, Lost, arranged, sound_text
 from llmchat.title import MOST_TITLE_CHARACTERS
 from llmchat.transcript import Transcript, identity, sound_title, time_of
 
@@ -25,12 +25,17 @@ OF_TOOLS = {
 SAID_TO = {"all", "python", ""}
 """Whom words, or code, are for; others are calls of tools."""
 FENCES = re.compile("`{3,}")
-IMAGE, AUDIO, OTHER = "pictures", "recordings", "parts of a kind that is not known"
+IMAGE = "1 picture is left out.", "{:,} pictures are left out."
+AUDIO = "1 recording is left out.", "{:,} recordings are left out."
+OTHER = (
+    "1 part of a kind that is not known is left out.",
+    "{:,} parts of a kind that is not known are left out.",
+)
 KINDS = {
     "image_asset_pointer": IMAGE,
     "audio_asset_pointer": AUDIO,
     "real_time_user_audio_video_asset_pointer": AUDIO,
-    "audio_transcription": "",
+    "audio_transcription": ("", ""),
 }
 
 
@@ -65,7 +70,7 @@ class _Nodes:
     def __init__(self, mapping: dict[str, Any], created: str) -> None:
         self._nodes = {name: node for name, node in mapping.items() if isinstance(node, dict)}
         self._created = created
-        self._lost: Counter[str] = Counter()
+        self._lost: Counter[tuple[str, str]] = Counter()
         self._stands_for: dict[str, str | None] = {}  # node -> the message that it is, or that is above it
         self.model = ""
         """Of the newest answer."""
@@ -94,11 +99,11 @@ class _Nodes:
         """Name the message that a node is, or the last one above it. For when all are read."""
         return self._stands_for.get(name) if isinstance(name, str) else None
 
-    def told(self) -> list[str]:
+    def told(self) -> list[Lost]:
         """Say what is left out, once all are read."""
         unread = len(self._nodes) - len(self._stands_for)  # what leads to itself
-        lost = [f"{unread:,} of its messages cannot be read."] if unread else []
-        return lost + [f"{count:,} {kind} are left out." for kind, count in self._lost.items() if kind]
+        lost = [Lost(unread, *UNREAD)] if unread else []
+        return lost + [Lost(count, *kind) for kind, count in self._lost.items() if all(kind)]
 
     def _parent(self, name: str) -> str | None:
         parent = self._nodes[name].get("parent")

@@ -51,7 +51,7 @@ BOM = b"\xef\xbb\xbf"
 SHALLOW = "metadata"
 """In ChatGPT's messages: of what is in it only plain values are read."""
 
-NO_FILE = "The file is empty. Choose the one with your chats."
+EMPTY = "The file is empty. Choose the one with your chats."
 OTHER_FILE = "This is no file of chats: a JSON file or zip archive that was exported here, or the one that ChatGPT sends."
 NO_CHATS = (
     "There are no chats in this zip archive: none of this program's, and no conversations.json of ChatGPT's."
@@ -61,6 +61,7 @@ DEEP = "The file is nested too deeply: what comes after that could not be read."
 UNBROKEN = "The file has a text of several megabytes in one piece: what comes after that could not be read."
 TOO_LARGE = "It is too large."
 ODD = "It could not be read."
+NAMELESS = "A chat without a title"
 TOO_MANY = (
     f"These are more than {MAX_CONVERSATIONS:,} new chats at once: import the same file again for the others."
 )
@@ -100,7 +101,7 @@ class ImportFile:
         head = file.read(4)
         file.seek(0)
         if not head:
-            raise Unreadable(NO_FILE)
+            raise Unreadable(EMPTY)
         if head in ZIPS:
             self._open(ZipFile(file, max(UNPACKED_BYTES, size * UNPACKED)))
         elif head.removeprefix(BOM).lstrip()[:1] not in (b"{", b"[", b""):
@@ -192,7 +193,7 @@ def _title(value: object) -> str:
     told: Any = value if isinstance(value, dict) else {}
     if isinstance(told.get("conversation"), dict):
         told = told["conversation"]
-    return transcript.sound_title(told.get("title"))
+    return transcript.sound_title(told.get("title"), untitled=NAMELESS)
 
 
 class _Text:

@@ -19,6 +19,7 @@ from llmchat.errors import AttachmentRefused, Unavailable, Unreadable
 from llmchat.events import ID
 from llmchat.import_file import ImportFile, LeftOut
 from llmchat.listing import Listing
+from llmchat.message_tree import Lost
 from llmchat.transcript import Transcript
 from llmchat.transcripts import Known, Transcripts, with_ids_of
 
@@ -31,11 +32,17 @@ TRIES = 3
 """Of storing a conversation whose beginning the store has lost."""
 AWAY = "The store is full, or away: the import ends here. Import the same file again, and it goes on."
 SAME = "Another chat in this file has the same id, and was taken in its place."
-NEWER = "It is here already and was left as it is: what is newer in this file was not taken."
-SYSTEM = "Its system prompt is longer than is taken here, and was left out."
+NEWER = (
+    "1 chat is here already, and left as it is: what is newer in the file was not taken.",
+    "{:,} chats are here already, and left as they are: what is newer in the file was not taken.",
+)
+LONG_SYSTEM = (
+    "1 system prompt is too long, and left out.",
+    "{:,} system prompts are too long, and left out.",
+)
 DELETED = "It was deleted a moment ago. Undo that, or import it again in half a minute."
 NOT_STORED = "It could not be stored. Import the file again."
-NO_FILES = "{count:,} of its files could not be kept."
+NO_FILES = "1 file could not be kept.", "{:,} files could not be kept."
 
 T = TypeVar("T")
 
@@ -55,12 +62,28 @@ class Report:
     lost: list[dict[str, str]] = field(default_factory=list)
     """What is left out, chats and parts of chats: `title` ("" for all that comes after) and `why`."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """How often each of the reasons was."""
+    """How often each was why a chat was left out."""
+    parts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How much is missing in what was imported, by what is said of one and of several."""
     done: bool = False
 
+    @property
+    def missing(self) -> list[str]:
+        """What is missing in the chats that were imported or were here, in sentences."""
+        return [str(Lost(count, *said)) for said, count in self.parts.items()]
+
     def lose(self, title: str, why: str) -> None:
-        """Note what is left out."""
+        """Note a chat that is left out."""
+        self.left_out += 1
         self.reasons[why] += 1
+        self._note(title, why)
+
+    def miss(self, title: str, part: Lost) -> None:
+        """Note what is missing in a chat that was imported."""
+        self.parts[part.one, part.several] += part.count
+        self._note(title, str(part))
+
+    def _note(self, title: str, why: str) -> None:
         if len(self.lost) < REPORTED:
             self.lost.append({"title": title, "why": why})
 
@@ -78,17 +101,12 @@ class _Import:
     newest: list[tuple[str, str]] = field(default_factory=list)
     """What was stored last, by its last use."""
 
-    def leave_out(self, title: str, why: str) -> None:
-        """Note a chat that is left out."""
-        self.report.left_out += 1
-        self.report.lose(title, why)
-
     def leave_as_it_is(self, found: Transcript, known: Known) -> None:
         """Note a chat that is here already; one that the file gives no time has that of its reading."""
         self.report.already_here += 1
         self.source.discount()
         if known.updated < found.updated < self.began:
-            self.report.lose(found.title, NEWER)
+            self.report.miss(found.title, Lost(1, *NEWER))
 
 
 class Intake:
@@ -134,7 +152,7 @@ class Intake:
     async def _take(self, under_way: _Import, found: Transcript | LeftOut) -> bool:
         """Take what was found; False where nothing more can be stored."""
         if isinstance(found, LeftOut):
-            under_way.leave_out(found.title, found.why)
+            under_way.report.lose(found.title, found.why)
             return True
         conversation = derived_id("import", under_way.session, found.id)
         try:
@@ -142,7 +160,7 @@ class Intake:
                 return True
             stored = await self._store(under_way, found, conversation)
         except Unavailable:
-            under_way.leave_out("", AWAY)
+            under_way.report.lose("", AWAY)
             return False
         if stored:
             under_way.newest.append((found.updated, conversation))
@@ -153,13 +171,13 @@ class Intake:
     async def _is_here(self, under_way: _Import, found: Transcript, conversation: str) -> bool:
         """Tell whether a conversation cannot be stored, since one is there, and note that."""
         if conversation in under_way.taken:
-            under_way.leave_out(found.title, SAME)
+            under_way.report.lose(found.title, SAME)
             return True
         under_way.taken.add(conversation)
         for name in (conversation, found.id):
             known = await self._transcripts.known(under_way.session, name) if ID.fullmatch(name) else None
             if known and known.deleted:
-                under_way.leave_out(found.title, DELETED)
+                under_way.report.lose(found.title, DELETED)
                 return True
             if known:
                 under_way.leave_as_it_is(found, known)
@@ -171,7 +189,7 @@ class Intake:
         session, lost = under_way.session, list(found.lost)
         if found.system is not None and not self._takes_system(found.system):
             found = replace(found, system=None)
-            lost.append(SYSTEM)
+            lost.append(Lost(1, *LONG_SYSTEM))
         ours = await asyncio.to_thread(with_ids_of, conversation, found)
         ours, gone = await self._with_files(session, under_way.source, ours)
         await self._erasure.note(session, conversation)
@@ -181,12 +199,12 @@ class Intake:
             if outcome != "moved":
                 break
         if outcome not in ("ok", "there"):
-            under_way.leave_out(found.title, DELETED if outcome == "deleted" else NOT_STORED)
+            under_way.report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
             return False
         await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
         under_way.report.imported += 1
-        for why in [*lost, *([NO_FILES.format(count=gone)] if gone else [])]:
-            under_way.report.lose(found.title, why)
+        for part in [*lost, *([Lost(gone, *NO_FILES)] if gone else [])]:
+            under_way.report.miss(found.title, part)
         return True
 
     async def _with_files(self, session: str, source: ImportFile, ours: Transcript) -> tuple[Transcript, int]:

@@ -22,6 +22,21 @@ ROLES = {"user": "assistant", "assistant": "user"}
 EMPTY = "It has no messages."
 TOO_MANY = f"It has more than {MAX_MESSAGES:,} messages."
 
+UNREAD = "1 message cannot be read.", "{:,} messages cannot be read."
+CUT = "1 message is too long, and was cut.", "{:,} messages are too long, and were cut."
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Parts of a conversation that are not to be had: how many, and what is said of one and of several."""
+
+    count: int
+    one: str
+    several: str
+
+    def __str__(self) -> str:
+        return self.one if self.count == 1 else self.several.format(self.count)
+
 
 @dataclass(frozen=True, slots=True)
 class Arranged:
@@ -30,8 +45,8 @@ class Arranged:
     messages: list[dict[str, Any]]
     current: str
     """The last message of the branch that is shown."""
-    lost: list[str]
-    """What could not be read, in sentences."""
+    lost: list[Lost]
+    """What could not be read."""
 
 
 def arranged(given: Iterable[dict[str, Any]], current: object) -> Arranged:
@@ -132,15 +147,11 @@ class _Tree:
         self._roles[message["id"]] = message["role"]
         return message
 
-    def told(self) -> list[str]:
+    def told(self) -> list[Lost]:
         """Say what is lost, once all are given: what leads to itself never was."""
         unread = self._unread + sum(name not in self._roles for name in self._nodes)
-        lost = []
-        if unread:
-            lost.append(f"{unread:,} of its messages cannot be read.")
-        if self._cut:
-            lost.append(f"{self._cut:,} of its messages are too long, and were cut.")
-        return lost
+        lost = Lost(unread, *UNREAD), Lost(self._cut, *CUT)
+        return [each for each in lost if each.count]
 
 
 def _filler(parent: str | None, beside: dict[str, Any]) -> dict[str, Any]:

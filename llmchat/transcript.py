@@ -18,7 +18,7 @@ from llmchat.attachment import ENDINGS, MAX_ATTACHMENTS, mention, sound_name
 from llmchat.conversation import UNTITLED, milliseconds, timestamp
 from llmchat.errors import Unreadable
 from llmchat.events import Parameters
-from llmchat.message_tree import ID_CHARACTERS, arranged, sound_text
+from llmchat.message_tree import ID_CHARACTERS, Lost, arranged, sound_text
 from llmchat.title import MOST_TITLE_CHARACTERS, has_word, one_line
 
 FORMAT = "llmchat"
@@ -55,8 +55,8 @@ class Transcript:
     """Each behind its parent; answers to one prompt, and prompts to one answer, in their order."""
     current: str | None = None
     """The last message of the branch that is shown."""
-    lost: tuple[str, ...] = ()
-    """What of it could not be read, in sentences."""
+    lost: tuple[Lost, ...] = ()
+    """What of it could not be read."""
 
 
 # Writing
@@ -293,10 +293,10 @@ def _number(told: object) -> float | None:
     return told
 
 
-def sound_title(told: object) -> str:
+def sound_title(told: object, *, untitled: str = UNTITLED) -> str:
     """Give a title as one may be typed."""
     title = one_line(sound_text(told))[:MOST_TITLE_CHARACTERS].rstrip()
-    return title if has_word(title) else UNTITLED
+    return title if has_word(title) else untitled
 
 
 def time_of(told: object) -> str | None:

@@ -27,7 +27,7 @@ FAILURES = (
 """What comes of a broken archive; of a place that no file has OSError, or of one in memory ValueError."""
 BROKEN = "This zip archive is broken. Make it or download it again."
 TOO_MANY = "This zip archive has too many files in it."
-BOMB = "This zip archive would become far too large when it is unpacked."
+BOMB = "This zip archive unpacks to far more than is taken here."
 SECRET = "This zip archive is encrypted. Unpack it, and import what is in it."  # noqa: S105
 OTHER_KIND = "This zip archive is compressed in a way that is not known here. Pack it in the usual way."
 
@@ -56,6 +56,8 @@ class ZipFile:
             raise Unreadable(SECRET)
         if entry.compress_type not in KINDS:
             raise Unreadable(OTHER_KIND)
+        if entry.file_size > self._left:
+            raise Unreadable(BOMB)
         with _broken():
             opened = self._zip.open(entry)
         with opened:

@@ -18,7 +18,7 @@ from llmchat import import_file, intake, transcripts
 from llmchat.conversation import derived_id
 from llmchat.errors import Unavailable
 from llmchat.import_file import BROKEN, LeftOut
-from llmchat.intake import AWAY, DELETED, NEWER, SAME, SYSTEM, TOLD
+from llmchat.intake import AWAY, DELETED, LONG_SYSTEM, NEWER, SAME, TOLD
 from llmchat.title import has_word, one_line
 from tests.pictures import PNG
 from tests.trunk import Trunk, as_json, chatgpt, message, ours, zipped
@@ -203,7 +203,7 @@ async def test_files_of_messages_travel_in_the_archive(trunk: Trunk) -> None:
 
     lone = next(body for name, body in found.items() if name.endswith(".json"))
     report = await trunk.take(lone, "carol")
-    assert report.lost == [{"title": "t", "why": "1 of its files could not be kept."}]
+    assert report.lost == [{"title": "t", "why": "1 file could not be kept."}]
     assert (await trunk.chats("carol"))[0]["messages"][0]["attachments"][0]["name"] == "Ä cat.png"
 
 
@@ -227,6 +227,19 @@ async def test_what_is_left_out_is_told_by_title_and_reason(trunk: Trunk) -> Non
     assert [each["title"] for each in report.lost] == ["Odd", "A chat", ""]
     assert report.lost[-1]["why"] == BROKEN
     assert report.reasons == {"This is no conversation.": 1, "It has no messages.": 1, BROKEN: 1}
+
+
+async def test_chats_that_are_left_out_and_what_is_missing_in_others_are_counted_apart(trunk: Trunk) -> None:
+    kept = message("m1"), message("m2", "m1", "assistant")
+    torn = [ours(*kept, *[message("x", role="nobody")] * at, id=f"t{at}") for at in (1, 2)]
+    report = await trunk.take(as_json([*torn, {"title": " "}, {"title": "Odd"}]))
+    assert (report.imported, report.left_out) == (2, 2)
+    assert report.reasons == {"This is no conversation.": 2}
+    assert report.missing == ["3 messages cannot be read."]
+    assert [(each["title"], each["why"]) for each in report.lost] == [
+        ("A chat", "1 message cannot be read."), ("A chat", "2 messages cannot be read."),
+        ("A chat without a title", "This is no conversation."), ("Odd", "This is no conversation."),
+    ]  # fmt: skip
 
 
 async def test_import_that_broke_off_goes_on(trunk: Trunk) -> None:
@@ -293,7 +306,7 @@ async def test_second_chat_of_a_file_with_the_same_id_is_told_as_left_out(trunk:
 async def test_newer_version_of_a_chat_that_is_here_is_told_and_an_older_one_is_not(trunk: Trunk) -> None:
     await trunk.take(as_json(ours()))
     report = await trunk.take(as_json(ours(title="Grown", updated="2026-01-04T03:04:05.000Z")))
-    assert (report.already_here, report.lost) == (1, [{"title": "Grown", "why": NEWER}])
+    assert (report.already_here, report.lost) == (1, [{"title": "Grown", "why": NEWER[0]}])
     for told in ({}, {"updated": "2026-01-02T03:04:05.000Z"}, {"updated": None, "created": None}):
         report = await trunk.take(as_json(ours(**told)))
         assert (report.already_here, report.lost) == (1, [])
@@ -302,7 +315,7 @@ async def test_newer_version_of_a_chat_that_is_here_is_told_and_an_older_one_is_
 async def test_system_prompt_that_may_not_be_typed_is_not_imported(trunk: Trunk) -> None:
     report = await trunk.take(as_json([ours(system="s" * 1001), ours(id="c2", system="s" * 1000)]))
     assert report.imported == 2
-    assert report.lost == [{"title": "A chat", "why": SYSTEM}]
+    assert report.lost == [{"title": "A chat", "why": LONG_SYSTEM[0]}]
     assert sorted(len(chat["system"] or "") for chat in await trunk.chats()) == [0, 1000]
 
 

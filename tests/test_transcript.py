@@ -91,7 +91,7 @@ def test_messages_that_are_broken_are_left_out_and_told() -> None:
     )
     texts = [text for _, text in lines(found)]
     assert texts == ["Hi", "Yes", "Begins a branch", ""]
-    assert found.lost == ("6 of its messages cannot be read.",)
+    assert [str(each) for each in found.lost] == ["6 messages cannot be read."]
 
 
 def test_prompts_and_answers_take_turns_whatever_came() -> None:
@@ -173,7 +173,7 @@ def test_what_was_running_broke_off_when_it_was_exported() -> None:
 def test_long_texts_are_cut_and_too_many_messages_refused() -> None:
     found = transcript.read(ours(message("a", text="ä" * MAX_TEXT_BYTES)))
     assert len(found.messages[0]["text"].encode()) == MAX_TEXT_BYTES
-    assert found.lost == ("1 of its messages are too long, and were cut.",)
+    assert [str(each) for each in found.lost] == ["1 message is too long, and was cut."]
     with pytest.raises(Unreadable):
         transcript.read(ours(*(message(f"m{at}") for at in range(MAX_MESSAGES + 1))))
     chain = [message(str(at), str(at - 1), "assistant" if at % 2 else "user") for at in range(MAX_MESSAGES)]
@@ -315,7 +315,10 @@ def test_what_chatgpt_has_beside_words_is_left_out_and_told() -> None:
         )
     )
     assert lines(found) == [("user", "See\n\nsaid"), ("assistant", "Nice")]
-    assert found.lost == ("1 pictures are left out.", "1 parts of a kind that is not known are left out.")
+    assert [str(each) for each in found.lost] == [
+        "1 picture is left out.",
+        "1 part of a kind that is not known is left out.",
+    ]
 
 
 def test_chatgpts_long_rows_and_fences_are_read_in_no_time() -> None:
@@ -352,7 +355,7 @@ def test_chatgpts_broken_nodes_do_no_harm() -> None:
     }
     found = chatgpt.read(told)
     assert lines(found) == [("user", "Ask"), ("assistant", "Answer")]
-    assert found.lost == ("2 of its messages cannot be read.",)
+    assert [str(each) for each in found.lost] == ["2 messages cannot be read."]
     with pytest.raises(Unreadable):
         chatgpt.read(old_chat(node("root", None)))
 

@@ -117,6 +117,7 @@ async def _page(
         "options.html",
         conversation=known,
         fields=fields,
+        own_system=known.system is not None,
         most_title=MOST_TITLE_CHARACTERS,
         models=here.chat.models,
         shares=shares.shares,
@@ -179,7 +180,9 @@ async def _set(here: Rooms, who: Visitor, conversation: str, form: Mapping[str, 
     before = _fields(here, await here.chat.about(who.session, conversation))
     system = form.get("system", "").replace("\r\n", "\n").strip()
     changes: dict[str, Any] = {"parameters": _parameters(form)}
-    if system != before["system"].strip():
+    if form["set"] == "default":
+        changes["system"] = None
+    elif system != before["system"].strip():
         changes["system"] = system
     if form.get("model", before["model"]) != before["model"]:
         changes["model"] = form["model"]

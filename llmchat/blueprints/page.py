@@ -36,6 +36,7 @@ RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
 REFRESH_SECONDS = 2
 """After them a page where no script runs looks for more of an answer that is being made."""
+NOTHING = "The address may be mistyped, or what was here has been deleted."
 GONE = "That chat was deleted, or it is not yours. Your message is here, in a new one."
 
 INLINE_BYTES = 44 * 1024
@@ -86,7 +87,7 @@ async def unavailable(error: Unavailable) -> ResponseReturnValue:
 @blueprint.app_errorhandler(404)
 async def not_found(error: Exception) -> ResponseReturnValue:
     """Say that there is no such page."""
-    return await error_page("There is nothing here", "The address may be mistyped."), 404, headers_of()
+    return await error_page("There is nothing here", NOTHING), 404, headers_of()
 
 
 @blueprint.app_errorhandler(HTTPException)
@@ -176,7 +177,7 @@ async def page_of(
     if any(row["id"] == wanted and row["unread"] for row in rows):
         with suppress(Unavailable, NotFound):
             await here.chat.read(who.session, str(wanted))
-    older = await _older(who, wanted) if snapshot else None
+    older = await _older(who, snapshot) if snapshot else None
     shown: Sequence[dict[str, Any]] = older["messages"] if older else snapshot.messages if snapshot else []
     line = [message for message in snapshot.messages if _waits_above(message)] if snapshot else []
     waiting = [await render_template("_waiting.html", message=each, first=each is line[0]) for each in line]
@@ -240,7 +241,7 @@ async def _inline(
 
     Where that is none of the transcript's, draw of its newest one what there is room for, or all if it is to be `whole`.
     """
-    newest = next((message for message in reversed(messages) if not _waits_above(message)), None)
+    newest = _newest(messages)
     drawn: list[str] = []
     left, seen = room, newest is None
     for message in reversed(messages):
@@ -276,6 +277,10 @@ async def _part(message: dict[str, Any], labels: dict[str, str], room: int) -> s
 def _waits_above(message: dict[str, Any]) -> bool:
     """Tell whether a message stands above the box rather than in the transcript."""
     return message["state"] == "queued" and len(message["siblings"]) < 2
+
+
+def _newest(messages: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((message for message in reversed(messages) if not _waits_above(message)), None)
 
 
 def _earlier(
@@ -320,16 +325,16 @@ def _waits(snapshot: ConversationSnapshot, rows: list[dict[str, Any]]) -> bool:
     return named or snapshot.running is not None
 
 
-async def _older(who: Visitor, wanted: str | None) -> dict[str, Any] | None:
+async def _older(who: Visitor, snapshot: ConversationSnapshot) -> dict[str, Any] | None:
     """Read the messages that lead to the one which the address names, for whoever has no script to fetch them.
 
-    With `at` that one is among them, with `before` it is not. None where there is no such message.
+    With `at` that one is among them, with `before` it is not. None where there is no such message, or nothing after it.
     """
     at = request.args.get("at")
     message = at or request.args.get("before", "")
-    if not ID.fullmatch(message):
+    if not ID.fullmatch(message) or at == (_newest(snapshot.messages) or {}).get("id", ""):
         return None
-    command = ConversationOlder(type="conversation.older", conversation=wanted or "", before=message)
+    command = ConversationOlder(type="conversation.older", conversation=snapshot.conversation, before=message)
     try:
         return asdict(await rooms().chat.older(who.session, command, through=at is not None))
     except NotFound:

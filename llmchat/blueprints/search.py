@@ -39,13 +39,13 @@ async def _found(who: Visitor, query: str) -> ResponseReturnValue:
     try:
         await who.allowance.frames(1)
         found = await rooms().chat.search(who.session, command)
-    except BadField:  # signs that nobody sees
-        return await _page(who, query, results=[])
+    except BadField as error:  # signs that nobody sees, or that are no words
+        return await _page(who, query, problem=error.detail, status=422)
     except (Busy, RateLimited) as error:
         status = 503 if isinstance(error, Busy) else STATUSES[RateLimited]  # others' searches, not one's own
         wait = error.retry_after or 1
         return await _page(who, query, problem=error.detail, status=status, retry_after=wait)
-    return await _page(who, query, results=found.results, searched=found.searched)
+    return await _page(who, query, results=found.results, searched=found.searched, most=MAX_MESSAGES)
 
 
 async def _page(who: Visitor, query: str, **found: Any) -> ResponseReturnValue:

@@ -24,6 +24,7 @@ from llmchat.blueprints.visitors import RETRY_SECONDS, Visitor, headers_of
 from llmchat.doors import ABORT
 from llmchat.errors import AttachmentRefused, NotFound, RateLimited, Unavailable, Unreadable
 from llmchat.events import ID
+from llmchat.import_file import EMPTY
 from llmchat.intake import Report
 from llmchat.transcript import disposition
 
@@ -35,8 +36,8 @@ PATH = "/settings/data"
 NDJSON = "application/x-ndjson"
 FORM_BYTES = 64 * 1024
 """Of what a form has beside its file."""
-SLICE_BYTES = 16 * 1024
-"""Of a form at once: a server gives more than FORM_BYTES in one piece."""
+SLICE_BYTES = FORM_BYTES // 2
+"""Given to the form's reader at once: it refuses what is more than a form may have, also of the file."""
 NO_FILE = "Choose a file first."
 NOT_YOURS = (
     "This browser kept no cookie of this page, and without one no chat can be yours. Allow it, and try again."
@@ -198,7 +199,7 @@ async def _lines(reports: AsyncGenerator[Report, None]) -> AsyncIterator[str]:
     """Tell how far an import is, and at last what came of it."""
     async with aclosing(reports):
         async for report in reports:
-            told = vars(report)
+            told = vars(report) | {"parts": report.missing}
             if not report.done:
                 told = {
                     name: told[name]
@@ -237,7 +238,7 @@ async def _received(file: BinaryIO, size: int) -> int:
         raise AttachmentRefused(507, NO_ROOM) from None
     written = file.tell()
     if not written:
-        raise AttachmentRefused(422, NO_FILE)
+        raise AttachmentRefused(422, EMPTY)
     return written
 
 
@@ -266,23 +267,20 @@ async def _unwrapped(pieces: AsyncGenerator[bytes, None], boundary: bytes) -> As
         decoder = MultipartDecoder(boundary, FORM_BYTES)
         within = False
         async with aclosing(pieces):
-            async for piece in _slices(pieces):
-                decoder.receive_data(piece)
-                while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
-                    if isinstance(event, File):
-                        within = event.name == "file"
-                    elif isinstance(event, Data) and within:
-                        yield event.data
-                if isinstance(event, Epilogue):
-                    return
+            async for piece in pieces:
+                for at in range(0, len(piece), SLICE_BYTES):
+                    decoder.receive_data(piece[at : at + SLICE_BYTES])
+                    while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+                        if isinstance(event, File):
+                            within = event.name == "file"
+                            if within and not event.filename:
+                                raise AttachmentRefused(422, NO_FILE)
+                        elif isinstance(event, Data) and within:
+                            yield event.data
+                    if isinstance(event, Epilogue):
+                        return
     except (ValueError, RequestEntityTooLarge):
         raise AttachmentRefused(400, "This form cannot be read. Send it again.") from None
-
-
-async def _slices(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async for piece in pieces:
-        for start in range(0, len(piece), SLICE_BYTES):
-            yield piece[start : start + SLICE_BYTES]
 
 
 # Letting go

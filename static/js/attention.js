@@ -4,7 +4,6 @@
 import { opening } from "./announcer.js";
 
 const SEEN = "llmchat.seen"; // held by every tab that is looked at
-const REFUSED = "Your browser does not let this page notify you. Allow it in the browser’s settings for this site.";
 
 export class Attention {
   #parts;
@@ -16,7 +15,7 @@ export class Attention {
   constructor(parts) {
     this.#parts = parts;
     parts.list.addEventListener("answered", ({ detail }) => document.hidden && this.#note(detail));
-    parts.notify.addEventListener("refused", () => this.#refused());
+    parts.notify.addEventListener("refused", ({ detail }) => parts.announcer.say(detail));
     document.addEventListener("visibilitychange", () => this.#looked());
     new MutationObserver(() => this.#titled()).observe(document.querySelector("title"), { childList: true });
     this.#looked();
@@ -69,10 +68,5 @@ export class Attention {
     focus();
     notification.close();
     this.#parts.list.row(id)?.querySelector("a")?.click();
-  }
-
-  #refused() {
-    this.#parts.toast.show(REFUSED);
-    this.#parts.announcer.say(REFUSED);
   }
 }

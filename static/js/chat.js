@@ -4,7 +4,7 @@
 import { joined, opening, progress } from "./announcer.js";
 import { before, readChatKey, readDraft, readFiles, writeChatKey, writeDraft, writeFiles } from "./drafts.js";
 import { setLabels } from "./labels.js";
-import { readPlace, writePlace } from "./places.js";
+import { notePath, readPlace, writePlace } from "./places.js";
 import { isMessage } from "./removals.js";
 import { newId } from "./wire.js";
 
@@ -413,7 +413,7 @@ export class Chat {
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
-    addEventListener("pagehide", () => this.#notePlace());
+    addEventListener("pagehide", () => (this.#notePlace(), notePath(this.#id ? `/c/${this.#id}` : "/")));
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#notePlace() : this.#see()));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
     for (const button of document.querySelectorAll(".new-chat, .start-over")) button.addEventListener("click", (event) => this.#startOver(event));

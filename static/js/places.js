@@ -1,6 +1,7 @@
-// Where the person was in each chat, for this tab: ids and shares, no pixels. Storage may be full or forbidden.
+// Where the person was, for this tab: at which address of the chats, and where in each chat, in ids and shares, no pixels. Storage may be full or forbidden.
 
 const KEY = "llmchat.places";
+const PATH = "llmchat.path";
 const MOST = 50; // chats; the ones left longest ago go first
 
 function read() {
@@ -23,5 +24,22 @@ export function writePlace(conversation, place) {
     sessionStorage.setItem(KEY, JSON.stringify(place ? [...others, [conversation, place]].slice(-MOST) : others));
   } catch {
     // then the chat opens at its end
+  }
+}
+
+/** The address of the chat that was left last; a new one where none was, or it is forgotten. */
+export function lastPath() {
+  try {
+    return sessionStorage.getItem(PATH) ?? "/";
+  } catch {
+    return "/";
+  }
+}
+
+export function notePath(path) {
+  try {
+    sessionStorage.setItem(PATH, path);
+  } catch {
+    // then it is led to a new chat
   }
 }

@@ -168,7 +168,8 @@ async def test_browser_that_refuses_notifications_is_said_so_and_the_switch_stay
     switch = page.get_by_role("switch", name="Notify me of answers")
     await switch.click()
     await expect(page.get_by_role("status")).to_contain_text("does not let this page notify you")
-    await expect(page.get_by_role("region", name="Notices")).to_contain_text("in the browser’s settings")
+    await expect(page.locator("notify-switch")).to_contain_text("in the browser’s settings")
+    await expect(page.get_by_role("region", name="Notices")).to_be_hidden()
     await expect(switch).not_to_be_checked()
 
 

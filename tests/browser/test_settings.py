@@ -56,6 +56,40 @@ async def narrow(page: Page) -> bool:
     )
 
 
+# The pages themselves
+
+
+async def test_settings_lead_back_to_the_chat_that_the_tab_was_in(page: Page) -> None:
+    await hello(page)
+    chat = page.url
+    await page.get_by_role("link", name="Settings").click()
+    await add_prompt(page, "Names", SAID)
+    await page.get_by_role("link", name="Export, import, delete").click()
+    await page.get_by_role("link", name="Back to the chat").click()
+    await expect(page).to_have_url(chat)
+    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_role("link", name="Export, import, delete").click()
+    await page.get_by_label("Yes, delete everything").check()
+    await button(page, "Delete everything").click()
+    await page.get_by_role("link", name="Back to the chat").click()
+    await expect(page.get_by_role("heading", name="What is on your mind?")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/settings", "/settings/data", "options"])
+async def test_settings_scroll_by_keyboard_without_a_focus(
+    page: Page, instances: Instances, path: str
+) -> None:
+    await page.set_viewport_size({"width": 1280, "height": 500})
+    if path == "options":
+        await hello(page)
+        path = page.url.removeprefix(instances[0].url) + "/options"
+    await page.goto(instances[0].url + path)
+    await page.keyboard.press("End")
+    await page.wait_for_function(
+        "() => scrollY > 0 && scrollY + innerHeight > document.body.scrollHeight - 2"
+    )
+
+
 # Starting prompts
 
 
@@ -229,6 +263,10 @@ async def test_person_without_scripts_sets_deletes_and_brings_back_a_chat(
     address = page.url.split("#")[0]
     await page.get_by_role("link", name="Options").click()
     assert await narrow(page)
+    await button(page, "Use the default system prompt").click()
+    await expect(page.get_by_label("Temperature")).to_have_value("0.5")
+    await expect(page.get_by_text("pirate")).to_have_count(0)
+    await expect(button(page, "Use the default system prompt")).to_have_count(0)
     await button(page, "Delete").click()
     await expect(page.get_by_role("heading", name="The chat is deleted")).to_be_visible()
     watch.allow("404")

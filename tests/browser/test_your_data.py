@@ -64,7 +64,7 @@ async def test_one_chat_is_exported_by_the_links_among_its_options(
     if scripts:
         await chats(page).hover()
         await button(page, "Options for Von mir").click()
-        await page.get_by_role("menuitem", name="Settings and export").click()
+        await page.get_by_role("menuitem", name="Chat settings").click()
     else:
         await page.get_by_role("link", name="Options").click()
     text = await saved(page, "As Markdown", tmp_path)
@@ -75,7 +75,7 @@ async def test_one_chat_is_exported_by_the_links_among_its_options(
     assert [each["text"] for each in json.loads(whole.read_text())["conversation"]["messages"]] == [
         "Von mir", "Une **réponse**"
     ]  # fmt: skip
-    await expect(page.get_by_role("heading", level=1)).to_contain_text("Options for Von mir")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Chat settings Von mir")
 
 
 @pytest.mark.long
@@ -127,7 +127,7 @@ async def test_import_shows_how_far_it_is_and_what_was_left_out_and_the_newest_c
     assert any(0 < count < 400 for count in counts)
     await expect(chats(other)).to_have_count(20)  # the newest, which open tabs are told of
     await expect(button(page, "Import")).to_be_enabled()
-    await expect(told(page)).to_contain_text("1 × 1 pictures are left out.")
+    await expect(told(page)).to_contain_text("Missing in chats that were imported1 picture is left out.")
     await page.get_by_text("By chat").click()
     await expect(told(page)).to_contain_text("<b>Odd</b> שלום: This is no conversation.")
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

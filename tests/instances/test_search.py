@@ -39,8 +39,11 @@ async def test_words_of_any_kind_are_answered_with_a_page(instances: Instances, 
     for words, status, told in (
         ("", 200, "Search chats"),
         (HOSTILE, 200, "1 chat found"),
-        ("\0\u202e", 200, "Search chats"),
-        ("\u200b", 200, "Nothing found"),
+        ("\0\u202e", 422, "Type a word to search for."),
+        ("\u200b", 422, "Type a word to search for."),
+        ('""', 422, "Type a word to search for."),
+        ("lorem", 200, "Nothing found</p>"),
+        ("lorem ipsum", 200, "All words have to be in one title or one message."),
         ("x" * 201, 422, "At most 200 characters"),
     ):
         page = await client.page(f"/search?q={quote(words)}")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from llmchat import import_file
@@ -87,7 +88,7 @@ async def test_chat_is_exported_by_one_instance_and_imported_by_another_session(
     assert status == 200
     assert lines[-1] == {
         "read": len(body), "of": len(body), "imported": 1, "already_here": 0, "left_out": 0, "lost": [], "reasons": {},
-        "done": True,
+        "parts": [], "done": True,
     }  # fmt: skip
     event = await bob.event("conversation.updated")
     assert event["conversation"]["title"] == "Über <b>alles</b>"
@@ -118,6 +119,21 @@ async def test_all_chats_come_as_one_archive(instances: Instances, connect: Conn
     assert names[-1] == "README.txt"
     _, lines = await bring(client, body)
     assert (lines[-1]["imported"], lines[-1]["already_here"]) == (0, 3)
+
+
+async def test_form_has_a_file_of_any_size_or_is_told_what_it_lacks(
+    instances: Instances, connect: Connect
+) -> None:
+    client = await known(connect, instances[0])
+    for name, body, status, told in (
+        ("a.json", b"[" + b" " * 500_000 + b"]", 200, None),
+        ("a.json", b"", 422, takeout_words("The file is empty.")),
+        ("", b"", 422, "Choose a file first."),
+    ):
+        form = aiohttp.FormData()
+        form.add_field("file", body, filename=name, content_type="application/octet-stream")
+        answered, lines = await bring(client, form)
+        assert (answered, lines[-1].get("detail")) == (status, told)
 
 
 @pytest.mark.long

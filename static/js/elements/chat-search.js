@@ -4,6 +4,7 @@
 import { made } from "./made.js";
 
 const PAUSE_MILLISECONDS = 200; // of typing, before it is searched
+const MOST = 50; // chats that are found at once
 
 class ChatSearch extends HTMLElement {
   #box;
@@ -28,7 +29,8 @@ class ChatSearch extends HTMLElement {
     this.#failed = false;
     this.#list.replaceChildren(...results.map(item));
     const [some, all] = [conversations, of].map((count) => count.toLocaleString());
-    this.#count(complete ? "" : `. Searched the newest ${some} of ${all} chats`);
+    const further = results.length < MOST ? "" : ". Add a word to find fewer, and to search further back.";
+    this.#count(complete ? "" : `. Searched the newest ${some} of ${all} chats${further}`);
   }
 
   fail(words) {
@@ -55,7 +57,9 @@ class ChatSearch extends HTMLElement {
 
   #count(limits) {
     const { length } = this.#list.children;
-    this.#tell((length ? `${length} ${length > 1 ? "chats" : "chat"} found` : "Nothing found") + limits);
+    const found = length ? `${length} ${length > 1 ? "chats" : "chat"} found` : "Nothing found";
+    const several = !length && /\s/.test(this.#words);
+    this.#tell(found + limits + (several ? ". All words have to be in one title or one message." : ""));
   }
 
   #sent(event) {

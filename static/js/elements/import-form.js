@@ -86,14 +86,20 @@ class ImportForm extends HTMLElement {
     this.#report.replaceChildren(made("p", {}, words));
   }
 
-  #tellAll({ imported, already_here: here, left_out: out, lost, reasons }) {
+  #tellAll({ imported, already_here: here, left_out: out, lost, reasons, parts }) {
     const [many, before, not] = [imported, here, out].map((count) => COUNTS.format(count));
     this.#tell(`Imported: ${many}. Here already: ${before}. Left out: ${not}.`);
     if (!lost.length) return;
-    const byReason = Object.entries(reasons).map(([why, count]) => made("li", {}, `${COUNTS.format(count)} × ${why}`));
+    const chats = Object.entries(reasons).map(([why, count]) => `${COUNTS.format(count)} × ${why}`);
+    this.#list("Chats that were left out", chats);
+    this.#list("Missing in chats that were imported", parts);
     const byChat = lost.map(({ title, why }) => made("li", { dir: "auto" }, ...(title ? [made("b", {}, title), `: ${why}`] : [why])));
-    const details = made("details", {}, made("summary", {}, "By chat"), made("ul", {}, ...byChat));
-    this.#report.append(made("h3", {}, "What was left out"), made("ul", {}, ...byReason), details);
+    this.#report.append(made("details", {}, made("summary", {}, "By chat"), made("ul", {}, ...byChat)));
+  }
+
+  #list(heading, lines) {
+    const items = lines.map((line) => made("li", {}, line));
+    if (items.length) this.#report.append(made("h3", {}, heading), made("ul", {}, ...items));
   }
 }
 

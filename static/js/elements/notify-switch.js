@@ -1,12 +1,18 @@
 // Whether this browser tells of answers that are done while nobody looks: remembered in it, asked for on a press alone.
-// Event: `refused`, where the browser does not let us.
+// Event: `refused`, where the browser does not let us (detail: a sentence to be spoken; it stands below the switch).
 
 import { follow, read, write } from "../preferences.js";
 
+const REFUSED = "Your browser does not let this page notify you. Allow it in the browser’s settings for this site.";
+
 class NotifySwitch extends HTMLElement {
+  #told = document.createElement("p");
+
   connectedCallback() {
     if (!("Notification" in window)) return; // an iPhone has none but for an app on its home screen
     this.hidden = false;
+    this.#told.hidden = true;
+    this.append(this.#told);
     this.#show(read("notify"));
     this.#button.addEventListener("click", () => this.#choose(!this.on));
     follow("notify", (chosen) => this.#show(chosen));
@@ -28,7 +34,9 @@ class NotifySwitch extends HTMLElement {
     const may = on && (await Notification.requestPermission()) === "granted";
     write("notify", may ? "on" : "off");
     this.#show(may ? "on" : "off");
-    if (on && !may) this.dispatchEvent(new CustomEvent("refused"));
+    this.#told.hidden = !on || may;
+    this.#told.textContent = this.#told.hidden ? "" : REFUSED;
+    if (!this.#told.hidden) this.dispatchEvent(new CustomEvent("refused", { detail: REFUSED }));
   }
 }
 
