@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from llmchat.blueprints.rooms import EXTENSION, Rooms
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
-from llmchat.conversation import leaves_room
+from llmchat.conversation import leaves_room, takes_system
 from llmchat.conversations import Conversations
 from llmchat.desk import Desk
 from llmchat.doors import Doors
@@ -152,7 +153,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         static=static_files.path,
         attachments=attachments,
         takeout=Takeout(transcripts, attachments, erasure, listing),
-        intake=Intake(transcripts, attachments, erasure, listing),
+        intake=Intake(transcripts, attachments, erasure, listing, _takes_system(settings)),
         import_bytes=settings.import_bytes,
         prompts=Prompts(
             redis, keys, history_days=settings.history_days, most_characters=settings.max_prompt_chars
@@ -242,10 +243,16 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             leaving.push_async_callback(close)
         yield Desk(
             Takeout(transcripts, attachments, erasure, listing),
-            Intake(transcripts, attachments, erasure, listing),
+            Intake(transcripts, attachments, erasure, listing, _takes_system(settings)),
             Health(redis, keys, place_of(settings.redis_url), require_durable=False),
             completions,
         )
+
+
+def _takes_system(settings: Settings) -> Callable[[str], bool]:
+    return partial(
+        takes_system, most_characters=settings.max_prompt_chars, context_tokens=settings.context_tokens
+    )
 
 
 def _attachments(settings: Settings, redis: Any, keys: Keys) -> Attachments:

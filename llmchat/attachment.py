@@ -16,7 +16,7 @@ IMAGE_TOKENS = 800
 MAX_ATTACHMENTS = 6
 """Of one message: so many pictures fit in the default context."""
 NAME_CHARACTERS = 100
-FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0\ufffc"
 """What counts as letters or symbols, and is not seen."""
 TEXT = "text/plain"
 ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp", TEXT: "txt"}

@@ -20,8 +20,8 @@ from llmchat.conversation import (
     Summary,
     derived_id,
     first_words,
-    leaves_room,
     milliseconds,
+    takes_system,
 )
 from llmchat.conversations import Conversations
 from llmchat.erasure import Erasure
@@ -483,8 +483,8 @@ class Chat:
             raise TooLong(f"The {field} has {len(text)} characters; at most {limit} are taken.")
 
     def _check_system(self, system: str) -> None:
-        self._check_text("system prompt", system)
-        if not leaves_room(system, self._settings.context_tokens):
+        if not takes_system(system, self._settings.max_prompt_chars, self._settings.context_tokens):
+            self._check_text("system prompt", system)
             raise TooLong("The system takes more than half of what the model can be sent; shorten it.")
 
     def _choices(self, command: events.MessageSend) -> Choices:

@@ -6,6 +6,7 @@ goes to the message above.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ OF_TOOLS = {
 """What a person saw beside the words, or not at all: nothing is lost that was said."""
 SAID_TO = {"all", "python", ""}
 """Whom words, or code, are for; others are calls of tools."""
+FENCES = re.compile("`{3,}")
 IMAGE = "1 picture is left out.", "{:,} pictures are left out."
 AUDIO = "1 recording is left out.", "{:,} recordings are left out."
 OTHER = (
@@ -76,6 +78,7 @@ class _Nodes:
     def messages(self) -> Iterator[dict[str, Any]]:
         """Give the messages; of the same role in a row, one with all their words."""
         kept: dict[str, dict[str, Any]] = {}
+        words: dict[str, list[str]] = {}
         forks = self._forks()
         for name in self._in_order():
             above = self._stands_for.get(self._parent(name) or "")
@@ -85,11 +88,12 @@ class _Nodes:
                 self._stands_for[name] = above
             elif before and before["role"] == message["role"] and self._parent(name) not in forks:
                 self._stands_for[name] = above
-                before["text"] = "\n\n".join(text for text in (before["text"], message["text"]) if text)
+                words[before["id"]].append(message["text"])
             else:
                 self._stands_for[name] = name
-                kept[name] = message
-        yield from kept.values()
+                kept[name], words[name] = message, [message["text"]]
+        for name, message in kept.items():
+            yield message | {"text": "\n\n".join(words[name])}
 
     def last_above(self, name: object) -> str | None:
         """Name the message that a node is, or the last one above it. For when all are read."""
@@ -132,7 +136,7 @@ class _Nodes:
         if not isinstance(told, dict):
             return None
         author, metadata = _of(told, "author"), _of(told, "metadata")
-        role, to = author.get("role"), told.get("recipient") or ""
+        role, to = author.get("role"), sound_text(told.get("recipient"))
         hidden = metadata.get("is_visually_hidden_from_conversation") is True
         if role not in ("user", "assistant") or hidden or to not in SAID_TO:
             return None
@@ -155,7 +159,7 @@ class _Nodes:
         return message
 
     def _text(self, content: dict[str, Any], to: str) -> str:
-        kind = content.get("content_type")
+        kind = sound_text(content.get("content_type"))
         if kind == "code":
             return _code(content)
         if to not in ("all", "") or kind in OF_TOOLS:
@@ -186,8 +190,7 @@ def _code(content: dict[str, Any]) -> str:
     text, language = sound_text(content.get("text")), content.get("language")
     if not text.strip():
         return ""
-    fence = "```"
-    while fence in text:
-        fence += "`"
+    longest = max(map(len, FENCES.findall(text)), default=2)
+    fence = "`" * (longest + 1)
     known = language if isinstance(language, str) and language.isalnum() and language != "unknown" else ""
     return f"{fence}{known}\n{text}\n{fence}"

@@ -376,6 +376,11 @@ def leaves_room(system: str, context_tokens: int) -> bool:
     return estimated_tokens(system) <= context_tokens // 2
 
 
+def takes_system(system: str, most_characters: int, context_tokens: int) -> bool:
+    """Tell whether a conversation may have a system prompt."""
+    return len(system) <= most_characters and leaves_room(system, context_tokens)
+
+
 def shortened(text: str, tokens: int) -> str:
     """Keep the beginning and the end of a text, so that it has at most so many tokens."""
     if estimated_tokens(text) <= tokens:

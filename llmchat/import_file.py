@@ -5,8 +5,11 @@ Reads within limits of memory, whatever is in it; knows no store. It is for a th
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,13 +29,20 @@ CONVERSATION_BYTES = 64 * 1024 * 1024
 PART_BYTES = 250
 """Of an object or a list, beside what is in it."""
 DEEPEST = 100
-UNBROKEN_BUFFERS = 64
-"""So many in a row without a quotation mark are a text, or a number, of several megabytes."""
+UNBROKEN_BYTES = 4 * 1024 * 1024
+"""So many in a row without a quotation mark are a text of several megabytes, or nothing sound."""
 MAX_CONVERSATIONS = 10_000
-UNPACKED = 5
-"""How many times as much as a file may have may come of an archive."""
+UNPACKED_BYTES = 500_000_000
+"""What may come of an archive, …"""
+UNPACKED = 10
+"""… or so many times what it has, where that is more."""
 MAX_ATTACHMENT_BYTES = 20_000_000
 QUOTE = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
+LARGE = re.compile(rb"\d{19}|\d[eE]\+?\d{3}")
+"""What a number looks like that the parser ends at: of others than C's it makes none."""
+NUMBER_ENDS = b"0123456789+-.eE"
+TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|(-?\d[\d.eE+-]*+)', re.DOTALL)
+LONGEST_NUMBER = 400
 OURS = re.compile(r"(?:^|/)chats/[^/]+\.json$")
 CHATGPTS = re.compile(r"(?:^|/)conversations(?:-\d+)?\.json$")
 ATTACHMENT = re.compile(r"(?:^|/)attachments/([A-Za-z0-9_-]{1,64})/[^/]+$")
@@ -50,10 +60,13 @@ BROKEN = "The file is broken, or not whole, from some place on: what comes after
 DEEP = "The file is nested too deeply: what comes after that could not be read."
 UNBROKEN = "The file has a text of several megabytes in one piece: what comes after that could not be read."
 TOO_LARGE = "It is too large."
+ODD = "It could not be read."
 NAMELESS = "A chat without a title"
 TOO_MANY = (
-    f"These are more than {MAX_CONVERSATIONS:,} chats at once: import the others from a file of their own."
+    f"These are more than {MAX_CONVERSATIONS:,} new chats at once: import the same file again for the others."
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,7 @@ class ImportFile:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._stopped = False
+        self._given = 0
         self._zip: ZipFile | None = None
         self._entries: list[Any] = []
         self.attachments: dict[str, Any] = {}
@@ -89,7 +103,7 @@ class ImportFile:
         if not head:
             raise Unreadable(EMPTY)
         if head in ZIPS:
-            self._open(ZipFile(file, size * UNPACKED + MAX_ATTACHMENT_BYTES))
+            self._open(ZipFile(file, max(UNPACKED_BYTES, size * UNPACKED)))
         elif head.removeprefix(BOM).lstrip()[:1] not in (b"{", b"[", b""):
             raise Unreadable(OTHER_FILE)
 
@@ -111,12 +125,17 @@ class ImportFile:
         self._stopped = True
 
     def conversations(self) -> Iterator[Transcript | LeftOut]:
-        """Give what can be read, one after the other."""
-        for at, found in enumerate(self._found()):
-            if at >= MAX_CONVERSATIONS:
+        """Give what can be read, one after the other; no more than so many of which none was discounted."""
+        for found in self._found():
+            if self._given >= MAX_CONVERSATIONS:
                 yield LeftOut("", TOO_MANY)
                 return
+            self._given += 1
             yield found
+
+    def discount(self) -> None:
+        """Have the last conversation not count: it is nothing new, and whoever repeats an import gets further."""
+        self._given -= 1
 
     def attachment(self, name: str) -> bytes | None:
         """Read a file that is in the archive; None where it is not. Raises Unreadable."""
@@ -159,6 +178,14 @@ def _conversation(value: object) -> Transcript | LeftOut:
         return transcript.read(value)
     except Unreadable as error:
         return LeftOut(_title(value), error.why)
+    except Exception as error:
+        # A bug of ours: it costs this chat and no other. What the error says may be words of the chat.
+        log.error(
+            "A chat of an import cannot be read: %s\n%s",
+            type(error).__name__,
+            "".join(traceback.format_tb(error.__traceback__)),
+        )
+        return LeftOut(_title(value), ODD)
 
 
 def _title(value: object) -> str:
@@ -170,7 +197,10 @@ def _title(value: object) -> str:
 
 
 class _Text:
-    """JSON as the parser reads it: it keeps a whole text, however long that is, so none is let through."""
+    """JSON as the parser reads it: it keeps a whole text, however long that is, so none is let through.
+
+    Nor are numbers that it ends at, or fails at badly: they are others, as near as may be, or null.
+    """
 
     def __init__(self, file: Readable, took: Any) -> None:
         self._file = file
@@ -178,19 +208,60 @@ class _Text:
         self._first = True
         self._unbroken = 0
         self._escaped = False
+        self._quoted = False
+        """In a text, where the next piece begins."""
 
     def read(self, size: int = -1) -> bytes:
-        """Read on. Raises Unreadable."""
-        piece = self._file.read(BUFFER_BYTES if size < 0 else size)
-        self._took(len(piece))
+        """Read on, up to no place within a number. Raises Unreadable."""
+        if self._unbroken > UNBROKEN_BYTES:
+            raise Unreadable(UNBROKEN)
+        size = BUFFER_BYTES if size < 0 else size
+        piece = self._next(size)
         if self._first and piece:
             self._first = False
             piece = piece.removeprefix(BOM)
-        self._unbroken = 0 if QUOTE.match(piece, int(self._escaped)) else self._unbroken + 1
-        self._escaped = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
-        if self._unbroken > UNBROKEN_BUFFERS:
-            raise Unreadable(UNBROKEN)
+        start, quoted = int(self._escaped), self._quoted
+        self._follow(piece)
+        whole = piece
+        while not self._quoted and piece and piece[-1] in NUMBER_ENDS and len(whole) < 2 * size:
+            piece = self._next(LONGEST_NUMBER)
+            self._follow(piece)
+            whole += piece
+        return _without_large(whole, start, quoted)
+
+    def _next(self, size: int) -> bytes:
+        piece = self._file.read(size)
+        self._took(len(piece))
         return piece
+
+    def _follow(self, piece: bytes) -> None:
+        """See where texts begin and end."""
+        bare = piece[int(self._escaped) :].replace(rb"\\", b"").replace(rb"\"", b"")
+        quotes = bare.count(b'"')
+        self._unbroken = 0 if quotes else self._unbroken + len(piece)
+        self._quoted ^= quotes % 2 == 1
+        self._escaped = bare.endswith(b"\\") if piece else self._escaped
+
+
+def _without_large(piece: bytes, start: int, quoted: bool) -> bytes:
+    """Put others in the place of numbers that are too large."""
+    if not LARGE.search(piece):
+        return piece
+    if quoted:
+        end = QUOTE.match(piece, start)
+        start = end.end() if end else len(piece)
+    return piece[:start] + TOKEN.sub(_as_float, piece[start:])
+
+
+def _as_float(token: re.Match[bytes]) -> bytes:
+    number = token[1]
+    if number is None or not LARGE.search(number):
+        return token[0]
+    try:
+        told = float(number) if len(number) <= LONGEST_NUMBER else math.inf
+    except ValueError:
+        return number
+    return repr(told).encode() if math.isfinite(told) else b"null"
 
 
 def _values(text: _Text) -> Iterator[object]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 
 from llmchat.attachments import Attachments
-from llmchat.conversation import derived_id, milliseconds
+from llmchat.conversation import derived_id, milliseconds, timestamp
 from llmchat.erasure import Erasure
 from llmchat.errors import AttachmentRefused, Unavailable, Unreadable
 from llmchat.events import ID
@@ -21,7 +21,7 @@ from llmchat.import_file import ImportFile, LeftOut
 from llmchat.listing import Listing
 from llmchat.message_tree import Lost
 from llmchat.transcript import Transcript
-from llmchat.transcripts import Transcripts, with_ids_of
+from llmchat.transcripts import Known, Transcripts, with_ids_of
 
 TOLD = 20
 """Chats, the newest of an import, that open tabs are told of; whoever wants more lists them."""
@@ -31,6 +31,15 @@ PROGRESS_SECONDS = 0.25
 TRIES = 3
 """Of storing a conversation whose beginning the store has lost."""
 AWAY = "The store is full, or away: the import ends here. Import the same file again, and it goes on."
+SAME = "Another chat in this file has the same id, and was taken in its place."
+NEWER = (
+    "1 chat is here already, and left as it is: what is newer in the file was not taken.",
+    "{:,} chats are here already, and left as they are: what is newer in the file was not taken.",
+)
+LONG_SYSTEM = (
+    "1 system prompt is too long, and left out.",
+    "{:,} system prompts are too long, and left out.",
+)
 DELETED = "It was deleted a moment ago. Undo that, or import it again in half a minute."
 NOT_STORED = "It could not be stored. Import the file again."
 NO_FILES = "1 file could not be kept.", "{:,} files could not be kept."
@@ -60,7 +69,7 @@ class Report:
 
     @property
     def missing(self) -> list[str]:
-        """What is missing in the chats that were imported, in sentences."""
+        """What is missing in the chats that were imported or were here, in sentences."""
         return [str(Lost(count, *said)) for said, count in self.parts.items()]
 
     def lose(self, title: str, why: str) -> None:
@@ -79,16 +88,43 @@ class Report:
             self.lost.append({"title": title, "why": why})
 
 
+@dataclass
+class _Import:
+    """One that is under way."""
+
+    session: str
+    source: ImportFile
+    report: Report
+    began: str = field(default_factory=timestamp)
+    taken: set[str] = field(default_factory=set)
+    """What was found so far, by the ids that it has here."""
+    newest: list[tuple[str, str]] = field(default_factory=list)
+    """What was stored last, by its last use."""
+
+    def leave_as_it_is(self, found: Transcript, known: Known) -> None:
+        """Note a chat that is here already; one that the file gives no time has that of its reading."""
+        self.report.already_here += 1
+        self.source.discount()
+        if known.updated < found.updated < self.began:
+            self.report.miss(found.title, Lost(1, *NEWER))
+
+
 class Intake:
     """Takes files in."""
 
     def __init__(
-        self, transcripts: Transcripts, attachments: Attachments, erasure: Erasure, listing: Listing
+        self,
+        transcripts: Transcripts,
+        attachments: Attachments,
+        erasure: Erasure,
+        listing: Listing,
+        takes_system: Callable[[str], bool],
     ) -> None:
         self._transcripts = transcripts
         self._attachments = attachments
         self._erasure = erasure
         self._listing = listing
+        self._takes_system = takes_system
 
     async def read(self, session: str, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
         """Import a file of so many bytes; gives the same report again and again, `done` at last.
@@ -97,54 +133,65 @@ class Intake:
         """
         source = await asyncio.to_thread(ImportFile, file, size)
         report = Report(of=source.of)
-        newest: list[tuple[str, str]] = []
+        under_way = _Import(session, source, report)
         yield report
         told = asyncio.get_running_loop().time()
         async with aclosing(_in_thread(source)) as conversations:
             async for found in conversations:
                 report.read, report.of = min(source.read, source.of), source.of
-                if not await self._take(session, source, found, report, newest):
+                if not await self._take(under_way, found):
                     break
                 if (now := asyncio.get_running_loop().time()) - told > PROGRESS_SECONDS:
                     told = now
                     yield report
-        for _, conversation in newest:
+        for _, conversation in under_way.newest:
             await self._listing.updated(session, conversation)
         report.done = True
         yield report
 
-    async def _take(
-        self,
-        session: str,
-        source: ImportFile,
-        found: Transcript | LeftOut,
-        report: Report,
-        newest: list[tuple[str, str]],
-    ) -> bool:
+    async def _take(self, under_way: _Import, found: Transcript | LeftOut) -> bool:
         """Take what was found; False where nothing more can be stored."""
         if isinstance(found, LeftOut):
-            report.lose(found.title, found.why)
+            under_way.report.lose(found.title, found.why)
             return True
+        conversation = derived_id("import", under_way.session, found.id)
         try:
-            stored = await self._store(session, source, found, report)
+            if await self._is_here(under_way, found, conversation):
+                return True
+            stored = await self._store(under_way, found, conversation)
         except Unavailable:
-            report.lose("", AWAY)
+            under_way.report.lose("", AWAY)
             return False
         if stored:
-            newest.append((found.updated, stored))
-            newest.sort()
-            del newest[:-TOLD]
+            under_way.newest.append((found.updated, conversation))
+            under_way.newest.sort()
+            del under_way.newest[:-TOLD]
         return True
 
-    async def _store(self, session: str, source: ImportFile, found: Transcript, report: Report) -> str | None:
-        """Store a conversation; gives its id, None where it is not, or was there."""
-        conversation = derived_id("import", session, found.id)
+    async def _is_here(self, under_way: _Import, found: Transcript, conversation: str) -> bool:
+        """Tell whether a conversation cannot be stored, since one is there, and note that."""
+        if conversation in under_way.taken:
+            under_way.report.lose(found.title, SAME)
+            return True
+        under_way.taken.add(conversation)
         for name in (conversation, found.id):
-            if ID.fullmatch(name) and await self._transcripts.known(session, name):
-                report.already_here += 1
-                return None
-        ours = with_ids_of(conversation, found)
-        ours, gone = await self._with_files(session, source, ours)
+            known = await self._transcripts.known(under_way.session, name) if ID.fullmatch(name) else None
+            if known and known.deleted:
+                under_way.report.lose(found.title, DELETED)
+                return True
+            if known:
+                under_way.leave_as_it_is(found, known)
+                return True
+        return False
+
+    async def _store(self, under_way: _Import, found: Transcript, conversation: str) -> bool:
+        """Store a conversation; tells whether it is there."""
+        session, lost = under_way.session, list(found.lost)
+        if found.system is not None and not self._takes_system(found.system):
+            found = replace(found, system=None)
+            lost.append(Lost(1, *LONG_SYSTEM))
+        ours = await asyncio.to_thread(with_ids_of, conversation, found)
+        ours, gone = await self._with_files(session, under_way.source, ours)
         await self._erasure.note(session, conversation)
         outcome = "moved"
         for _ in range(TRIES):
@@ -152,13 +199,13 @@ class Intake:
             if outcome != "moved":
                 break
         if outcome not in ("ok", "there"):
-            report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
-            return None
+            under_way.report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
+            return False
         await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
-        report.imported += 1
-        for part in [*found.lost, *([Lost(gone, *NO_FILES)] if gone else [])]:
-            report.miss(found.title, part)
-        return conversation
+        under_way.report.imported += 1
+        for part in [*lost, *([Lost(gone, *NO_FILES)] if gone else [])]:
+            under_way.report.miss(found.title, part)
+        return True
 
     async def _with_files(self, session: str, source: ImportFile, ours: Transcript) -> tuple[Transcript, int]:
         """Keep the files that messages have, under ids of ours; tells how many could not be."""

@@ -78,8 +78,9 @@ def _newest_leaf(messages: Sequence[dict[str, Any]]) -> str:
 
 def _end_below(messages: Sequence[dict[str, Any]], shown: str) -> str:
     below = {message["parent"]: str(message["id"]) for message in messages}
-    while shown in below:
-        shown = below[shown]
+    for message in messages:  # what is below one comes later
+        if below.get(shown) == message["id"]:
+            shown = message["id"]
     return shown
 
 
@@ -110,7 +111,7 @@ class _Tree:
     def _sound(self, message: dict[str, Any]) -> bool:
         name = message["id"]
         named = isinstance(name, str) and 0 < len(name) <= ID_CHARACTERS and name not in self._nodes
-        return named and message["role"] in ROLES and isinstance(message["text"], str)
+        return named and sound_text(message["role"]) in ROLES and isinstance(message["text"], str)
 
     def _within(self, text: str, most_bytes: int) -> str:
         """Keep what fits, in whole characters."""
@@ -157,7 +158,9 @@ def _filler(parent: str | None, beside: dict[str, Any]) -> dict[str, Any]:
     """Make the prompt that an answer lacks, or the answer that a prompt does."""
     role = ROLES[beside["role"]]
     filler = {
-        "id": derived_id("filler", parent or "", role),
+        "id": derived_id("filler", parent or "", role).rjust(
+            ID_CHARACTERS + 1
+        ),  # longer than any that is given
         "parent": parent,
         "role": role,
         "text": NO_PROMPT if role == "user" else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -14,19 +15,14 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from llmchat.attachment import ENDINGS, MAX_ATTACHMENTS, mention, sound_name
-from llmchat.conversation import UNTITLED, derived_id, milliseconds, timestamp
+from llmchat.conversation import UNTITLED, milliseconds, timestamp
 from llmchat.errors import Unreadable
 from llmchat.events import Parameters
 from llmchat.message_tree import ID_CHARACTERS, Lost, arranged, sound_text
-from llmchat.title import MOST_TITLE_CHARACTERS, one_line
+from llmchat.title import MOST_TITLE_CHARACTERS, has_word, one_line
 
 FORMAT = "llmchat"
 VERSION = 1
-MAX_SYSTEM_CHARACTERS = 60_000
-LONG_SYSTEM = (
-    "1 system prompt is too long, and left out.",
-    "{:,} system prompts are too long, and left out.",
-)
 NAME_CHARACTERS = 60
 FINISH_REASONS = {"stop", "length", "content_filter", "stopped", "interrupted"}
 FIELDS = (
@@ -194,9 +190,6 @@ def read(value: object) -> Transcript:
         raise Unreadable("It has no messages.")
     created = time_of(told.get("created")) or timestamp()
     system, parameters = told.get("system"), told.get("parameters")
-    lost = []
-    if isinstance(system, str) and len(system) > MAX_SYSTEM_CHARACTERS:
-        lost.append(Lost(1, *LONG_SYSTEM))
     found = arranged((_message(each, created, told) for each in messages), told.get("current"))
     return Transcript(
         id=identity(told.get("id"), told),
@@ -204,13 +197,13 @@ def read(value: object) -> Transcript:
         created=created,
         updated=time_of(told.get("updated")) or created,
         model=sound_text(told.get("model"))[:MOST_TITLE_CHARACTERS],
-        system=sound_text(system) if isinstance(system, str) and not lost else None,
+        system=sound_text(system) if isinstance(system, str) else None,
         parameters=_parameters(parameters),
         pinned=told.get("pinned") is True,
         archived=told.get("archived") is True,
         messages=found.messages,
         current=found.current,
-        lost=(*lost, *found.lost),
+        lost=tuple(found.lost),
     )
 
 
@@ -251,7 +244,7 @@ def _ending(told: dict[str, Any]) -> dict[str, Any]:
             "state": "failed",
             "error": {"code": code if known else "internal", "detail": detail, "retryable": retryable},
         }
-    reason = told.get("finish_reason")
+    reason = sound_text(told.get("finish_reason"))
     if told.get("state") == "running":
         reason = "interrupted"
     return {"finish_reason": reason if reason in FINISH_REASONS else "stop"}
@@ -263,13 +256,13 @@ def _attachments(told: object) -> list[dict[str, Any]]:
         if (
             not isinstance(each, dict)
             or not isinstance(each.get("id"), str)
-            or each.get("type") not in ENDINGS
+            or sound_text(each.get("type")) not in ENDINGS
         ):
             continue
         size = each.get("size")
         files.append(
             {
-                "id": each["id"],
+                "id": sound_text(each["id"]),
                 "name": sound_name(sound_text(each.get("name")), each["type"]),
                 "type": each["type"],
                 "size": size if isinstance(size, int) and 0 <= size <= MAX_COUNT else 0,
@@ -302,7 +295,8 @@ def _number(told: object) -> float | None:
 
 def sound_title(told: object, *, untitled: str = UNTITLED) -> str:
     """Give a title as one may be typed."""
-    return one_line(sound_text(told))[:MOST_TITLE_CHARACTERS].rstrip() or untitled
+    title = one_line(sound_text(told))[:MOST_TITLE_CHARACTERS].rstrip()
+    return title if has_word(title) else untitled
 
 
 def time_of(told: object) -> str | None:
@@ -324,4 +318,9 @@ def identity(told: object, conversation: Mapping[str, Any]) -> str:
     """Name where a conversation comes from: by its id, or else by what it is."""
     if isinstance(told, str) and 0 < len(told) <= ID_CHARACTERS:
         return sound_text(told)
-    return derived_id(json.dumps(conversation, sort_keys=True, default=str))
+    digest = hashlib.sha256()
+    for piece in json.JSONEncoder(sort_keys=True).iterencode(
+        conversation
+    ):  # as one text it takes five times as much
+        digest.update(piece.encode())
+    return digest.hexdigest()[:32]

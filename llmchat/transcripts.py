@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, Sequence
@@ -37,6 +38,15 @@ class Outline:
     branch: list[str]
     """The messages of the branch that is shown, oldest first."""
     queued: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a conversation that is there."""
+
+    updated: str
+    deleted: bool
+    """A moment ago: it may come back."""
 
 
 class Transcripts:
@@ -113,15 +123,18 @@ class Transcripts:
 
     # Storing
 
-    async def known(self, session: str, conversation: str) -> bool:
-        """Tell whether a session has a conversation, and in its list: an import may have been broken off between."""
+    async def known(self, session: str, conversation: str) -> Known | None:
+        """Find a conversation of a session; one that is in no list is none: an import may have been broken off there."""
         keys = self._keys.of_conversation(conversation)
         async with available():
             pipe = self._redis.pipeline(transaction=False)
-            pipe.hmget(keys.conversation, ["session", "deleted"])
+            pipe.hmget(keys.conversation, ["session", "deleted", "updated"])
             pipe.zscore(self._keys.loose(session), conversation)
-            (owner, deleted), loose = await pipe.execute()
-        return bool(owner == session.encode() and deleted is None and loose is None)
+            pipe.zscore(self._keys.conversations(session), conversation)
+            (owner, deleted, updated), loose, listed = await pipe.execute()
+        if owner != session.encode() or (deleted is None and listed is None and loose is not None):
+            return None
+        return Known(updated.decode(), deleted is not None)
 
     async def store(self, session: str, conversation: str, transcript: Transcript) -> str:
         """Store a conversation once: "ok", or why not: "there", "deleted" a moment ago, "not_found" for another's.
@@ -129,15 +142,15 @@ class Transcripts:
         Its messages' ids are to be ours; "moved" where the store has lost what came first.
         """
         keys = self._keys.of_conversation(conversation)
-        messages, tree = _stored(transcript)
+        parts, count = await asyncio.to_thread(_stored, transcript)
         step, outcome = "first", "ok"
-        for part in _parts(messages, tree):
+        for part in parts:
             outcome = await self._run(keys, session, step, 0, PART_MS, *part, {})
             step = "more"
             if outcome != "ok":
                 return outcome
         state = _state(session, transcript)
-        return await self._run(keys, session, "last", len(tree), self._retention_ms, {}, {}, state)
+        return await self._run(keys, session, "last", count, self._retention_ms, {}, {}, state)
 
     async def _run(
         self,
@@ -185,7 +198,13 @@ def with_ids_of(conversation: str, transcript: Transcript) -> Transcript:
     return replace(transcript, id=conversation, messages=messages, current=current)
 
 
-def _stored(transcript: Transcript) -> tuple[dict[str, str], dict[str, str]]:
+def _stored(transcript: Transcript) -> tuple[list[tuple[dict[str, str], dict[str, str]]], int]:
+    """Give what scripts store one after the other, and how many fields the tree has then. For a thread."""
+    messages, tree = _fields(transcript)
+    return _parts(messages, tree), len(tree)
+
+
+def _fields(transcript: Transcript) -> tuple[dict[str, str], dict[str, str]]:
     """Give the fields of a conversation's messages and of its tree."""
     messages: dict[str, str] = {}
     tree: dict[str, str] = {}
@@ -202,11 +221,11 @@ def _stored(transcript: Transcript) -> tuple[dict[str, str], dict[str, str]]:
     for parent, names in below.items():
         tree[f"children:{parent}"] = " ".join(names)
         tree[f"chosen:{parent}"] = names[-1]
-    shown = transcript.current or ""
-    above = {message["id"]: message["parent"] or "" for message in transcript.messages}
-    while shown:
-        tree[f"chosen:{above[shown]}"] = shown
-        shown = above[shown]
+    shown = transcript.current
+    for message in reversed(transcript.messages):  # what is above one comes before it
+        if message["id"] == shown:
+            shown = message["parent"]
+            tree[f"chosen:{shown or ''}"] = message["id"]
     return messages, tree
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,8 @@ from llmchat.desk import AWAY, NO_CHATS, NOT_LISTED, Desk
 from llmchat.errors import ProviderError, StartError, Unavailable
 from llmchat.health import Health
 from llmchat.settings import Settings
-from tests.trunk import Trunk, as_json, ours
+from llmchat.zip_file import BROKEN
+from tests.trunk import Trunk, as_json, ours, zipped
 
 
 class FakeProvider:
@@ -125,6 +127,16 @@ async def test_archive_is_written_over_no_other_file(
     with pytest.raises(StartError, match=r"all\.zip cannot be written: File exists\."):
         await _export(desk, "alice", str(file))
     assert (files(tmp_path), file.read_text()) == (["all.zip"], "precious")
+
+
+async def test_damaged_archive_is_told_and_is_no_bug(desk: Desk, tmp_path: Path) -> None:
+    body = zipped({"chats/1.json": b"{}"})
+    end = body.index(b"PK\x05\x06")
+    (at,) = struct.unpack_from("<I", body, end + 16)
+    (tmp_path / "all.zip").write_bytes(body[: end + 16] + struct.pack("<I", at + 200) + body[end + 20 :])
+    with (tmp_path / "all.zip").open("rb") as file:
+        report = await desk.import_("alice", file, len(body))
+    assert report.lost == [{"title": "", "why": BROKEN}]
 
 
 async def test_session_without_chats_is_told_and_no_file_is_written(desk: Desk, tmp_path: Path) -> None:

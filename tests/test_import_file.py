@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llmchat import import_file
+from llmchat import import_file, zip_file
 from llmchat.errors import Unreadable
 from llmchat.import_file import ImportFile, LeftOut
 from llmchat.transcript import Transcript
 from llmchat.zip_file import BOMB, BROKEN, DIRECTORY_BYTES, OTHER_KIND, SECRET, TOO_MANY
-from tests.trunk import as_json, chatgpt, ours, zipped
+from tests.trunk import as_json, chatgpt, message, ours, zipped
 
 MIB = 1024 * 1024
 
@@ -76,14 +80,13 @@ def test_what_is_no_file_of_chats_is_told(body: bytes) -> None:
         (b'{"title": "trunc', import_file.BROKEN),
         (b'{"title": NaN}]', import_file.BROKEN),
         (b'{"title": "\xff\xfe"}]', import_file.BROKEN),
-        (b'{"title": ' + b"1" * 5000 + b"}]", import_file.BROKEN),
+        (b'{"title": ' + b"1" * 500_000 + b"}]", import_file.BROKEN),
         (b"{]", import_file.BROKEN),
         (b"[" * 100_000, import_file.DEEP),
         (b'{"a":' * 100_000, import_file.DEEP),
         (b'{"title": "' + b"x" * 5 * MIB + b'"}]', import_file.UNBROKEN),
         (b'{"title": "' + b'\\"' * 3 * MIB + b'"}]', import_file.UNBROKEN),
         (b'{"title": "' + b"\\\\" * 3 * MIB + b'"}]', import_file.UNBROKEN),
-        (b"1" * 5 * MIB + b"]", import_file.UNBROKEN),
         (b" " * 5 * MIB + b"1]", import_file.UNBROKEN),
     ],
 )
@@ -104,13 +107,49 @@ def test_odd_json_is_read_as_far_as_it_goes() -> None:
     told = as_json(ours()).replace(b'"Hi"', b'"\\ud800 Hi \\u0000"', 1)
     assert titles(told) == ["A chat"]
     assert titles(b'[{"a": 1.5e300, "b": -12345678901234567}, 5, null]') == ["This is no conversation."] * 3
-    assert titles(b'[{"a": 1e999}]') == titles(b"[123456789012345678901234567890]") == [import_file.BROKEN]
     assert titles(as_json(ours()) + b" {}") == ["A chat", import_file.BROKEN]
+
+
+NUMBERS = [b"1e999", b"-1E+400", b"123456789012345678901234567890", b"0." + b"1" * 30_000, b"1" * 5000]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("before", [0, 65_500, 65_520, 65_530])
+def test_number_that_no_chat_has_costs_nothing(number: bytes, before: int) -> None:
+    told = as_json(ours(title='1e999 \\" 12345678901234567890 \\'))
+    wide = (
+        b"[" + b" " * before + b'{"x": [' + number + b", " + number + b"], " + told[1:] + b"," + told + b"]"
+    )
+    assert titles(wide) == ['1e999 \\" 12345678901234567890 \\'] * 2
+
+
+@given(st.lists(st.text('\\\\"e19', max_size=40), max_size=30), st.integers(1, 60))
+def test_numbers_in_texts_stay_as_they_are(texts: list[str], size: int) -> None:
+    told, text = as_json([[1, 1.5, *texts], -2]), b""
+    reader = import_file._Text(io.BytesIO(told), lambda size: None)
+    while piece := reader.read(size):
+        text += piece
+    assert json.loads(text) == json.loads(told)
 
 
 def test_more_chats_than_are_imported_at_once_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_file, "MAX_CONVERSATIONS", 2)
     assert titles(as_json([ours()] * 4)) == ["A chat", "A chat", import_file.TOO_MANY]
+
+
+def test_chat_that_we_fail_at_is_left_out_and_no_word_of_it_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(value: dict[str, Any]) -> Transcript:
+        raise KeyError(value["title"])
+
+    body = as_json([ours(), chatgpt(title="Odd"), ours()])
+    monkeypatch.setattr(import_file.chatgpt, "read", fails)
+    told = found(body)
+    assert [each.title for each in told] == ["A chat", "Odd", "A chat"]
+    assert told[1] == LeftOut("Odd", import_file.ODD)
+    assert "KeyError" in caplog.text
+    assert "Odd" not in caplog.text
 
 
 # Zip archives
@@ -163,7 +202,44 @@ def test_entry_that_lies_about_its_size_is_no_longer_than_it_says() -> None:
     )
 
 
-def test_bombs_go_off_outside() -> None:
+@pytest.mark.parametrize(("at", "change"), [(12, 200), (16, 200)])
+def test_archive_whose_directory_is_elsewhere_than_it_says_is_broken(
+    at: int, change: int, tmp_path: Path
+) -> None:
+    (told,) = struct.unpack_from("<I", CHAT, CHAT.index(b"PK\x05\x06") + at)
+    moved = patched(CHAT, at, "<I", told + change, b"PK\x05\x06")
+    path = tmp_path / "moved.zip"
+    for body in (moved, CHAT[:10] + CHAT[40:]):
+        path.write_bytes(body)
+        with path.open("rb") as file:
+            for source in (io.BytesIO(body), file):
+                assert why(source, len(body)) == BROKEN
+
+
+def why(source: Any, size: int) -> str:
+    """Tell why there is nothing in a file, said at once or of all that is in it."""
+    try:
+        (left_out,) = ImportFile(source, size).conversations()
+    except Unreadable as error:
+        return error.why
+    assert isinstance(left_out, LeftOut)
+    return left_out.why
+
+
+def test_answers_in_a_loop_are_no_bomb() -> None:
+    loop = ("the same words again and again, " * 6200)[:190_000]
+    turns = [message(f"p{at}") for at in range(8)] + [
+        message(f"a{at}", f"p{at}", "assistant", loop) for at in range(8)
+    ]
+    body = zipped({"chats/1.json": as_json(ours(*turns))})
+    (chat,) = found(body)
+    assert isinstance(chat, Transcript)
+    assert chat.lost == ()
+    assert {each["text"] for each in chat.messages if each["role"] == "assistant"} == {loop}
+
+
+def test_bombs_go_off_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_file, "UNPACKED_BYTES", 30 * MIB)
     flat = zipped({"conversations.json": b"[" + b" " * 60 * MIB + b"]"})
     assert titles(flat) == [BOMB]
     quoted = zipped({"conversations.json": b"[" + b'"",' * 20 * MIB + b'""]'})
@@ -176,7 +252,8 @@ def test_bombs_go_off_outside() -> None:
     assert peak < 40 * MIB
 
 
-def test_many_entries_within_limits_each_count_together() -> None:
+def test_many_entries_within_limits_each_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_file, "UNPACKED_BYTES", 30 * MIB)
     body = zipped({f"chats/{at}.json": b" " * MIB for at in range(40)})
     assert BOMB in titles(body)
 
@@ -188,12 +265,12 @@ def test_entries_that_have_the_same_bytes_are_refused() -> None:
     assert refused(head + directory + directory.replace(b"chats/1", b"chats/2") + end) == BROKEN
 
 
-def test_directory_that_is_too_large_is_not_read() -> None:
-    many = io.BytesIO()
-    with zipfile.ZipFile(many, "w") as archive:
-        for at in range(40_001):
-            archive.writestr(str(at), b"")
-    assert refused(many.getvalue()) == TOO_MANY
+def test_directory_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = zipped({f"chats/{at}.json": as_json(ours()) for at in range(21)})
+    assert len(found(many)) == 21
+    monkeypatch.setattr(zip_file, "MAX_ENTRIES", 20)
+    assert refused(many) == TOO_MANY
+    monkeypatch.undo()
     named = io.BytesIO()
     with zipfile.ZipFile(named, "w") as archive:
         for at in range(DIRECTORY_BYTES // 60_000 + 2):

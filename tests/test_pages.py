@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import json
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from html import unescape
 from types import SimpleNamespace
@@ -25,8 +27,9 @@ from llmchat.blueprints.rooms import Rooms
 from llmchat.conversation import Conversation
 from llmchat.errors import RateLimited, Unavailable
 from llmchat.settings import Settings
+from llmchat.zip_file import BROKEN
 from tests.instances.instance import ROOT
-from tests.trunk import as_json, ours
+from tests.trunk import as_json, ours, zipped
 from tests.waiting import eventually, within
 
 LOCAL = {"Host": "localhost", "Origin": "http://localhost"}
@@ -217,6 +220,45 @@ async def test_form_while_the_store_is_away_is_told_in_a_page_that_is_not_fetche
     assert Unavailable().detail in page
     assert 'http-equiv="refresh"' not in page
     assert f'href="{takeout.PATH}"' in page
+
+
+@pytest.mark.parametrize("size", [1000, 64 * 1024, 256 * 1024, 1024 * 1024])
+async def test_file_in_a_form_is_read_in_whatever_pieces_it_comes(
+    client: QuartClient, rooms: Rooms, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    came: list[bytes] = []
+
+    async def read(session: str, file: BinaryIO, size: int) -> AsyncIterator[Any]:
+        file.seek(0)
+        came.append(file.read())
+        yield takeout.Report(done=True)
+
+    monkeypatch.setattr(rooms.intake, "read", read)
+    file = b"".join(b"%d\r\n--edg\n\r" % at for at in range(250_000))
+    head = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.json"\r\n\r\n'
+    body = head + file + b"\r\n--edge--\r\n"
+    headers = {
+        **LINES,
+        "Content-Type": "multipart/form-data; boundary=edge",
+        "Content-Length": str(len(body)),
+    }
+    async with client.request("/import", method="POST", headers=headers) as asked:
+        for start in range(0, len(body), size):
+            await asked.send(body[start : start + size])
+        await asked.send_complete()
+        answer = await asked.as_response()
+    assert answer.status_code == 200
+    assert came == [file]
+
+
+async def test_damaged_archive_is_told_in_words(client: QuartClient) -> None:
+    body = zipped({"chats/1.json": b"{}"})
+    end = body.index(b"PK\x05\x06")
+    (at,) = struct.unpack_from("<I", body, end + 16)
+    answer = await bring(client, body[: end + 16] + struct.pack("<I", at + 200) + body[end + 20 :])
+    assert answer.status_code == 200
+    told = json.loads((await answer.get_data(as_text=True)).splitlines()[-1])
+    assert told["lost"] == [{"title": "", "why": BROKEN}]
 
 
 async def test_import_without_room_for_a_file_is_refused_in_words(

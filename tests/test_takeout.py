@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,12 +14,12 @@ from fakeredis import FakeAsyncRedis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat import intake, transcripts
+from llmchat import import_file, intake, transcripts
 from llmchat.conversation import derived_id
 from llmchat.errors import Unavailable
 from llmchat.import_file import BROKEN, LeftOut
-from llmchat.intake import AWAY, DELETED, TOLD
-from llmchat.title import one_line
+from llmchat.intake import AWAY, DELETED, LONG_SYSTEM, NEWER, SAME, TOLD
+from llmchat.title import has_word, one_line
 from tests.pictures import PNG
 from tests.trunk import Trunk, as_json, chatgpt, message, ours, zipped
 
@@ -71,7 +72,7 @@ def chats(draw: st.DrawFn) -> dict[str, Any]:
     return ours(
         *messages,
         id=draw(st.text(st.characters(codec="utf-8"), min_size=1, max_size=10)),
-        title=one_line(draw(text)) or "A title",
+        title=draw(text.map(one_line).filter(has_word)),
         model=draw(text),
         system=draw(st.none() | text),
         parameters=draw(st.sampled_from([{}, {"temperature": 0.5, "max_tokens": 9}])),
@@ -282,6 +283,96 @@ async def test_chat_that_was_just_deleted_is_not_brought_back(trunk: Trunk) -> N
     await trunk.conversations.delete("alice", chat["id"])
     report = await trunk.take(as_json(ours()))
     assert report.lost == [{"title": "A chat", "why": DELETED}]
+
+
+async def test_chat_whose_deletion_may_be_undone_is_not_imported_beside_it(trunk: Trunk) -> None:
+    await trunk.history.send(**HISTORY, conversation="c", message="m1", text="One")
+    packed = zipped(await trunk.give())
+    await trunk.conversations.delete("alice", "c")
+    report = await trunk.take(packed)
+    assert (report.imported, report.lost) == (0, [{"title": "t", "why": DELETED}])
+    await trunk.conversations.restore("alice", "c")
+    again = await trunk.take(packed)
+    assert (again.imported, again.already_here, again.lost) == (0, 1, [])
+    assert len(await trunk.chats()) == 1
+
+
+async def test_second_chat_of_a_file_with_the_same_id_is_told_as_left_out(trunk: Trunk) -> None:
+    report = await trunk.take(as_json([ours(), ours(message("m1", text="Other words"), title="Twin")]))
+    assert (report.imported, report.already_here, report.left_out) == (1, 0, 1)
+    assert report.lost == [{"title": "Twin", "why": SAME}]
+
+
+async def test_newer_version_of_a_chat_that_is_here_is_told_and_an_older_one_is_not(trunk: Trunk) -> None:
+    await trunk.take(as_json(ours()))
+    report = await trunk.take(as_json(ours(title="Grown", updated="2026-01-04T03:04:05.000Z")))
+    assert (report.already_here, report.lost) == (1, [{"title": "Grown", "why": NEWER[0]}])
+    for told in ({}, {"updated": "2026-01-02T03:04:05.000Z"}, {"updated": None, "created": None}):
+        report = await trunk.take(as_json(ours(**told)))
+        assert (report.already_here, report.lost) == (1, [])
+
+
+async def test_system_prompt_that_may_not_be_typed_is_not_imported(trunk: Trunk) -> None:
+    report = await trunk.take(as_json([ours(system="s" * 1001), ours(id="c2", system="s" * 1000)]))
+    assert report.imported == 2
+    assert report.lost == [{"title": "A chat", "why": LONG_SYSTEM[0]}]
+    assert sorted(len(chat["system"] or "") for chat in await trunk.chats()) == [0, 1000]
+
+
+async def test_repeats_of_an_import_bring_everything_of_a_file_with_too_many_chats(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_file, "MAX_CONVERSATIONS", 2)
+    body = as_json([ours(id=f"c{at}") for at in range(5)])
+    reports = [await trunk.take(body) for _ in range(4)]
+    assert [(each.imported, each.already_here) for each in reports] == [(2, 0), (2, 2), (1, 4), (0, 5)]
+    assert [each.reasons[import_file.TOO_MANY] for each in reports] == [1, 1, 0, 0]
+
+
+async def test_what_one_answer_after_the_other_repeats_is_exported_and_imported_again(trunk: Trunk) -> None:
+    loop = ("the same words again and again, " * 6200)[:190_000]
+    turns = [message(f"p{at}") for at in range(8)] + [
+        message(f"a{at}", f"p{at}", "assistant", loop) for at in range(8)
+    ]
+    assert (await trunk.take(as_json(ours(*turns)))).lost == []
+    packed = b"".join([piece async for piece in trunk.takeout.archive("alice")])
+    assert len(packed) < 16 * 190_000 / 200  # JSON and Markdown
+    report = await trunk.take(packed, "bob")
+    assert (report.imported, report.lost) == (1, [])
+    (chat,) = await trunk.chats("bob")
+    assert sum(each["text"] == loop for each in chat["messages"]) == 8
+
+
+async def test_chat_that_leads_to_itself_is_imported_in_no_circle(trunk: Trunk) -> None:
+    like_a_filler = derived_id("filler", "", "user")
+    chain = (
+        message("a", role="assistant"),
+        message(like_a_filler, "a"),
+        message("b", like_a_filler, "assistant"),
+    )
+    async with asyncio.timeout(20):
+        assert (await trunk.take(as_json(ours(*chain)))).imported == 1
+    (chat,) = await trunk.chats()
+    assert [each["role"] for each in chat["messages"]] == ["user", "assistant"] * 2
+
+
+async def test_large_chat_is_made_ready_for_the_store_in_a_thread(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def noted(called: Any) -> Any:
+        def call(*given: Any) -> Any:
+            threads.add(threading.current_thread())
+            return called(*given)
+
+        return call
+
+    for room, name in ((intake, "with_ids_of"), (transcripts, "_fields"), (transcripts, "_parts")):
+        monkeypatch.setattr(room, name, noted(getattr(room, name)))
+    assert (await trunk.take(as_json(ours()))).imported == 1
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 async def test_another_sessions_chat_is_neither_read_nor_written(trunk: Trunk) -> None:

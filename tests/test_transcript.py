@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat import chatgpt, transcript
+from llmchat.conversation import derived_id
 from llmchat.errors import Unreadable
 from llmchat.markdown import render
 from llmchat.message_tree import MAX_MESSAGES, MAX_TEXT_BYTES, NO_PROMPT
@@ -112,6 +115,55 @@ def test_prompts_and_answers_take_turns_whatever_came() -> None:
     assert found.current == found.messages[-1]["id"]
 
 
+def test_no_message_has_the_id_of_what_stands_in_for_one_that_lacks() -> None:
+    like_a_filler = derived_id("filler", "", "user")
+    told = ours(
+        message("a", role="assistant"), message(like_a_filler, "a"), message("b", like_a_filler, "assistant")
+    )
+    found = transcript.read(told)
+    names = [each["id"] for each in found.messages]
+    assert len(set(names)) == len(names) == 4
+    for at, each in enumerate(found.messages):
+        assert each["parent"] in {None, *names[:at]}
+    assert found.current == names[-1]
+
+
+@pytest.mark.parametrize("odd", [[], {}, ["x"], {"x": 1}, 5, True, None])
+def test_fields_of_another_type_are_as_good_as_missing(odd: Any) -> None:
+    file = {"id": "f", "name": "cat.png", "type": "image/png", "size": 5}
+    for name in message("b") | {
+        "finish_reason": "",
+        "state": "",
+        "error": "",
+        "attachments": "",
+        "usage": "",
+    }:
+        found = transcript.read(ours(message("a"), message("b", "a", "assistant") | {name: odd}))
+        assert lines(found)[0] == ("user", "Hi")
+    for name in file:
+        found = transcript.read(ours(message("a", attachments=[file | {name: odd}])))
+        assert lines(found)[0] == ("user", "Hi")
+    for name in ("author", "content", "create_time", "recipient", "metadata"):
+        found = chatgpt.read(old_chat(node("p", None, "a", role="user", text="Ask"),
+                                      node("a", "p", role="assistant", **{name: odd} if name != "author" else {})))  # fmt: skip
+        assert lines(found)[0] == ("user", "Ask")
+    for name, whole in (
+        ("content_type", {"content": {"content_type": odd}}),
+        ("role", {"author": {"role": odd}}),
+    ):
+        found = chatgpt.read(
+            old_chat(node("p", None, "a", role="user", text="Ask"), node("a", "p", role="user", **whole))
+        )
+        assert lines(found)[0] == ("user", "Ask"), name
+
+
+@pytest.mark.parametrize(
+    "title", ["\u200b", "\u202e\u202d", "\u0301", "\ufffc", "\ufe0f", "", None, 5, ["x"]]
+)
+def test_title_of_which_nothing_is_seen_is_none(title: Any) -> None:
+    assert transcript.read(ours(title=title)).title == chatgpt.read(old_chat(title=title)).title == "New chat"
+
+
 def test_what_was_running_broke_off_when_it_was_exported() -> None:
     found = transcript.read(ours(message("a"), message("b", "a", "assistant", "Half", state="running")))
     assert found.messages[1]["state"] == "done"
@@ -129,13 +181,24 @@ def test_long_texts_are_cut_and_too_many_messages_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "time", [None, "soon", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", -5, 1e300, True, []]
+    "odd", [None, "soon", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", -5, 1e300, True, []]
 )
-def test_times_that_cannot_be_are_replaced(time: Any) -> None:
-    found = transcript.read(ours(message("a") | {"created": time}, created=time, updated=time))
+def test_times_that_cannot_be_are_replaced(odd: Any) -> None:
+    found = transcript.read(ours(message("a") | {"created": odd}, created=odd, updated=odd))
     for told in (found.created, found.updated, found.messages[0]["created"]):
         assert "2026" <= told[:4] <= "2100"
-    assert chatgpt.read(old_chat(create_time=time, update_time=time)).created[:4] >= "2023"
+    assert chatgpt.read(old_chat(create_time=odd, update_time=odd)).created[:4] >= "2023"
+
+
+def test_chat_without_an_id_is_known_by_what_it_is_and_takes_no_more_memory_for_that() -> None:
+    told = ours(*(message(f"m{at}", text="𝕏" * 500_000) for at in range(8)), id=None)
+    tracemalloc.start()
+    found = transcript.read(told)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.id == derived_id(json.dumps(told["conversation"], sort_keys=True))
+    assert found.id != transcript.read(ours(message("m1"), id=None)).id
+    assert peak < 30_000_000  # of 16
 
 
 def test_odd_values_are_left_out() -> None:
@@ -144,7 +207,7 @@ def test_odd_values_are_left_out() -> None:
             message("a", attachments=[1, {"id": 5}, {"id": "f", "name": "../x\0.png", "type": "image/png", "size": -1}]),
             message("b", "a", "assistant", "x\ud800y", usage={"prompt_tokens": -1}, seconds="1", finish_reason="odd",
                     state="failed"),
-            title=" \n ", system="s" * 100_000, parameters={"temperature": 9}, model=5,
+            title=" \n ", system=["s"], parameters={"temperature": 9}, model=5,
         )
     )  # fmt: skip
     assert found.title == "New chat"
@@ -256,6 +319,26 @@ def test_what_chatgpt_has_beside_words_is_left_out_and_told() -> None:
         "1 picture is left out.",
         "1 part of a kind that is not known is left out.",
     ]
+
+
+def test_chatgpts_long_rows_and_fences_are_read_in_no_time() -> None:
+    began = time.process_time()
+    row = [
+        node(f"n{at}", f"n{at - 1}", f"n{at + 1}", role="assistant", text="x" * 700) for at in range(15_000)
+    ]
+    found = chatgpt.read(old_chat(*row))
+    assert [role for role, _ in lines(found)] == ["user", "assistant"]
+    fences = {"content_type": "code", "text": "`" * 3_000_000}
+    found = chatgpt.read(old_chat(node("a", None, role="assistant", content=fences)))
+    assert found.messages[1]["text"][:9] == "`" * 9
+    assert time.process_time() - began < 2  # of 60
+
+
+@pytest.mark.parametrize(("text", "fence"), [("x", "```"), ("``", "```"), ("a ```` b ```", "`````")])
+def test_chatgpts_code_is_fenced_by_more_than_is_in_it(text: str, fence: str) -> None:
+    content = {"content_type": "code", "text": text, "language": "py"}
+    found = chatgpt.read(old_chat(node("a", None, role="assistant", content=content)))
+    assert found.messages[1]["text"] == f"{fence}py\n{text}\n{fence}"
 
 
 def test_chatgpts_broken_nodes_do_no_harm() -> None:

@@ -34,6 +34,10 @@ class FakeListing:
         self.deletions.append(conversation)
 
 
+def _short(system: str) -> bool:
+    return len(system) <= 1000
+
+
 class Trunk:
     """What packs and unpacks chats, on one store."""
 
@@ -46,7 +50,7 @@ class Trunk:
         self.transcripts = Transcripts(redis, self.keys, history_days=1)
         self.listing: Any = FakeListing()
         rooms = self.transcripts, self.attachments, self.erasure, self.listing
-        self.takeout, self.intake = Takeout(*rooms), Intake(*rooms)
+        self.takeout, self.intake = Takeout(*rooms), Intake(*rooms, takes_system=_short)
 
     async def take(self, body: bytes, session: str = "alice") -> Report:
         """Import a file."""

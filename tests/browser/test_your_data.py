@@ -127,7 +127,7 @@ async def test_import_shows_how_far_it_is_and_what_was_left_out_and_the_newest_c
     assert any(0 < count < 400 for count in counts)
     await expect(chats(other)).to_have_count(20)  # the newest, which open tabs are told of
     await expect(button(page, "Import")).to_be_enabled()
-    await expect(told(page)).to_contain_text("Missing in chats that were imported1 picture is left out.")
+    await expect(told(page)).to_contain_text("Missing in other chats1 picture is left out.")
     await page.get_by_text("By chat").click()
     await expect(told(page)).to_contain_text("<b>Odd</b> שלום: This is no conversation.")
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

@@ -26,7 +26,7 @@ from tests.instances import Client, Instance, Store
 from tests.instances.child import Child
 from tests.instances.instance import ROOT
 from tests.instances.talk import begin
-from tests.trunk import as_json, chatgpt, ours, zipped
+from tests.trunk import as_json, chatgpt, message, ours, zipped
 from tests.waiting import eventually, within
 
 Instances = tuple[Instance, Instance]
@@ -374,7 +374,7 @@ async def test_store_that_is_full_ends_the_import_and_says_so(
     async with redis_client(fresh_store.url) as redis:
         used = (await redis.info("memory"))["used_memory"]
         await redis.config_set("maxmemory", used + 3_000_000)
-        body = as_json([ours(id=f"f{at}", system="x" * 50_000) for at in range(300)])
+        body = as_json([ours(message("m", text="x" * 50_000), id=f"f{at}") for at in range(300)])
         status, lines = await bring(client, body)
         assert status == 200
         assert 0 < lines[-1]["imported"] < 300

@@ -5,7 +5,7 @@
 
 import { millisecondsToMidnight, periodOf } from "../periods.js";
 
-const SEEN = /[^\p{C}\p{M}\p{Z}\u115f\u1160\u2800\u3164\uffa0]/u; // has_word of the server's title.py
+const SEEN = /[^\p{C}\p{M}\p{Z}\u115f\u1160\u2800\u3164\uffa0\ufffc]/u; // has_word of the server's title.py
 
 class ChatList extends HTMLElement {
   #list;

@@ -92,7 +92,7 @@ class ImportForm extends HTMLElement {
     if (!lost.length) return;
     const chats = Object.entries(reasons).map(([why, count]) => `${COUNTS.format(count)} × ${why}`);
     this.#list("Chats that were left out", chats);
-    this.#list("Missing in chats that were imported", parts);
+    this.#list("Missing in other chats", parts);
     const byChat = lost.map(({ title, why }) => made("li", { dir: "auto" }, ...(title ? [made("b", {}, title), `: ${why}`] : [why])));
     this.#report.append(made("details", {}, made("summary", {}, "By chat"), made("ul", {}, ...byChat)));
   }
