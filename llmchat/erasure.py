@@ -79,7 +79,12 @@ class Erasure:
             pipe = self._redis.pipeline(transaction=False)
             for token in shares:
                 pipe.delete(keys.share(token.decode()))
-            for key in (keys.shares(session), keys.prompts(session), keys.format(session)):
+            for key in (
+                keys.shares(session),
+                keys.revoked(session),
+                keys.prompts(session),
+                keys.format(session),
+            ):
                 pipe.delete(key)
             for kind in self._limits:
                 pipe.delete(keys.limit(kind, session))

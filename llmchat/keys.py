@@ -127,6 +127,10 @@ class Keys:
         """Name the hash of a session's shared snapshots: token → JSON."""
         return self._of_session(session, "shares")
 
+    def revoked(self, session: str) -> str:
+        """Name the sorted set of a session's links that were taken back: token → when, in ms."""
+        return self._of_session(session, "revoked")
+
     def share(self, token: str) -> str:
         """Name the hash of a shared snapshot."""
         return f"{self.prefix}:{{share.{token}}}:share"
