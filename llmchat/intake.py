@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 
+from llmchat.arrivals import Arrival, Arrivals
 from llmchat.attachments import Attachments
 from llmchat.conversation import derived_id, milliseconds
 from llmchat.erasure import Erasure
@@ -31,6 +32,7 @@ PROGRESS_SECONDS = 0.25
 TRIES = 3
 """Of storing a conversation whose beginning the store has lost."""
 AWAY = "The store is full, or away: the import ends here. Import the same file again, and it goes on."
+FORGOTTEN = "Everything was deleted meanwhile, and the import ends here."
 DELETED = "It was deleted a moment ago. Undo that, or import it again in half a minute."
 NOT_STORED = "It could not be stored. Import the file again."
 NO_FILES = "1 file could not be kept.", "{:,} files could not be kept."
@@ -79,18 +81,37 @@ class Report:
             self.lost.append({"title": title, "why": why})
 
 
+class Forgotten(Exception):
+    """All that the session has was let go of since the import began."""
+
+
 class Intake:
     """Takes files in."""
 
     def __init__(
-        self, transcripts: Transcripts, attachments: Attachments, erasure: Erasure, listing: Listing
+        self,
+        transcripts: Transcripts,
+        attachments: Attachments,
+        erasure: Erasure,
+        listing: Listing,
+        arrivals: Arrivals,
     ) -> None:
         self._transcripts = transcripts
         self._attachments = attachments
         self._erasure = erasure
         self._listing = listing
+        self._arrivals = arrivals
 
     async def read(self, session: str, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
+        """Import a file that is there, as `take` does."""
+        async with (
+            self._arrivals.expect(session) as arrival,
+            aclosing(self.take(arrival, file, size)) as reports,
+        ):
+            async for report in reports:
+                yield report
+
+    async def take(self, arrival: Arrival, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
         """Import a file of so many bytes; gives the same report again and again, `done` at last.
 
         Raises Unreadable where there is nothing in it.
@@ -103,19 +124,19 @@ class Intake:
         async with aclosing(_in_thread(source)) as conversations:
             async for found in conversations:
                 report.read, report.of = min(source.read, source.of), source.of
-                if not await self._take(session, source, found, report, newest):
+                if not await self._take(arrival, source, found, report, newest):
                     break
                 if (now := asyncio.get_running_loop().time()) - told > PROGRESS_SECONDS:
                     told = now
                     yield report
         for _, conversation in newest:
-            await self._listing.updated(session, conversation)
+            await self._listing.updated(arrival.session, conversation)
         report.done = True
         yield report
 
     async def _take(
         self,
-        session: str,
+        arrival: Arrival,
         source: ImportFile,
         found: Transcript | LeftOut,
         report: Report,
@@ -126,7 +147,12 @@ class Intake:
             report.lose(found.title, found.why)
             return True
         try:
-            stored = await self._store(session, source, found, report)
+            stored = await self._store(arrival, source, found, report)
+        except Forgotten:
+            newest.clear()
+            report.imported = report.already_here = 0
+            report.lose("", FORGOTTEN)
+            return False
         except Unavailable:
             report.lose("", AWAY)
             return False
@@ -136,8 +162,11 @@ class Intake:
             del newest[:-TOLD]
         return True
 
-    async def _store(self, session: str, source: ImportFile, found: Transcript, report: Report) -> str | None:
-        """Store a conversation; gives its id, None where it is not, or was there."""
+    async def _store(
+        self, arrival: Arrival, source: ImportFile, found: Transcript, report: Report
+    ) -> str | None:
+        """Store a conversation; gives its id, None where it is not, or was there. Raises Forgotten."""
+        session = arrival.session
         conversation = derived_id("import", session, found.id)
         for name in (conversation, found.id):
             if ID.fullmatch(name) and await self._transcripts.known(session, name):
@@ -151,10 +180,15 @@ class Intake:
             outcome = await self._transcripts.store(session, conversation, ours)
             if outcome != "moved":
                 break
+        if outcome in ("ok", "there"):
+            await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
+        if not await self._arrivals.wanted(arrival):
+            await self._erasure.erase(session, conversation)
+            await self._attachments.erase(session, _files(ours))
+            raise Forgotten
         if outcome not in ("ok", "there"):
             report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
             return None
-        await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
         report.imported += 1
         for part in [*found.lost, *([Lost(gone, *NO_FILES)] if gone else [])]:
             report.miss(found.title, part)
@@ -187,6 +221,10 @@ class Intake:
                 await self._attachments.keep(session, conversation, [file.id])
                 return True
         return False
+
+
+def _files(transcript: Transcript) -> set[str]:
+    return {file["id"] for message in transcript.messages for file in message.get("attachments", ())}
 
 
 async def _in_thread(source: ImportFile) -> AsyncGenerator[Transcript | LeftOut, None]:

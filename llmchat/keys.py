@@ -115,6 +115,10 @@ class Keys:
         """Likewise, of those that may be there and are in no other set: just deleted, or being imported."""
         return self._of_session(session, "loose")
 
+    def coming(self, session: str) -> str:
+        """Name the sorted set of what is on its way to a session: id → since when, in ms."""
+        return self._of_session(session, "coming")
+
     def format(self, session: str) -> str:
         """Name the version of the form in which a session's data lies."""
         return self._of_session(session, "format")

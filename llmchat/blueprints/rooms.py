@@ -14,6 +14,7 @@ from quart import Request, Websocket, current_app
 
 from llmchat import __version__
 from llmchat.access import Access
+from llmchat.arrivals import Arrivals
 from llmchat.attachments import Attachments
 from llmchat.blueprints.visitors import (
     CONNECTIONS,
@@ -62,6 +63,7 @@ class Rooms:
     static: Callable[[str], str]
     """Gives the path of one of the page's files."""
     attachments: Attachments
+    arrivals: Arrivals
     takeout: Takeout
     intake: Intake
     import_bytes: int
