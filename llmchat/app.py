@@ -13,6 +13,7 @@ from typing import Any
 from quart import Quart
 
 from llmchat.access import ACCESS_SECONDS, Access
+from llmchat.arrivals import Arrivals
 from llmchat.attachments import Attachments
 from llmchat.blueprints import attachments as attachments_blueprint
 from llmchat.blueprints import chat as chat_blueprint
@@ -113,7 +114,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         models,
         titles,
     )
-    erasure = Erasure(redis, keys, KINDS)
+    erasure, arrivals = Erasure(redis, keys, KINDS), Arrivals(redis, keys)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
     chat = Chat(
         settings,
@@ -152,8 +153,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         models=models,
         static=static_files.path,
         attachments=attachments,
+        arrivals=arrivals,
         takeout=Takeout(transcripts, attachments, erasure, listing),
-        intake=Intake(transcripts, attachments, erasure, listing, _takes_system(settings)),
+        intake=Intake(transcripts, attachments, erasure, listing, arrivals, _takes_system(settings)),
         import_bytes=settings.import_bytes,
         prompts=Prompts(
             redis, keys, history_days=settings.history_days, most_characters=settings.max_prompt_chars
@@ -243,7 +245,9 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             leaving.push_async_callback(close)
         yield Desk(
             Takeout(transcripts, attachments, erasure, listing),
-            Intake(transcripts, attachments, erasure, listing, _takes_system(settings)),
+            Intake(
+                transcripts, attachments, erasure, listing, Arrivals(redis, keys), _takes_system(settings)
+            ),
             Health(redis, keys, place_of(settings.redis_url), require_durable=False),
             completions,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -168,13 +168,15 @@ class Attachments:
     def _lifetime_of(self, temporary: bool) -> int:
         return TEMPORARY_SECONDS * 1000 if temporary else self._lifetime_ms
 
-    async def erase(self, session: str) -> None:
-        """Let go of all files of a session."""
+    async def erase(self, session: str, ids: Collection[str] | None = None) -> None:
+        """Let go of files of a session; of all, where none are named."""
         own = self._keys.attachments_of(session)
         async with available():
             entries: list[Any] = await self._redis.zrange(own, 0, -1)
         for entry in [each.decode() for each in entries]:
             name = entry.partition(" ")[2]
+            if ids is not None and name not in ids:
+                continue
             async with available():
                 await self._redis.delete(self._keys.attachment(name), self._keys.attachment_bytes(name))
             for index in (self._keys.attachments, own):

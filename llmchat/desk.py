@@ -53,6 +53,8 @@ class Desk:
                     report = each
         except Unreadable as error:
             raise StartError(error.why) from None
+        except Unavailable:
+            raise StartError(AWAY) from None
         return report
 
     async def forget(self, session: str) -> int:

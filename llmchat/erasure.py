@@ -72,15 +72,18 @@ class Erasure:
             await pipe.execute()
 
     async def erase_rest(self, session: str) -> None:
-        """Let go of what the session has beside conversations and files. How often it signed out stays."""
+        """Let go of what the session has beside conversations and files, and of what comes. To be done first.
+
+        How often it signed out stays.
+        """
         keys = self._keys
         async with available():
             shares: list[Any] = await self._redis.hkeys(keys.shares(session))
             pipe = self._redis.pipeline(transaction=False)
             for token in shares:
                 pipe.delete(keys.share(token.decode()))
-            for key in (keys.shares(session), keys.prompts(session), keys.format(session)):
-                pipe.delete(key)
+            for key_of in (keys.coming, keys.shares, keys.revoked, keys.prompts, keys.format):
+                pipe.delete(key_of(session))
             for kind in self._limits:
                 pipe.delete(keys.limit(kind, session))
             await pipe.execute()

@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 
+from llmchat.arrivals import Arrival, Arrivals
 from llmchat.attachments import Attachments
 from llmchat.conversation import derived_id, milliseconds, timestamp
 from llmchat.erasure import Erasure
@@ -40,6 +41,7 @@ LONG_SYSTEM = (
     "1 system prompt is too long, and left out.",
     "{:,} system prompts are too long, and left out.",
 )
+FORGOTTEN = "Everything was deleted meanwhile, and the import ends here."
 DELETED = "It was deleted a moment ago. Undo that, or import it again in half a minute."
 NOT_STORED = "It could not be stored. Import the file again."
 NO_FILES = "1 file could not be kept.", "{:,} files could not be kept."
@@ -92,7 +94,7 @@ class Report:
 class _Import:
     """One that is under way."""
 
-    session: str
+    arrival: Arrival
     source: ImportFile
     report: Report
     began: str = field(default_factory=timestamp)
@@ -101,12 +103,20 @@ class _Import:
     newest: list[tuple[str, str]] = field(default_factory=list)
     """What was stored last, by its last use."""
 
+    @property
+    def session(self) -> str:
+        return self.arrival.session
+
     def leave_as_it_is(self, found: Transcript, known: Known) -> None:
         """Note a chat that is here already; one that the file gives no time has that of its reading."""
         self.report.already_here += 1
         self.source.discount()
         if known.updated < found.updated < self.began:
             self.report.miss(found.title, Lost(1, *NEWER))
+
+
+class Forgotten(Exception):
+    """All that the session has was let go of since the import began."""
 
 
 class Intake:
@@ -118,22 +128,33 @@ class Intake:
         attachments: Attachments,
         erasure: Erasure,
         listing: Listing,
+        arrivals: Arrivals,
         takes_system: Callable[[str], bool],
     ) -> None:
         self._transcripts = transcripts
         self._attachments = attachments
         self._erasure = erasure
         self._listing = listing
+        self._arrivals = arrivals
         self._takes_system = takes_system
 
     async def read(self, session: str, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
+        """Import a file that is there, as `take` does."""
+        async with (
+            self._arrivals.expect(session) as arrival,
+            aclosing(self.take(arrival, file, size)) as reports,
+        ):
+            async for report in reports:
+                yield report
+
+    async def take(self, arrival: Arrival, file: BinaryIO, size: int) -> AsyncGenerator[Report, None]:
         """Import a file of so many bytes; gives the same report again and again, `done` at last.
 
         Raises Unreadable where there is nothing in it.
         """
         source = await asyncio.to_thread(ImportFile, file, size)
         report = Report(of=source.of)
-        under_way = _Import(session, source, report)
+        under_way = _Import(arrival, source, report)
         yield report
         told = asyncio.get_running_loop().time()
         async with aclosing(_in_thread(source)) as conversations:
@@ -145,7 +166,7 @@ class Intake:
                     told = now
                     yield report
         for _, conversation in under_way.newest:
-            await self._listing.updated(session, conversation)
+            await self._listing.updated(arrival.session, conversation)
         report.done = True
         yield report
 
@@ -159,6 +180,11 @@ class Intake:
             if await self._is_here(under_way, found, conversation):
                 return True
             stored = await self._store(under_way, found, conversation)
+        except Forgotten:
+            under_way.newest.clear()
+            under_way.report.imported = under_way.report.already_here = 0
+            under_way.report.lose("", FORGOTTEN)
+            return False
         except Unavailable:
             under_way.report.lose("", AWAY)
             return False
@@ -198,10 +224,15 @@ class Intake:
             outcome = await self._transcripts.store(session, conversation, ours)
             if outcome != "moved":
                 break
+        if outcome in ("ok", "there"):
+            await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
+        if not await self._arrivals.wanted(under_way.arrival):
+            await self._erasure.erase(session, conversation)
+            await self._attachments.erase(session, _files(ours))
+            raise Forgotten
         if outcome not in ("ok", "there"):
             under_way.report.lose(found.title, DELETED if outcome == "deleted" else NOT_STORED)
             return False
-        await self._transcripts.list(session, conversation, ours, milliseconds(ours.updated))
         under_way.report.imported += 1
         for part in [*lost, *([Lost(gone, *NO_FILES)] if gone else [])]:
             under_way.report.miss(found.title, part)
@@ -234,6 +265,10 @@ class Intake:
                 await self._attachments.keep(session, conversation, [file.id])
                 return True
         return False
+
+
+def _files(transcript: Transcript) -> set[str]:
+    return {file["id"] for message in transcript.messages for file in message.get("attachments", ())}
 
 
 async def _in_thread(source: ImportFile) -> AsyncGenerator[Transcript | LeftOut, None]:

@@ -115,6 +115,10 @@ class Keys:
         """Likewise, of those that may be there and are in no other set: just deleted, or being imported."""
         return self._of_session(session, "loose")
 
+    def coming(self, session: str) -> str:
+        """Name the sorted set of what is on its way to a session: id → since when, in ms."""
+        return self._of_session(session, "coming")
+
     def format(self, session: str) -> str:
         """Name the version of the form in which a session's data lies."""
         return self._of_session(session, "format")
@@ -126,6 +130,10 @@ class Keys:
     def shares(self, session: str) -> str:
         """Name the hash of a session's shared snapshots: token → JSON."""
         return self._of_session(session, "shares")
+
+    def revoked(self, session: str) -> str:
+        """Name the sorted set of a session's links that were taken back: token → when, in ms."""
+        return self._of_session(session, "revoked")
 
     def share(self, token: str) -> str:
         """Name the hash of a shared snapshot."""

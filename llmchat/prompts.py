@@ -52,7 +52,7 @@ class Prompts:
                 async with available():
                     await self._redis.pexpire(key, self._retention_ms)
         prompts = [_prompt(name.decode(), record) for name, record in found.items()]
-        return sorted(prompts, key=lambda each: (each.created, each.id))
+        return sorted(prompts, key=lambda each: each.created)
 
     async def find(self, session: str, prompt: str) -> StartingPrompt:
         """Find one. Raises NotFound."""

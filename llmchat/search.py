@@ -1,6 +1,6 @@
 """Words found in texts of any script, and what stands around them. Pure: knows neither Redis nor conversations.
 
-Texts are compared folded: without case, accents, widths and what nobody sees. A text is cut between units only: what
+Texts are compared folded: without case, accents, vowel points, widths and what nobody sees. A text is cut between units only: what
 stands together folds together, so the fold of a text is that of its units, one after the other.
 """
 
@@ -19,11 +19,22 @@ STRIDE = 2000
 CONTROLS = "\u202a-\u202e\u2066-\u2069"
 """They turn the direction of what follows, also behind the end of a snippet."""
 UNSEEN = f"\u00ad\u061c\u200b-\u200f\u2060-\u2064\ufeff{CONTROLS}"
-DROPPED = re.compile(f"[\u0300-\u036f{UNSEEN}]+")
-"""Accents of Latin, Greek and Cyrillic. Marks of other scripts are letters to whoever reads them."""
-JOINED = re.compile(f"[{UNSEEN}\U0001f3fb-\U0001f3ff\u1160-\u11ff\ufe00-\ufe0f]")
-"""What belongs to what is before it: beside marks the unseen, skin tones, and the second and third part of a Hangul
-syllable."""
+POINTS = "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\ufb1e"
+"""Vowels and accents of Hebrew."""
+HARAKAT = "\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0898-\u089f\u08ca-\u08e1\u08e3-\u08ff"
+"""Those of Arabic, with the hamza and madda that an alef is decomposed into."""
+TATWEEL = "\u0640"
+DROPPED = re.compile(f"[\u0300-\u036f{POINTS}{HARAKAT}{TATWEEL}{UNSEEN}]+")
+"""Beside them accents of Latin, Greek and Cyrillic: what may as well not be written. Marks of other scripts are letters
+to whoever reads them."""
+JOINED = re.compile(f"[{TATWEEL}{UNSEEN}\U0001f3fb-\U0001f3ff\u1160-\u11ff\ufe00-\ufe0f]")
+"""What belongs to what is before it: beside marks a drawn-out line, the unseen, skin tones, and the second and third part
+of a Hangul syllable."""
+MOST_MARKS = 30
+"""On one letter that are compared, as in Unicode's Stream-Safe Text Format: to put them in order takes the square of them,
+and the interpreter meanwhile."""
+MARKS = re.compile(r"[^\w\s\x00-\x7f]{4,}")
+"""Where there may be more marks than that: one may be decomposed into a few."""
 JOINER = "\u200d"
 TURNING = re.compile(f"[{CONTROLS}]")
 BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
@@ -35,8 +46,28 @@ def fold(text: str) -> str:
     """Give a text as it is compared."""
     if text.isascii():
         return text.lower()
-    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return unicodedata.normalize("NFC", DROPPED.sub("", decomposed))
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", bounded(text)).casefold())
+    return unicodedata.normalize("NFC", bounded(DROPPED.sub("", decomposed)))
+
+
+def bounded(text: str) -> str:
+    """Leave out what is more than MOST_MARKS on one letter."""
+    return MARKS.sub(lambda run: "".join(_few(run[0])), text)
+
+
+def _few(run: str) -> Iterator[str]:
+    marks = 0
+    for character in run:
+        decomposed = unicodedata.normalize("NFKD", character)
+        are_marks = [unicodedata.combining(part) != 0 for part in decomposed]
+        if all(are_marks):
+            marks += len(are_marks)
+        else:
+            marks = are_marks[::-1].index(False)
+        if marks <= MOST_MARKS:
+            yield character
+        else:
+            marks -= len(are_marks)
 
 
 def begins_unit(text: str, index: int) -> bool:
@@ -157,4 +188,4 @@ def _start_of(text: str, start: int, characters: int) -> str:
 
 
 def _plain(text: str) -> str:
-    return BLANK.sub(" ", TURNING.sub("", text))
+    return BLANK.sub(" ", bounded(TURNING.sub("", text)))

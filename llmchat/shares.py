@@ -27,9 +27,12 @@ MOST_SHARES = 100
 SHARED_MESSAGES = 500
 SHARED_BYTES = 1024 * 1024
 """Of text, in one copy."""
+MOST_REVOKED = 300
+"""Of a session, the newest, that are known for what they were."""
 TOKEN_BYTES = 24
 STALE_MS = 3_600_000
 """An entry without its copy, so old, is taken off: within that somebody may be writing it."""
+REVOKED = "This link was taken back. Share again for a new one."
 NOTHING = "There is nothing to share in this chat yet. Wait for an answer."
 
 
@@ -81,6 +84,7 @@ class Shares:
         self._retention_ms = history_days * 86_400_000
         self._note = Script(redis, "keep_entry")
         self._keep = Script(redis, "keep_share")
+        self._revoke = Script(redis, "revoke_share")
 
     async def create(self, session: str, command: str, branch: Branch) -> Share:
         """Keep a copy of a branch, once for each command's id: a repeat keeps what there is. Raises BadField."""
@@ -97,14 +101,16 @@ class Shares:
         )
         if not await self._listed_there(session, share.id):  # revoked meanwhile
             await self._drop(share.id)
+        if await self._there(session, [share]) != [share]:  # or its chat was deleted
+            await self.doom(session, known.id)
         return share
 
     async def listed(self, session: str, conversation: str | None = None) -> list[Share]:
-        """List a session's shares, the newest first; those of a conversation, where one is named."""
-        async with available():
-            found: dict[Any, Any] = await self._redis.hgetall(self._keys.shares(session))
-        shares = [_share(token.decode(), record) for token, record in found.items()]
-        shares = await self._there(session, shares)
+        """List a session's shares, the newest first; those of a conversation, where one is named.
+
+        Those of a chat that was deleted are not listed; while it can be brought back they are kept.
+        """
+        shares = await self._there(session, await self._noted_of(session))
         shares.sort(key=lambda each: (each.created, each.id), reverse=True)
         return [each for each in shares if conversation in (None, each.conversation)]
 
@@ -122,9 +128,8 @@ class Shares:
 
     async def revoke(self, session: str, token: str) -> None:
         """Take a link back; a repeat, and another session's, changes nothing."""
-        async with available():
-            mine = await self._redis.hdel(self._keys.shares(session), token)
-        if mine:
+        keys = [self._keys.shares(session), self._keys.revoked(session)]
+        if await self._revoke(keys, token, MOST_REVOKED, self._retention_ms):
             await self._drop(token)
 
     async def doom(self, session: str, conversation: str) -> None:
@@ -136,7 +141,7 @@ class Shares:
         await self._last(session, conversation, self._retention_ms)
 
     async def _last(self, session: str, conversation: str, lifetime_ms: int) -> None:
-        shares = await self.listed(session, conversation)
+        shares = [each for each in await self._noted_of(session) if each.conversation == conversation]
         async with available():
             pipe = self._redis.pipeline(transaction=False)
             for key in (self._keys.share(each.id) for each in shares):
@@ -146,12 +151,18 @@ class Shares:
                     pipe.persist(key)
             await pipe.execute()
 
+    async def _noted_of(self, session: str) -> list[Share]:
+        async with available():
+            found: dict[Any, Any] = await self._redis.hgetall(self._keys.shares(session))
+        return [_share(token.decode(), record) for token, record in found.items()]
+
     async def _noted(self, session: str, share: Share) -> Share:
         record = asdict(share)
         del record["id"]
-        outcome, *kept = await self._note(
-            [self._keys.shares(session)], share.id, _json(record), 1, MOST_SHARES, self._retention_ms
-        )
+        keys = [self._keys.shares(session), self._keys.revoked(session)]
+        outcome, *kept = await self._note(keys, share.id, _json(record), 1, MOST_SHARES, self._retention_ms)
+        if outcome == b"struck":
+            raise BadField(REVOKED)
         if outcome == b"full":
             raise BadField(
                 f"You have {MOST_SHARES} shared links, and that is all there can be. Revoke one first."
@@ -159,24 +170,26 @@ class Shares:
         return _share(share.id, kept[0])
 
     async def _there(self, session: str, shares: Sequence[Share]) -> list[Share]:
-        """Keep the shares whose copy is there; strike the others, unless they are being made."""
+        """Keep the shares whose copy and chat are there; strike the others, unless they are being made or brought back."""
         if not shares:
             return []
         async with available():
             pipe = self._redis.pipeline(transaction=False)
             for each in shares:
                 pipe.exists(self._keys.share(each.id))
-            there = await pipe.execute()
+                pipe.hmget(self._keys.of_conversation(each.conversation).conversation, "session", "deleted")
+            found = await pipe.execute()
         now_ms = milliseconds(timestamp())
-        gone = [
-            each.id
-            for each, found in zip(shares, there, strict=True)
-            if not found and now_ms - milliseconds(each.created) > STALE_MS
-        ]
+        gone, there = [], []
+        for each, copied, (owner, deleted) in zip(shares, found[::2], found[1::2], strict=True):
+            if not (copied and owner) and now_ms - milliseconds(each.created) > STALE_MS:
+                gone.append(each.id)
+            elif copied and owner == session.encode() and deleted is None:
+                there.append(each)
         if gone:
             async with available():
                 await self._redis.hdel(self._keys.shares(session), *gone)
-        return [each for each, found in zip(shares, there, strict=True) if found]
+        return there
 
     async def _listed_there(self, session: str, token: str) -> bool:
         async with available():

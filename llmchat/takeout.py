@@ -61,9 +61,9 @@ class Takeout:
 
     async def as_markdown(self, outline: Outline) -> AsyncGenerator[bytes, None]:
         """Give the branch of a chat that is shown, as Markdown."""
-        yield heading(outline.transcript).encode()
+        yield (await asyncio.to_thread(heading, outline.transcript)).encode()
         async for message in self._transcripts.messages(outline, outline.branch):
-            yield section(message).encode()
+            yield (await asyncio.to_thread(section, message)).encode()
 
     async def any(self, session: str) -> bool:
         """Tell whether a session has a chat that would be in its archive."""

@@ -9,9 +9,11 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
 from llmchat.attachment import ENDINGS, MAX_ATTACHMENTS, mention, sound_name
@@ -32,8 +34,24 @@ FIELDS = (
 """Of a message, as it is written."""
 COUNTED = ("prompt_tokens", "completion_tokens")
 MAX_COUNT = 10**9
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
-SPECIAL = re.compile(r"([\\`*_\[\]<>#])")
+OPENING = re.compile(r"```|~~~|<[!?]|<(?:pre|script|style|textarea)", re.IGNORECASE)
+"""What may begin a block that a blank line does not end."""
+HTML_ENDS = (
+    (r"\s*<!--", "-->"),
+    (r"\s*<\?", "?>"),
+    (r"\s*<!\[CDATA\[", "]]>"),
+    (r"\s*<!", ">"),
+    (r"\s*<pre", "</pre>"),
+    (r"\s*<script", "</script>"),
+    (r"\s*<style", "</style>"),
+    (r"\s*<textarea", "</textarea>"),
+)
+"""Of blocks of HTML: how they begin, and what ends them."""
+LINE_END = re.compile(r"\r\n?|\n")
+STEP = re.compile(r"\r\n?|\n|[-*+>][ \t]|\d[.)][ \t]")
+MOST_STEPS = 8_000
+"""Lines and items of lists whose blocks are looked for: it takes the square of them."""
+SPECIAL = re.compile(r"([\\`*_~\[\]<>#])")
 CODE = re.compile(r"[a-z_]{1,40}")
 LATER = "It was made by a later version of this program. Update this one, and import it again."
 
@@ -135,18 +153,42 @@ def _note(message: Mapping[str, Any]) -> str:
 
 
 def closed(text: str) -> str:
-    """End the block of code that a text leaves open, so that what follows is no part of it."""
-    fence = ""
-    for each in text.splitlines():
-        found = FENCE.fullmatch(each)
-        if not found:
-            continue
-        marks, rest = found[1], found[2]
-        if not fence:
-            fence = "" if marks[0] == "`" and "`" in rest else marks
-        elif marks[0] == fence[0] and len(marks) >= len(fence) and not rest.strip():
-            fence = ""
-    return f"{text.rstrip()}\n{fence}" if fence else text.rstrip()
+    """End the block of code or HTML that a text leaves open, so that what follows is no part of it.
+
+    Where readers of Markdown do not agree about what is open, or it takes long to tell, the text is quoted.
+    """
+    text = text.rstrip()
+    if not OPENING.search(text):
+        return text
+    if sum(1 for _ in STEP.finditer(text)) > MOST_STEPS:
+        return _quoted(text)
+    of_html, ending = (_ending_of(text, with_html=with_html) for with_html in (True, False))
+    # The end of an open block of HTML is a line like another to who knows none.
+    if of_html == ending or (not ending and not of_html.lstrip().startswith(("`", "~"))):
+        return text + of_html
+    return _quoted(text)
+
+
+def _ending_of(text: str, *, with_html: bool) -> str:
+    """Tell what a text is to be followed by, where HTML in Markdown is HTML, or is not."""
+    *_, last = (token for token in _blocks(with_html).parse(f"{text}\n\n# Next") if token.level == 0)
+    if last.type == "fence":
+        return f"\n{last.markup}"
+    if last.type == "html_block":
+        return "\n" + next(end for begin, end in HTML_ENDS if re.match(begin, last.content, re.IGNORECASE))
+    return ""
+
+
+@cache
+def _blocks(with_html: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark")
+    parser.core.ruler.enableOnly(["normalize", "block"])
+    parser.disable(["reference", *([] if with_html else ["html_block"])])
+    return parser
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {each}" for each in LINE_END.split(text))
 
 
 def file_name(title: str, ending: str) -> str:
@@ -166,8 +208,8 @@ def disposition(title: str, ending: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Write a text that is no Markdown."""
-    return SPECIAL.sub(r"\\\1", text)
+    """Write a text that is no Markdown, in one line."""
+    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def _day(time: str) -> str:

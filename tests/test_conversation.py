@@ -158,6 +158,7 @@ def test_conversation_is_listed_as_the_protocol_shapes_it() -> None:
         "pinned": False,
         "archived": False,
         "running": False,
+        "unread": False,
         "model": "gpt-4o-mini",
     }
 

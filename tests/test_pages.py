@@ -233,7 +233,7 @@ async def test_file_in_a_form_is_read_in_whatever_pieces_it_comes(
         came.append(file.read())
         yield takeout.Report(done=True)
 
-    monkeypatch.setattr(rooms.intake, "read", read)
+    monkeypatch.setattr(rooms.intake, "take", read)
     file = b"".join(b"%d\r\n--edg\n\r" % at for at in range(250_000))
     head = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.json"\r\n\r\n'
     body = head + file + b"\r\n--edge--\r\n"
@@ -319,7 +319,7 @@ async def test_import_by_form_that_takes_too_long_ends_and_says_so(
         finally:
             ended.set()
 
-    monkeypatch.setattr(rooms.intake, "read", read)
+    monkeypatch.setattr(rooms.intake, "take", read)
     async with within(10, "it ends"):
         answer = await bring(client, headers=LOCAL)
     page = await answer.get_data(as_text=True)
@@ -337,7 +337,7 @@ async def test_import_that_nobody_waits_for_any_more_counts_no_more(
         yield takeout.Report()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(rooms.intake, "read", read)
+    monkeypatch.setattr(rooms.intake, "take", read)
     async with within(10, "it ends"):
         async with client.request(
             "/import", method="POST", headers={**LINES, "Content-Length": "2"}

@@ -61,7 +61,7 @@ def turns() -> FakeTurns:
 @pytest.fixture
 def rooms(turns: FakeTurns) -> Rooms:
     nobody = cast(Any, None)
-    return Rooms(*[nobody] * 7, cast(Any, turns), *[nobody] * 7)
+    return Rooms(*[nobody] * 7, cast(Any, turns), *[nobody] * 8)
 
 
 @pytest.fixture

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from llmchat import search
 from llmchat.blueprints.search import text_fragment
-from llmchat.search import AFTER, BEFORE, Query, fold, units
+from llmchat.search import AFTER, BEFORE, MOST_MARKS, Query, fold, units
 
 # Letters that fold to several, marks that stand alone, what joins, turns or is not seen, and anything else.
 TRICKY = (
@@ -78,6 +81,13 @@ def test_snippet_is_short_and_has_nothing_that_turns_or_breaks_it(tail: str, tex
         ("ＡＢＣ", "an abc", "abc"),
         ("カフェ", "ｶﾌｪに行く", "ｶﾌｪ"),
         ("كتاب", "قرأت الكتاب", "كتاب"),
+        ("محمد", "قال مُحَمَّد ذلك", "مُحَمَّد"),
+        ("القراءة", "هي القِراءَةُ هنا", "القِراءَةُ"),
+        ("ابراهيم", "إلى إبراهيم اليوم", "إبراهيم"),
+        ("القرآن", "من القران", "القران"),
+        ("رحيم", "الرحـــيم", "رحـــيم"),
+        ("مُحَمَّد", "محمد", "محمد"),
+        ("שלום", "ואמר שָׁלוֹם לך", "שָׁלוֹם"),
         ("елка", "Ёлка", "Ёлка"),
         ("ΣΊΣΥΦΟΣ", "ο σίσυφος", "σίσυφος"),
         ("cooperate", "co\u00adoperate", "co\u00adoperate"),
@@ -93,10 +103,64 @@ def test_word_is_found_in_another_form(typed: str, text: str, hit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "text"), [("か", "が"), ("कि", "का"), ("cat dog", "a cat"), ('"big cat"', "big, cat")]
+    ("typed", "text"),
+    [
+        ("か", "が"),
+        ("कि", "का"),
+        ("กา", "กี"),
+        ("فتح", "فتخ"),
+        ("cat dog", "a cat"),
+        ('"big cat"', "big, cat"),
+    ],
 )
 def test_other_words_are_not_found(typed: str, text: str) -> None:
     assert not Query.read(typed).matches(text)
+
+
+HEAPS = [
+    "a" + "\u0301\u0316" * 5000,
+    "a" + "\u0344" * 5000,
+    "\u0915\u093c" + "\u1dc0\u1dc2" * 5000,
+    "\u0915" + ("\u1dc0\u1dc2" * 14 + "\u200b") * 300,
+    "\u0628" + ("\u1dc0\u1dc2" * 14 + "\u0640") * 300,
+    "\u0628" + ("\u1dc0\u1dc2" * 14 + "\u034f") * 300,
+    "x" + "".join(map(chr, range(0x1DC0, 0x1DF0))) * 100,
+]
+
+
+@pytest.mark.parametrize("heap", HEAPS)
+def test_marks_heaped_on_a_letter_are_put_in_order_a_few_at_once(
+    heap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+
+    class Unicode:
+        combining, category = unicodedata.combining, unicodedata.category
+
+        @staticmethod
+        def normalize(form: Any, text: str) -> str:
+            marks = 0
+            for character in map(unicodedata.combining, text):
+                marks = marks + 1 if character else 0
+                runs.append(marks)
+            return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(search, "unicodedata", Unicode)
+    text = f"before {heap} needle {heap[:-40]}"
+    assert Query.read("needle").snippet(text).hit == "needle"
+    assert Query.read(heap).matches(text)
+    assert len(Query.read(heap).snippet(text).hit) < 10_000
+    assert fold(fold(text)) == fold(text)
+    assert fold(text) == "".join(map(fold, units(text)))
+    assert max(runs) <= MOST_MARKS + 4
+
+
+@given(
+    st.text(st.sampled_from("a\u0915\u093c\u0301\u0344\u1dc0\u1dc2\u200b\u0640\u034f\u0345!"), max_size=120)
+)
+def test_fold_of_many_marks_is_that_of_its_units(text: str) -> None:
+    assert "".join(map(fold, units(text))) == fold(text)
+    assert fold(fold(text)) == fold(search.bounded(text)) == fold(text)
 
 
 @pytest.mark.parametrize("typed", ["", "  ", "\u200b", '""', "\u0301"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
 
+from llmchat.conversations import Conversations
 from llmchat.errors import BadField
-from llmchat.shares import MOST_SHARES, SHARED_BYTES, SHARED_MESSAGES, Share, Shares
+from llmchat.shares import MOST_REVOKED, MOST_SHARES, REVOKED, SHARED_BYTES, SHARED_MESSAGES, Share, Shares
 from tests.test_history import SESSION, Story
 
 SECRET = "of the tests " * 4
@@ -137,6 +139,68 @@ async def test_revoked_link_shows_nothing_and_only_its_session_revokes_it(story:
     assert await story.shares.find(share.id) is None
     assert not await story.redis.exists(story.keys.share(share.id))
     assert await story.shares.listed(SESSION) == [other]
+
+
+async def test_link_that_was_taken_back_is_not_made_again(story: Sharing) -> None:
+    await story.exchange("m1")
+    share = await story.share()
+    await story.shares.revoke(SESSION, share.id)
+    await story.exchange("m2")
+    with pytest.raises(BadField, match=REVOKED):
+        await story.share()
+    assert await story.texts(share) == []
+    assert not await story.redis.exists(story.keys.share(share.id))
+    assert await story.shares.listed(SESSION) == []
+    assert 0 < await story.redis.pttl(story.keys.revoked(SESSION)) <= DAY_MS
+    assert await story.texts(await story.share("s2"))
+
+
+async def test_of_links_that_were_taken_back_the_newest_are_known_and_none_counts(story: Sharing) -> None:
+    await story.exchange("m1")
+    old = {f"t{at}": at for at in range(MOST_REVOKED)}
+    await story.redis.zadd(story.keys.revoked(SESSION), old)
+    share = await story.share()
+    await story.shares.revoke(SESSION, share.id)
+    noted = await story.redis.zrange(story.keys.revoked(SESSION), 0, -1)
+    assert len(noted) == MOST_REVOKED
+    assert (noted[0], noted[-1]) == (b"t1", share.id.encode())
+
+
+async def test_links_of_a_deleted_chat_are_listed_again_when_it_is_back(story: Sharing) -> None:
+    await story.exchange("m1")
+    share = await story.share()
+    chats = Conversations(story.redis, story.keys, history_days=1)
+    await chats.delete(SESSION, story.id)
+    await story.shares.doom(SESSION, story.id)
+    assert await story.shares.listed(SESSION) == []
+    assert 0 < await story.redis.pttl(story.keys.share(share.id)) <= 30_000
+    await chats.restore(SESSION, story.id)
+    await story.shares.restore(SESSION, story.id)
+    assert await story.shares.listed(SESSION) == [share]
+    assert await story.redis.pttl(story.keys.share(share.id)) > 30_000
+
+
+async def test_link_that_is_made_while_its_chat_is_deleted_goes_with_it(story: Sharing) -> None:
+    await story.exchange("m1")
+    branch = await story.history.read(SESSION, story.id, limit=9, max_bytes=SHARED_BYTES, texts_only=True)
+    await Conversations(story.redis, story.keys, history_days=1).delete(SESSION, story.id)
+    share = await story.shares.create(SESSION, "s1", branch)
+    assert 0 < await story.redis.pttl(story.keys.share(share.id)) <= 30_000
+    assert await story.shares.listed(SESSION) == []
+
+
+async def test_link_of_a_chat_that_has_gone_does_not_come_back_with_it(story: Sharing) -> None:
+    await story.exchange("m1")
+    share = await story.share()
+    key = story.keys.of_conversation(story.id).conversation
+    record = asdict(share) | {"created": "2026-01-01T00:00:00.000Z"}
+    del record["id"]
+    await story.redis.hset(story.keys.shares(SESSION), share.id, json.dumps(record))
+    state = await story.redis.hgetall(key)
+    await story.redis.delete(key)
+    assert await story.shares.listed(SESSION) == []
+    await story.redis.hset(key, mapping=state)
+    assert await story.texts(share) == []
 
 
 async def test_copy_that_no_list_has_is_not_shown(story: Sharing) -> None:

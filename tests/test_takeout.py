@@ -14,11 +14,11 @@ from fakeredis import FakeAsyncRedis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat import import_file, intake, transcripts
+from llmchat import import_file, intake, takeout, transcripts
 from llmchat.conversation import derived_id
 from llmchat.errors import Unavailable
 from llmchat.import_file import BROKEN, LeftOut
-from llmchat.intake import AWAY, DELETED, LONG_SYSTEM, NEWER, SAME, TOLD
+from llmchat.intake import AWAY, DELETED, FORGOTTEN, LONG_SYSTEM, NEWER, SAME, TOLD
 from llmchat.title import has_word, one_line
 from tests.pictures import PNG
 from tests.trunk import Trunk, as_json, chatgpt, message, ours, zipped
@@ -501,6 +501,60 @@ async def test_forgetting_leaves_no_key_of_the_session(trunk: Trunk) -> None:
     assert int(await redis.get(f"{keys.attachments}:bytes")) == len(PNG)
     assert set(trunk.listing.deletions) >= {"c", "d", "t"}
     assert await trunk.takeout.forget("alice") == 0
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+@pytest.mark.parametrize("way", ["_import", "_keep", "list", "put"])
+async def test_import_that_began_before_everything_was_deleted_stores_nothing_after_it(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch, way: str, call: int
+) -> None:
+    monkeypatch.setattr(takeout, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(transcripts, "PART_FIELDS", 3)
+    file = {"id": "f1", "name": "cat.png", "type": "image/png", "size": len(PNG)}
+    chats = [ours(message("m1", attachments=[file]), id=f"c{at}", pinned=True) for at in range(4)]
+    packed = zipped({"chats/1.json": as_json(chats), "attachments/f1/cat.png": PNG})
+    of = trunk.transcripts if way in ("_import", "list") else trunk.attachments
+    wrapped, calls = getattr(of, way), 0
+
+    async def meanwhile(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            await trunk.takeout.forget("alice")
+        return await wrapped(*args, **options)
+
+    monkeypatch.setattr(of, way, meanwhile)
+    report = await trunk.take(packed)
+    if calls < call:
+        assert report.imported == 4
+        return
+    assert report.lost == [{"title": "", "why": FORGOTTEN}]
+    assert report.imported == 0
+    assert trunk.listing.updates == []
+    assert await trunk.redis.keys() == []
+    monkeypatch.undo()
+    assert (await trunk.take(packed)).imported == 4
+
+
+async def test_what_comes_leaves_no_note_and_knows_whether_everything_was_deleted(trunk: Trunk) -> None:
+    expect, wanted = trunk.arrivals.expect, trunk.arrivals.wanted
+    async with expect("alice") as first, expect("bob") as bobs:
+        assert 0 < await trunk.redis.pttl(trunk.keys.coming("alice")) <= 2 * 3_600_000
+        assert await wanted(first)
+        await trunk.takeout.forget("alice")
+        async with expect("alice") as later:
+            assert [await wanted(each) for each in (first, bobs, later)] == [False, True, True]
+        assert not await wanted(first)
+    assert await trunk.redis.keys() == []
+
+
+async def test_some_files_of_a_session_are_let_go_of_and_no_others(trunk: Trunk) -> None:
+    one, other = [await trunk.attachments.put("alice", key, "cat.png", PNG) for key in ("k1", "k2")]
+    await trunk.attachments.erase("alice", [one.id])
+    assert [each is None for each in await trunk.attachments.find("alice", [one.id, other.id])] == [
+        True,
+        False,
+    ]
 
 
 def vars_of(trunk: Trunk, conversation: str) -> list[str]:

@@ -8,13 +8,13 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from llmchat import chatgpt, transcript
 from llmchat.conversation import derived_id
 from llmchat.errors import Unreadable
-from llmchat.markdown import render
 from llmchat.message_tree import MAX_MESSAGES, MAX_TEXT_BYTES, NO_PROMPT
 from llmchat.transcript import Transcript, closed, disposition, file_name
 from tests.trunk import chatgpt as old_chat
@@ -237,15 +237,70 @@ def test_markdown_has_the_words_and_says_what_is_no_whole_answer() -> None:
     assert "*This answer ends before its end.*" in text
 
 
-@given(
-    st.lists(
-        st.sampled_from(["```", "~~~", "````", "``` py", "    ```", "a", "", "- x", "> ```", "```` `"]),
-        max_size=8,
+MARKS = [
+    "```", "~~~", "````", "``` py", "    ```", "  ```", "\t~~~", "- ```", "> ```", "1. ~~~", "```` `", "- x", "  y", "> q",
+    "<!--", "-->", "<!-->", "<pre>", "</PRE>", "<Script x", "</script>", "<style>", "<textarea>", "<![CDATA[", "]]>", "<?",
+    "?>", "<!X", ">", " <!-- a", "- <pre>", "<details>", "a", "", "| a |", "|---|", "[a]: b", "===", "# t",
+]  # fmt: skip
+LINE_ENDS = ["\n", "\n", "\n", "\r", "\r\n", "\n\n", "\u2028", "\x0b", "\x0c", "\x85", " "]
+TEXTS = st.lists(st.sampled_from(MARKS) | st.text(max_size=9), max_size=8).flatmap(
+    lambda parts: st.lists(st.sampled_from(LINE_ENDS), min_size=len(parts), max_size=len(parts)).map(
+        lambda ends: "".join(part + end for part, end in zip(parts, ends, strict=True))
     )
 )
-def test_headings_after_a_text_are_headings(parts: list[str]) -> None:
-    shown = "".join(render(closed("\n".join(parts)) + "\n\n## The next\n"))
-    assert shown.rstrip().endswith("<h4>The next</h4>")
+NEXT = "<h2>Answer · 2026-01-02 03:04 UTC</h2>\n<p>Words of the next</p>\n"
+
+
+def check_next(text: str, **fields: Any) -> None:
+    """Check that what follows a message is read as what it is, by readers that know HTML and by those that do not."""
+    told = transcript.section(message("a", text=text, **fields)) + transcript.section(
+        message("b", "a", "assistant", "Words of the next")
+    )
+    for with_html in (True, False):
+        reader = MarkdownIt("commonmark", {"html": with_html})
+        if not with_html:
+            reader.disable("html_block")
+        assert reader.render(told).endswith(NEXT)
+
+
+@given(TEXTS)
+@example("<!--\n~~~\n-->\n```")
+@example("```\ncode\u2028```")
+@example("- a\n\n  ```\n  code\n  ```")
+def test_headings_after_a_text_are_headings(text: str) -> None:
+    check_next(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("- a\n\n  ```\n  code\n  ```\nb", ""),
+        ("- ```\n  code", ""),
+        ("a\n````py\nx = 1", "\n````"),
+        ("~~~\r```", "\n~~~"),
+        ("a <!-- b", ""),
+        ("<!-- Hm", "\n-->"),
+        ("<STYLE a>\n\n- b", "\n</style>"),
+        ("<![CDATA[", "\n]]>"),
+        ("a\n<?php", "\n?>"),
+        ("<!X\n\nb", "\n>"),
+        ("a\n```\n<!--\n```", ""),
+        ("See List<!--T--> and a ```b```", ""),
+    ],
+)
+def test_text_stays_as_it_is_up_to_an_end_that_it_lacks(text: str, end: str) -> None:
+    assert closed(text) == text + end
+
+
+@pytest.mark.parametrize("text", ["<pre>\n```\n</pre>", "<!--\n~~~\n-->\n```", "```\n" + "- a\n" * 10_000])
+def test_text_is_quoted_where_it_is_not_clear_what_is_open(text: str) -> None:
+    assert closed(text) == "\n".join(f"> {line}" for line in text.rstrip().split("\n"))
+    check_next(text)
+
+
+def test_names_in_a_heading_stay_in_it() -> None:
+    told = transcript.section(message("a", None, "assistant", "Hi", model="x\n~~~\n<!--"))
+    assert told == "\n## Answer (x \\~\\~\\~ \\<!--) · 2026-01-02 03:04 UTC\n\nHi\n"
 
 
 @given(st.text(max_size=300))

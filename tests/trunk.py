@@ -9,6 +9,7 @@ from typing import Any
 
 from fakeredis import FakeAsyncRedis
 
+from llmchat.arrivals import Arrivals
 from llmchat.attachments import Attachments
 from llmchat.conversations import Conversations
 from llmchat.erasure import Erasure
@@ -50,7 +51,8 @@ class Trunk:
         self.transcripts = Transcripts(redis, self.keys, history_days=1)
         self.listing: Any = FakeListing()
         rooms = self.transcripts, self.attachments, self.erasure, self.listing
-        self.takeout, self.intake = Takeout(*rooms), Intake(*rooms, takes_system=_short)
+        self.arrivals = Arrivals(redis, self.keys)
+        self.takeout, self.intake = Takeout(*rooms), Intake(*rooms, self.arrivals, takes_system=_short)
 
     async def take(self, body: bytes, session: str = "alice") -> Report:
         """Import a file."""

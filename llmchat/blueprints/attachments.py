@@ -14,6 +14,7 @@ from quart.typing import ResponseReturnValue
 from werkzeug.http import parse_options_header
 
 from llmchat.attachment import TEXT
+from llmchat.attachments import Attachment
 from llmchat.blueprints.rooms import Rooms, rooms
 from llmchat.blueprints.visitors import RETRY_SECONDS, headers_of
 from llmchat.doors import ABORT
@@ -34,6 +35,7 @@ AT_ONCE = 40
 AT_ONCE_OF_ADDRESS = 24
 AT_ONCE_OF_SESSION = 8
 """A browser has six connections to a host."""
+FORGOTTEN = "Everything was deleted while this file came. Attach it again."
 HARMLESS = "default-src 'none'; sandbox"
 """Whatever a file says, opened by itself it is a picture or a text."""
 
@@ -65,7 +67,7 @@ async def take() -> ResponseReturnValue:
                 raise AttachmentRefused(400, "Idempotency-Key must be 1 to 64 letters, digits, _ or -.")
             size = _size(here.attachments.largest)
             await who.allowance.attachment()
-            kept = await here.attachments.put(who.session, key, _name(), await _body(size))
+            kept = await _kept(here, who.session, key, size)
     except AttachmentRefused as refused:
         return {"detail": refused.detail}, refused.status, headers_of(refused.retry_after)
     except RateLimited as limited:
@@ -76,6 +78,16 @@ async def take() -> ResponseReturnValue:
     response.headers["Location"] = f"{PATH}/{kept.id}"
     response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
     return response
+
+
+async def _kept(here: Rooms, session: str, key: str, size: int) -> Attachment:
+    """Keep the file that comes, unless all is let go of meanwhile. Raises AttachmentRefused."""
+    async with here.arrivals.expect(session) as arrival:
+        kept = await here.attachments.put(session, key, _name(), await _body(size))
+        if not await here.arrivals.wanted(arrival):
+            await here.attachments.erase(session, [kept.id])
+            raise AttachmentRefused(409, FORGOTTEN)
+    return kept
 
 
 @blueprint.get(f"{PATH}/<attachment>")

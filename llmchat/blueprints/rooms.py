@@ -14,6 +14,7 @@ from quart import Request, Websocket, current_app
 
 from llmchat import __version__
 from llmchat.access import Access
+from llmchat.arrivals import Arrivals
 from llmchat.attachments import Attachments
 from llmchat.blueprints.visitors import (
     CONNECTIONS,
@@ -27,6 +28,7 @@ from llmchat.blueprints.visitors import (
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.connection import RESTARTING, Backlog, Connection
+from llmchat.drawings import Drawings
 from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import PROTOCOL, SessionReady
 from llmchat.health import Health
@@ -43,7 +45,6 @@ from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
 HANDLERS_SECONDS = 1.0
-DRAWN_AT_ONCE = 2
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Rooms:
     static: Callable[[str], str]
     """Gives the path of one of the page's files."""
     attachments: Attachments
+    arrivals: Arrivals
     takeout: Takeout
     intake: Intake
     import_bytes: int
@@ -70,8 +72,7 @@ class Rooms:
     instance: str = field(default_factory=lambda: secrets.token_hex(4))
     uploads: Counter[str] = field(default_factory=Counter)
     """Files that come just now, by session and by address; files of chats, and archives of them, by session."""
-    drawing: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, DRAWN_AT_ONCE))
-    """Of shared chats: whoever has a link has one drawn."""
+    drawings: Drawings = field(default_factory=Drawings)
     backlog: Backlog = field(default_factory=Backlog)
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)

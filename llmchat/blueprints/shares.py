@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
-from typing import Any
 
 from quart import Blueprint, make_response, render_template, request
 from quart.typing import ResponseReturnValue
@@ -14,7 +12,6 @@ from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import headers_of
 from llmchat.errors import RateLimited
 from llmchat.events import ID
-from llmchat.markdown import render
 
 NOBODYS = {"X-Robots-Tag": "noindex, nofollow", "Referrer-Policy": "no-referrer"}
 """The address is the key: it is not to be found, nor to be told on."""
@@ -34,10 +31,10 @@ async def show(token: str) -> ResponseReturnValue:
         return page, 429, headers_of(error.retry_after) | NOBODYS
     shared = await here.chat.shared(token) if ID.fullmatch(token) else None
     if shared is None:
+        here.drawings.drop(token)
         page = await error_page("There is nothing at this link", GONE, words="Begin a chat")
         return page, 404, headers_of() | NOBODYS
-    async with here.drawing:
-        messages = await asyncio.to_thread(_drawn, shared.copy.messages)
+    messages = await here.drawings.of(token, shared.copy.messages)
     labels = {model["id"]: model["label"] for model in here.chat.models}
     page = await render_template(
         "shared.html",
@@ -48,11 +45,3 @@ async def show(token: str) -> ResponseReturnValue:
         static=here.static,
     )
     return await make_response(page, 200, headers_of() | NOBODYS)
-
-
-def _drawn(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the HTML of the answers. Not on the event loop: it is a lot of text."""
-    return [
-        each | {"html": "".join(render(each["text"]))} if each["role"] == "assistant" else each
-        for each in messages
-    ]

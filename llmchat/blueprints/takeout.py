@@ -175,10 +175,11 @@ async def _read(here: Rooms, who: Visitor) -> AsyncGenerator[Report, None]:
         await who.allowance.import_()
         size = _size(here.import_bytes)
         with _emptied() as file:
-            size = await _received(file, size)
-            async with aclosing(here.intake.read(who.session, file, size)) as reports:
-                async for report in reports:
-                    yield report
+            async with here.arrivals.expect(who.session) as arrival:
+                size = await _received(file, size)
+                async with aclosing(here.intake.take(arrival, file, size)) as reports:
+                    async for report in reports:
+                        yield report
 
 
 @contextmanager

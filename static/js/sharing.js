@@ -25,6 +25,7 @@ export async function openShare(wire, conversation, title) {
       dialog.show(links, "The link is made");
       dialog.select();
     } catch (error) {
+      if (error.code === "bad_field") command = newId(); // its link was made, and taken back elsewhere
       dialog.refuse(words(error));
     }
   });

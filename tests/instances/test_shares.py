@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +10,13 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from llmchat.limits import SHARED_PAGES_PER_MINUTE
+from llmchat.shares import REVOKED
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Model
 from tests.instances import Instance, Store
 from tests.instances.client import Client, Page
 from tests.instances.talk import begin, send
+from tests.trunk import as_json, message, ours
 
 Instances = tuple[Instance, Instance]
 PASSWORD = "correct horse battery"
@@ -97,6 +100,34 @@ async def test_command_that_is_repeated_on_another_instance_makes_one_link(
     again = await other.command("share.create", id=command, conversation=conversation)
     assert first["share"] == again["share"]
     assert len((await other.command("share.list"))["shares"]) == 1
+    await alice.command("share.revoke", share=first["share"]["id"])
+    assert await other.refused("share.create", id=command, conversation=conversation) == "bad_field"
+    page = await alice.page(f"/c/{conversation}/options", method="POST", data={"share": command})
+    assert (page.status, REVOKED in page.text) == (422, True)
+    assert (await look(instances[0], first["share"]["path"])).status == 404
+
+
+async def test_answer_out_of_proportion_is_shown_as_it_was_written_and_the_others_drawn(
+    instances: Instances, connect: Connect
+) -> None:
+    alice = await connect(instances[0])
+    await alice.page("/")
+    long = "*a* <b> " * 10_000
+    told = ours(
+        message("m1"),
+        message("m2", "m1", "assistant", long),
+        message("m3", "m2"),
+        message("m4", "m3", "assistant", "*b*"),
+    )
+    headers = {"Origin": instances[0].url}
+    brought = await alice.page("/import", method="POST", data=io.BytesIO(as_json(told)), headers=headers)
+    assert brought.status == 200
+    (listed,) = (await alice.command("conversation.list"))["conversations"]
+    made = (await alice.command("share.create", conversation=listed["id"]))["share"]
+    for _ in range(2):
+        shown = (await look(instances[1], made["path"])).text
+        assert '<p class="words" dir="auto">*a* &lt;b&gt; *a*' in shown
+        assert "<p><em>b</em></p>" in shown
 
 
 async def test_address_has_so_many_shared_pages_a_minute_and_no_more(

@@ -16,8 +16,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from llmchat import import_file
-from llmchat.blueprints import takeout
+from llmchat import import_file, intake
+from llmchat.blueprints import attachments, takeout
+from llmchat.conversation import derived_id
 from llmchat.keys import Keys
 from llmchat.redis_client import connect as redis_client
 from tests.conftest import Connect, StartInstance
@@ -215,6 +216,47 @@ async def upload(client: Client, body: bytes) -> str:
     page = await client.page("/attachments", method="POST", data=io.BytesIO(body), headers=headers)
     assert page.status == 201
     return str(page.json()["id"])
+
+
+async def test_what_is_coming_while_everything_is_deleted_on_another_instance_is_not_kept(
+    instances: Instances, connect: Connect, store: Store
+) -> None:
+    one = await known(connect, instances[0])
+    two = await connect(instances[1], one)
+    conversation = await begin(one, "Mine")
+    go = asyncio.Event()
+
+    async def slowly(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:10]
+        await go.wait()
+        yield body[10:]
+
+    file, chats = b"A text that comes slowly", as_json(ours())
+    named = {"Idempotency-Key": "k1", "Content-Disposition": 'attachment; filename="a.txt"'}
+    upload = one.page(
+        "/attachments", method="POST", data=slowly(file), headers=named | {"Content-Length": str(len(file))}
+    )
+    coming = asyncio.gather(upload, bring(one, slowly(chats), **{"Content-Length": str(len(chats))}))
+    async with redis_client(store.url) as redis:
+        keys = Keys("llmchat")
+        owner = await redis.hget(keys.of_conversation(conversation).conversation, "session")
+        session = owner.decode()
+
+        async def both() -> bool:
+            return int(await redis.zcard(keys.coming(session))) == 2
+
+        await eventually(both, seconds=10, what="both are expected")
+        assert (await two.page("/forget", method="POST", data={"confirmed": "yes"})).status == 200
+        go.set()
+        kept, (status, told) = await coming
+        assert (kept.status, kept.json()["detail"]) == (409, attachments.FORGOTTEN)
+        assert (status, told[-1]["lost"]) == (200, [{"title": "", "why": intake.FORGOTTEN}])
+        derived = {derived_id("attachment", session, "k1"), derived_id("import", session, "c1")}
+
+        async def nothing_left() -> bool:
+            return await keyspace(redis, {session, conversation, *derived}) == set()
+
+        await eventually(nothing_left, seconds=10, what="nothing of it is left")
 
 
 async def have_everything(client: Client, conversation: str) -> tuple[set[str], set[str]]:
