@@ -87,12 +87,14 @@ async def test_no_parts_are_named_where_all_is_installed_or_configured(start: St
         assert child.lines == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["run", "serve", "parts"])
 async def test_a_malformed_variable_is_one_line(start: Start, command: str) -> None:
     line = await refused(await start(command, PORT="eighty"))
     assert line == "PORT is 'eighty': it must be a port from 0 to 65535."
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["run", "serve"])
 async def test_a_system_prompt_that_leaves_no_room_is_one_line(start: Start, command: str) -> None:
     given = {**DEPLOYED, "PORT": "0", "CONTEXT_TOKENS": "256", "SYSTEM_PROMPT": "You must obey. " * 40}
@@ -100,18 +102,21 @@ async def test_a_system_prompt_that_leaves_no_room_is_one_line(start: Start, com
     assert line.startswith("SYSTEM_PROMPT takes more than half of the context, which is 256 tokens")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["run", "serve"])
 async def test_room_for_less_than_one_file_is_one_line(start: Start, command: str) -> None:
     line = await refused(await start(command, **{**DEPLOYED, "ATTACHMENTS_MEGABYTES": "8"}))
     assert line.startswith("ATTACHMENT_BYTES is 5000000, and one session may have 2000000")
 
 
+@pytest.mark.long
 async def test_a_folder_that_cannot_be_written_is_one_line(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = await refused(await start(DATA_DIR="file/data", PORT="0"))
     assert line == f"DATA_DIR {tmp_path}/file/data cannot be used: it is no folder."
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["run", "serve"])
 async def test_a_taken_port_is_one_line_and_nothing_is_started(
     start: Start, tmp_path: Path, command: str
@@ -124,16 +129,19 @@ async def test_a_taken_port_is_one_line_and_nothing_is_started(
     assert not (tmp_path / ".llmchat" / "valkey").exists()
 
 
+@pytest.mark.long
 async def test_an_address_of_another_machine_is_one_line(start: Start) -> None:
     line = await refused(await start("serve", **DEPLOYED, HOST="192.0.2.1"))
     assert line == "HOST '192.0.2.1' is no address of this machine."
 
 
+@pytest.mark.long
 async def test_a_local_model_that_is_missing_is_one_line(start: Start, tmp_path: Path) -> None:
     line = await refused(await start(LOCAL_MODEL="no.gguf", REDIS_URL="redis://127.0.0.1:1", PORT="0"))
     assert line == f"LOCAL_MODEL {tmp_path}/no.gguf cannot be read: No such file or directory."
 
 
+@pytest.mark.long
 async def test_a_hash_is_printed_that_is_taken_as_password(tmp_path: Path) -> None:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     ended = await asyncio.create_subprocess_exec(
@@ -147,10 +155,12 @@ async def test_a_hash_is_printed_that_is_taken_as_password(tmp_path: Path) -> No
     assert await Access(password_hash, "k" * 32).matches("correct horse")
 
 
+@pytest.mark.long
 async def test_a_short_password_is_not_hashed(start: Start) -> None:
     assert "8 characters" in await refused(await start("hash"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -202,6 +212,7 @@ async def test_a_run_with_nothing_set_says_where_it_is_and_ends_with_its_parts(
     assert not (tmp_path / ".llmchat" / "valkey.sock").exists()
 
 
+@pytest.mark.long
 async def test_the_env_file_is_read_where_it_runs(start: Start, tmp_path: Path, model: Model) -> None:
     (tmp_path / ".env").write_text(f"OPENAI_BASE_URL={model.url}\nOPENAI_MODEL=from-the-file\nPORT=0\n")
     child = await start()
@@ -211,6 +222,7 @@ async def test_the_env_file_is_read_where_it_runs(start: Start, tmp_path: Path, 
     assert await child.ended(seconds=20) == 0, child.lines
 
 
+@pytest.mark.long
 async def test_a_run_ends_with_code_1_where_a_part_ended(start: Start, tmp_path: Path, model: Model) -> None:
     child = await start(OPENAI_BASE_URL=model.url, PORT="0")
     await child.line("The data lies in", seconds=30)
@@ -221,6 +233,7 @@ async def test_a_run_ends_with_code_1_where_a_part_ended(start: Start, tmp_path:
     assert await child.ended(seconds=20) == 1, child.lines
 
 
+@pytest.mark.long
 async def test_a_change_starts_the_server_anew_while_debugging(
     start: Start, tmp_path: Path, model: Model
 ) -> None:
@@ -242,6 +255,7 @@ async def test_a_change_starts_the_server_anew_while_debugging(
     assert await child.ended(seconds=20) == 0, child.lines
 
 
+@pytest.mark.long
 async def test_compression_is_not_negotiated(instances: tuple[Instance, Instance]) -> None:
     offered = "permessage-deflate; client_max_window_bits"
     async with handshake(instances[0], sec_websocket_extensions=offered) as answer:
@@ -250,6 +264,7 @@ async def test_compression_is_not_negotiated(instances: tuple[Instance, Instance
         assert "server" not in answer.headers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
     start_instance: Callable[..., Awaitable[Instance]], store: object, number: signal.Signals
@@ -264,6 +279,7 @@ async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
         assert await instance.ended(seconds=10) == 0, instance.text
 
 
+@pytest.mark.long
 async def test_a_second_signal_ends_an_instance_at_once(
     start_instance: Callable[..., Awaitable[Instance]], store: object
 ) -> None:
@@ -274,6 +290,7 @@ async def test_a_second_signal_ends_an_instance_at_once(
         assert await instance.ended() in {128 + signal.SIGTERM, 128 + signal.SIGINT}, instance.text
 
 
+@pytest.mark.long
 async def test_what_an_operator_asks_wrongly_is_told_in_a_line(start: Start) -> None:
     child = await start("export")
     assert await child.ended() == 2

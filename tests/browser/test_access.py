@@ -129,6 +129,7 @@ async def test_axe_finds_nothing_in_any_state_of_a_chat(wide: Page, model: Model
     assert not found.all, "\n".join(found.all)
 
 
+@pytest.mark.long
 async def test_axe_finds_nothing_on_a_phone_nor_where_no_chat_or_no_script_is(
     open_page: OpenPage, instances: Instances, model: Model, watch: Watch
 ) -> None:
@@ -171,6 +172,7 @@ async def test_axe_finds_nothing_on_a_phone_nor_where_no_chat_or_no_script_is(
     assert not found.all, "\n".join(found.all)
 
 
+@pytest.mark.long
 async def test_axe_finds_nothing_at_the_door_nor_in_files_menus_and_details(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
 ) -> None:

@@ -313,6 +313,7 @@ async def test_stop_is_of_the_chat_that_is_shown(
     await expect(answers(page).last).to_contain_text("You said: One more")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("leaves", [True, False], ids=["by a reader who left the end", "from the end"])
 async def test_turning_a_version_far_above_keeps_it_in_view_and_in_hand(
     open_page: OpenPage, instances: Instances, model: Model, leaves: bool
@@ -347,6 +348,7 @@ async def test_suggestion_leaves_what_was_typed(page: Page) -> None:
     await expect(box(page)).to_have_value("My long and careful draft")
 
 
+@pytest.mark.long
 async def test_older_messages_come_also_after_they_were_asked_for_in_a_chat_that_was_left(
     open_page: OpenPage, instances: Instances
 ) -> None:

@@ -309,6 +309,7 @@ async def test_backoff_is_anything_up_to_a_bound(page: Page) -> None:
     assert found == {"most": [0.25, 0.5, 1, 2, 4, 8, 10, 10], "least": 0, "tenths": 10}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # real ones
 async def test_many_reconnects_leave_nothing_behind(open_page: OpenPage, instances: Instances) -> None:
     page = await open_page(instances[0])
@@ -495,6 +496,7 @@ async def test_end_of_a_chat_stays_where_it_is_while_the_connection_is_lost(
     assert await end.bounding_box() == before
 
 
+@pytest.mark.long
 async def test_pill_says_that_the_server_restarts_until_it_takes_too_long_for_that(
     store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
 ) -> None:
@@ -524,6 +526,7 @@ async def test_pill_says_that_the_server_refused_and_a_person_may_try_again(page
     await expect(pill(page)).to_be_hidden()
 
 
+@pytest.mark.long
 async def test_pill_names_the_cause_that_matters_when_there_are_two(
     fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
 ) -> None:

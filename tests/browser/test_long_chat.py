@@ -242,6 +242,7 @@ async def test_older_messages_that_come_late_go_only_before_what_they_lead_to(
     assert await page.evaluate(HOLES) == 0
 
 
+@pytest.mark.long
 async def test_first_response_is_small_whatever_its_chat_holds_and_the_page_makes_it_whole(
     page: Page, model: Model
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
+import pytest
 from playwright.async_api import Page, Request, Route, expect
 
 from tests.browser.conftest import OpenPage
@@ -108,6 +109,7 @@ async def test_person_without_scripts_stops_goes_on_and_turns_versions_on_a_phon
     await expect(chats(page)).to_be_hidden()
 
 
+@pytest.mark.long
 async def test_person_without_scripts_is_told_why_a_prompt_was_not_sent(
     open_page: OpenPage, store: Store, start_instance: StartInstance, watch: Watch
 ) -> None:
@@ -174,6 +176,7 @@ async def test_prompt_sent_before_the_scripts_run_is_sent_by_form_and_once(
     assert [request.prompt for request in model.requests][:3] == ["Early", "Later", "Later"]
 
 
+@pytest.mark.long
 async def test_page_whose_scripts_break_or_do_not_come_works_by_form(
     open_page: OpenPage, instances: Instances, model: Model, watch: Watch
 ) -> None:

@@ -165,6 +165,7 @@ async def test_database_that_opens_late_is_used_and_what_it_keeps_is_sent(
     assert asked(model) == ["First", "Typed meanwhile", "Kept before", "Kept now"]
 
 
+@pytest.mark.long
 async def test_refused_words_are_given_back_where_they_were_typed_or_where_that_tab_is_gone(
     page: Page, tab: Page, watch: Watch
 ) -> None:
@@ -250,6 +251,7 @@ async def test_prompt_taken_back_is_not_sent_after_a_reload_whether_the_database
     assert asked(model) == ["First", "Third", "Second"]
 
 
+@pytest.mark.long
 async def test_prompt_that_another_tab_has_sent_or_taken_back_does_not_wait_here(
     page: Page, tab: Page, model: Model
 ) -> None:
@@ -320,6 +322,7 @@ async def test_refused_prompt_is_sent_once_though_the_database_could_not_be_writ
     assert await tab.evaluate("window.sent.filter((frame) => frame.includes('message.send')).length") == 2
 
 
+@pytest.mark.long
 async def test_prompt_that_is_kept_late_does_not_come_back_into_the_box(page: Page, tab: Page) -> None:
     await button(tab, "New chat").first.click()
     await say(tab, "Another")
@@ -357,6 +360,7 @@ async def test_prompt_that_was_taken_back_is_not_shown_again_though_its_record_s
     await shown(page, "First", "You said: First", "Second", "Slowly")
 
 
+@pytest.mark.long
 async def test_prompts_that_find_the_queue_full_wait_and_go_in_order(page: Page, model: Model) -> None:
     await begin(page)
     gate = Gate()

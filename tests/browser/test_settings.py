@@ -62,12 +62,12 @@ async def narrow(page: Page) -> bool:
 async def test_settings_lead_back_to_the_chat_that_the_tab_was_in(page: Page) -> None:
     await hello(page)
     chat = page.url
-    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_role("link", name="Settings", exact=True).click()
     await add_prompt(page, "Names", SAID)
     await page.get_by_role("link", name="Export, import, delete").click()
     await page.get_by_role("link", name="Back to the chat").click()
     await expect(page).to_have_url(chat)
-    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_role("link", name="Settings", exact=True).click()
     await page.get_by_role("link", name="Export, import, delete").click()
     await page.get_by_label("Yes, delete everything").check()
     await button(page, "Delete everything").click()
@@ -94,7 +94,7 @@ async def test_settings_scroll_by_keyboard_without_a_focus(
 
 
 async def test_own_starting_prompt_fills_the_box_and_is_written_on(page: Page) -> None:
-    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_role("link", name="Settings", exact=True).click()
     await add_prompt(page, "Names", SAID)
     await add_prompt(page, "ترجمة", "ترجم هذا النص:")
     await page.get_by_role("link", name="Back to the chat").click()

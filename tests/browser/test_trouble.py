@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -49,6 +50,7 @@ async def test_page_that_could_not_be_made_comes_by_itself_when_the_store_is_bac
     await expect(answers(page)).to_contain_text("Hello", timeout=20_000)
 
 
+@pytest.mark.long
 async def test_page_tells_the_cause_of_many_failures_to_eye_and_ear(
     store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
 ) -> None:

@@ -379,6 +379,7 @@ async def test_files_are_counted_before_the_store_is_asked_whether_they_may_come
     assert sorted(status for status, _, _ in outcomes) == [429, *[503] * AT_ONCE_OF_SESSION]
 
 
+@pytest.mark.long
 async def test_file_that_comes_too_slowly_is_given_up(instances: Instances) -> None:
     lines = ["POST /attachments HTTP/1.1", f"Host: 127.0.0.1:{instances[0].port}", "Idempotency-Key: k"]
     reader, writer = await asyncio.open_connection("127.0.0.1", instances[0].port)

@@ -63,6 +63,7 @@ def memory_kib(instance: Instance) -> int:
 # Slow
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lines", "status"),
     [

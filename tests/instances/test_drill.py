@@ -12,7 +12,7 @@ from tests.instances.drill.run import run
 from tests.instances.drill.service import Service
 
 
-@pytest.mark.parametrize("seed", [8, 16])
+@pytest.mark.parametrize("seed", [8, pytest.param(16, marks=pytest.mark.long)])
 async def test_clients_see_the_same_over_drops_reloads_and_lost_connections(
     seed: int, fresh_store: Store, start_instance: StartInstance, model: Model
 ) -> None:

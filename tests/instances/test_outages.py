@@ -13,6 +13,8 @@ from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Store
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 SAID = "seen, missed, and the rest."
 
 

@@ -32,6 +32,8 @@ from tests.fakes import Model
 from tests.instances import Store
 from tests.waiting import eventually, within
 
+pytestmark = pytest.mark.long
+
 PAGES = 400  # more than the buffers between us hold
 ANSWER = "word " * 30_000
 OPENINGS = 80  # of a conversation with it: likewise

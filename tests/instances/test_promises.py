@@ -28,7 +28,7 @@ async def test_clients_see_the_same_though_instances_and_connections_break(servi
     await play(2, service, Report(3, "2"))
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", [2, pytest.param(3, marks=pytest.mark.long)])
 async def test_answer_outlives_its_instance(service: Service, seed: int) -> None:
     await play(3, service, Report(seed, "3"))
 
@@ -55,6 +55,6 @@ async def test_person_is_told_of_a_provider_that_fails_and_a_retry_works(service
     await play(8, service, Report(1, "8"))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 async def test_deploy_is_not_noticed(service: Service, seed: int) -> None:
     await play(9, service, Report(seed, "9"))

@@ -25,6 +25,8 @@ from tests.fakes import Model
 from tests.instances import Instance, Store
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 KEYS = Keys("readiness")
 LOCAL = {"Host": "localhost"}
 READY = {"ready": True, "draining": False, "redis": "reached", "history": "kept", "protocol": 1}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import pytest
 
 from llmchat.limits import SHARED_PAGES_PER_MINUTE
 from llmchat.shares import REVOKED
@@ -141,6 +142,7 @@ async def test_address_has_so_many_shared_pages_a_minute_and_no_more(
     assert int(refused.headers["Retry-After"]) >= 1
 
 
+@pytest.mark.long
 async def test_link_is_read_without_the_password_only_where_the_operator_says_so(
     store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:

@@ -13,6 +13,8 @@ from llmchat.limits import SIGN_INS_PER_MINUTE
 from tests.conftest import Connect, ConnectSeed, StartInstance
 from tests.instances import Client, Instance, Store, handshake
 
+pytestmark = pytest.mark.long
+
 PASSWORD = "correct horse battery"
 
 

@@ -8,6 +8,8 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from llmchat.conversation import ANSWER_SHARE, MESSAGE_TOKENS, estimated_tokens
 from llmchat.settings import Settings
 from llmchat.summary import CORRECTED_CHARACTERS, most_characters
@@ -91,6 +93,7 @@ def told(model: Model, request: Request) -> set[str]:
     return covered(model, first["content"]) | {mark for each in rest for mark in marks(each["content"])}
 
 
+@pytest.mark.long
 async def test_every_message_of_a_long_conversation_is_sent_or_covered_by_the_summary_that_is(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
@@ -120,6 +123,7 @@ async def test_branch_from_above_a_summary_is_sent_without_it(
     assert await talk.summary() is None
 
 
+@pytest.mark.long
 async def test_fold_that_hangs_delays_no_answer_and_is_taken_over_from_the_dead(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:

@@ -201,6 +201,7 @@ async def test_continued_answer_can_be_stopped_and_go_on_again(
 # Instances that die
 
 
+@pytest.mark.long
 async def test_takeover_keeps_the_text_where_the_model_goes_on_from_it(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
@@ -225,6 +226,7 @@ async def test_takeover_keeps_the_text_where_the_model_goes_on_from_it(
     assert one.hash(conversation) == two.hash(conversation)
 
 
+@pytest.mark.long
 async def test_continued_answer_keeps_what_a_person_kept_when_its_instance_dies(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
@@ -246,6 +248,7 @@ async def test_continued_answer_keeps_what_a_person_kept_when_its_instance_dies(
     await one.closed()
 
 
+@pytest.mark.long
 async def test_all_instances_dead_and_one_started_again_finds_what_is_open(
     fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
