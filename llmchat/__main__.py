@@ -188,7 +188,7 @@ async def _import(desk: Desk, session: str, file: str) -> None:
     for why, count in report.reasons.items():
         print(f"  {count} × {why}")
     for each in report.missing:
-        print(f"  Of chats that were imported: {each}")
+        print(f"  In other chats: {each}")
 
 
 def _confirmed(session: str) -> bool:

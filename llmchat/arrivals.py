@@ -20,7 +20,7 @@ from llmchat.redis_client import available
 from llmchat.script import Several
 
 LONGEST_MS = 2 * 3_600_000
-"""For the longest import to come and to be read, and more."""
+"""From one look to the next: for the longest import to come, and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,11 @@ class Arrivals:
 
     async def wanted(self, arrival: Arrival) -> bool:
         """Tell whether nothing was let go of since something began to come. To be asked when it is stored."""
-        async with available():
-            found = await self._redis.zscore(self._keys.coming(arrival.session), arrival.id)
+        key, now_ms = self._keys.coming(arrival.session), int(time.time() * 1000)
+        _, found, _ = await self._several(
+            [key],
+            ("ZADD", key, "XX", now_ms, arrival.id),  # whatever takes longer
+            ("ZSCORE", key, arrival.id),
+            ("PEXPIRE", key, LONGEST_MS),
+        )
         return found is not None

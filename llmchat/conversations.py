@@ -139,6 +139,7 @@ class Conversations:
         if len(pipe):
             async with available():
                 await pipe.execute()
+            await self._last([pinned, archived])
 
     async def _take_off(self, key: str, used: dict[str, int], there: set[str]) -> int:
         """Take stale entries off a list, and count them: what was only announced has a while to come."""
@@ -191,7 +192,6 @@ class Conversations:
         every = self._keys.conversations(session)
         async for some in self._walk(session, every, _is_listed, None, READ_AT_ONCE):
             await self._mend(session, some)
-        await self._last([self._keys.pinned(session), self._keys.archived(session)])
         async with available():
             if await self._redis.exists(every):
                 await self._redis.set(form, FORMAT, px=self._retention_ms or None)

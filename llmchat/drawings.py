@@ -48,6 +48,10 @@ class Drawings:
         """Let go of what may not be seen any more."""
         self._bytes -= sum(map(_size, self._kept.pop(token, ())))
 
+    def _expire(self, token: str, drawn: Messages) -> None:
+        if self._kept.get(token) is drawn:  # and not what was drawn anew since
+            self.drop(token)
+
     async def _draw(self, token: str, messages: Messages) -> Messages:
         try:
             async with self._places:
@@ -62,7 +66,7 @@ class Drawings:
         self._bytes += sum(map(_size, drawn))
         while self._bytes > KEPT_BYTES:
             self.drop(next(iter(self._kept)))
-        asyncio.get_running_loop().call_later(KEPT_SECONDS, self.drop, token)
+        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, token, drawn)
 
 
 def draw(messages: Messages) -> Messages:

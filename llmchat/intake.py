@@ -66,7 +66,7 @@ class Report:
     reasons: Counter[str] = field(default_factory=Counter)
     """How often each was why a chat was left out."""
     parts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How much is missing in what was imported, by what is said of one and of several."""
+    """How much is missing in what was imported, or newer than what is here, by what is said of one and of several."""
     done: bool = False
 
     @property
@@ -183,6 +183,8 @@ class Intake:
         except Forgotten:
             under_way.newest.clear()
             under_way.report.imported = under_way.report.already_here = 0
+            under_way.report.parts.clear()
+            under_way.report.lost.clear()
             under_way.report.lose("", FORGOTTEN)
             return False
         except Unavailable:

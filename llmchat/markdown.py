@@ -396,6 +396,7 @@ def _parser() -> MarkdownIt:
         "table_open", lambda *_: '<div class="table" role="group" aria-label="Table" tabindex="0"><table>'
     )
     parser.add_render_rule("table_close", lambda *_: "</table></div>")
+    parser.parse("a")  # its rules are put together at the first use, and threads share it
     return parser
 
 

@@ -32,7 +32,7 @@ MOST_REVOKED = 300
 TOKEN_BYTES = 24
 STALE_MS = 3_600_000
 """An entry without its copy, so old, is taken off: within that somebody may be writing it."""
-REVOKED = "This link was taken back. Share again for a new one."
+REVOKED = "This link was revoked. Share again for a new one."
 NOTHING = "There is nothing to share in this chat yet. Wait for an answer."
 
 
@@ -170,7 +170,7 @@ class Shares:
         return _share(share.id, kept[0])
 
     async def _there(self, session: str, shares: Sequence[Share]) -> list[Share]:
-        """Keep the shares whose copy and chat are there; strike the others, unless they are being made or brought back."""
+        """Keep the shares whose copy and chat are there; strike the others, unless they are being made or may come back."""
         if not shares:
             return []
         async with available():
@@ -182,7 +182,8 @@ class Shares:
         now_ms = milliseconds(timestamp())
         gone, there = [], []
         for each, copied, (owner, deleted) in zip(shares, found[::2], found[1::2], strict=True):
-            if not (copied and owner) and now_ms - milliseconds(each.created) > STALE_MS:
+            stale = now_ms - milliseconds(each.created) > STALE_MS
+            if owner is None or (not copied and stale):
                 gone.append(each.id)
             elif copied and owner == session.encode() and deleted is None:
                 there.append(each)

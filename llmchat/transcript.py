@@ -184,6 +184,7 @@ def _blocks(with_html: bool) -> MarkdownIt:
     parser = MarkdownIt("commonmark")
     parser.core.ruler.enableOnly(["normalize", "block"])
     parser.disable(["reference", *([] if with_html else ["html_block"])])
+    parser.parse("a")  # its rules are put together at the first use, and threads share it
     return parser
 
 

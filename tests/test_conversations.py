@@ -270,6 +270,8 @@ async def test_chat_that_an_older_instance_archived_or_pinned_is_in_its_list_aga
     assert await ids(sidebar, archived=False) == ["c3", "c2"]
     assert await ids(sidebar, archived=True) == ["c1"]
     assert await ids(sidebar, pinned=True) == ["c2"]
+    for key in (keys.archived(SESSION), keys.pinned(SESSION)):
+        assert await sidebar.story.redis.pttl(key) > 0
 
 
 async def test_data_of_a_later_form_is_left_alone(sidebar: Sidebar) -> None:

@@ -503,6 +503,14 @@ async def test_forgetting_leaves_no_key_of_the_session(trunk: Trunk) -> None:
     assert await trunk.takeout.forget("alice") == 0
 
 
+async def test_what_comes_for_longer_than_its_note_is_kept_is_wanted_all_the_same(trunk: Trunk) -> None:
+    async with trunk.arrivals.expect("alice") as arrival:
+        await trunk.redis.zadd(trunk.keys.coming("alice"), {arrival.id: 1})  # long ago
+        assert await trunk.arrivals.wanted(arrival)
+        async with trunk.arrivals.expect("alice"):
+            assert await trunk.arrivals.wanted(arrival)
+
+
 @pytest.mark.parametrize("call", range(1, 8))
 @pytest.mark.parametrize("way", ["_import", "_keep", "list", "put"])
 async def test_import_that_began_before_everything_was_deleted_stores_nothing_after_it(

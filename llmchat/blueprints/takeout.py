@@ -294,7 +294,7 @@ async def forget() -> ResponseReturnValue:
     try:
         who = await rooms().visitor(request)
         if not who.granted or not who.known:
-            return await _refused(who, AttachmentRefused(401, SIGNED_OUT if who.known else NOT_YOURS))
+            return await _refused(who, AttachmentRefused(401, NOT_YOURS if who.granted else SIGNED_OUT))
         if form.get("confirmed") != "yes":
             return await _page(who, problem=NOT_CONFIRMED, status=422)
         await rooms().takeout.forget(who.session)

@@ -415,7 +415,7 @@ export class Chat {
     messageMenu.addEventListener("action", ({ detail }) => this.#actOnMessage(detail));
     list.addEventListener("choose", ({ detail }) => this.show(detail));
     list.addEventListener("more", ({ detail }) => this.#moreChats(detail));
-    list.addEventListener("rename", ({ detail }) => this.#change(detail.id, { title: detail.title }));
+    list.addEventListener("rename", async ({ detail }) => (await this.#change(detail.id, { title: detail.title })) && list.renamed(detail.id));
     list.addEventListener("nameless", () => this.#tell("A chat needs a name: it keeps the one it has."));
     list.addEventListener("unread", () => this.#see());
     list.addEventListener("emptied", () => composer.focus());

@@ -185,8 +185,9 @@ export class Wire extends EventTarget {
     return this.#ask({ type: "conversation.restore", conversation });
   }
 
+  /** Nobody waits for it, and where it is not done it is asked for with the next list. */
   read(conversation) {
-    this.#socket.send({ type: "conversation.read", conversation });
+    this.#ask({ type: "conversation.read", conversation }).catch(() => {});
   }
 
   // Commands

@@ -52,10 +52,12 @@ def told(page: Page, words: str) -> Locator:
     return page.locator("chat-search").get_by_text(words)
 
 
-async def marked(page: Page) -> str:
-    """What is marked as found, once it is in sight; "" where nothing is."""
+async def marked(page: Page, words: str) -> None:
+    """Wait until these words are marked as found, and in sight; "" for none."""
+    await page.wait_for_function(
+        "words => [...(CSS.highlights.get('found') ?? [])].join() === words", arg=words
+    )
     await page.wait_for_function(MARK_IN_SIGHT)
-    return str(await page.evaluate("[...(CSS.highlights.get('found') ?? [])].join()"))
 
 
 async def begin(page: Page, *prompts: str) -> None:
@@ -130,21 +132,21 @@ async def test_words_deep_in_a_message_are_gone_to_and_marked(page: Page, model:
     await begin(page, "\n\n".join(paragraphs))
     await field(page).fill("needle")
     await found(page).get_by_role("link", name="needle").click()
-    assert await marked(page) == "needle"
+    await marked(page, "needle")
     await expect(button(page, "Show less")).to_be_visible()
     assert "two" not in await page.evaluate(BEFORE_MARK)
     await box(page).click()
-    assert await marked(page) == ""
+    await marked(page, "")
     await field(page).fill("golden key")
     await found(page).get_by_role("link", name="golden").click()
-    assert await marked(page) == "golden"
+    await marked(page, "golden")
     await field(page).fill('"step number 77"')
     await expect(told(page, "Nothing found")).to_be_visible()
     await field(page).fill('"number 77 is"')
     await found(page).get_by_role("link", name="number 77 is").click()
-    assert await marked(page) == "number 77 is"
+    await marked(page, "number 77 is")
     await button(page, "New chat").first.click()
-    assert await marked(page) == ""
+    await marked(page, "")
 
 
 async def test_words_deep_in_a_message_are_gone_to_without_scripts(

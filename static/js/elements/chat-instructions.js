@@ -26,15 +26,15 @@ export async function openInstructions(chosen, limit, choose) {
 class ChatInstructions extends HTMLElement {
   #limit = Infinity;
   #dialog = made("dialog", { "aria-labelledby": "instructions" });
-  #system = made("textarea", { id: "instructions-system", rows: "5", dir: "auto", placeholder: "Empty: the server’s own", "aria-describedby": "instructions-problem" });
+  #system = made("textarea", { id: "instructions-system", rows: "5", dir: "auto", placeholder: "Empty: the default system prompt", "aria-describedby": "instructions-problem" });
   #numbers = new Map(NUMBERS.map(({ name }) => [name, made("input", { type: "text", inputmode: "decimal", id: `instructions-${name}`, autocomplete: "off", "aria-describedby": `instructions-${name}-words instructions-problem` })]));
   #problem = made("p", { role: "alert", id: "instructions-problem" });
 
   connectedCallback() {
     const heading = made("h2", { id: "instructions", tabindex: "-1", autofocus: "" }, "Instructions");
     const label = made("label", { for: this.#system.id }, "System prompt: what the model is told before the chat");
-    const left = made("p", { class: "what" }, "What is empty is left to the model’s server.");
-    const clear = made("button", { type: "button", class: "text-button clear" }, "Clear");
+    const left = made("p", { class: "what" }, "A number that is left empty is the model’s server’s own.");
+    const clear = made("button", { type: "button", class: "text-button" }, "Clear");
     const choices = made("p", { class: "choices" }, clear, made("button", { class: "text-button strong" }, "Done"));
     const form = made("form", { novalidate: "" });
     form.append(heading, made("p", { class: "what" }, WHAT), label, this.#system, this.#fields(), left, this.#problem, choices);

@@ -29,6 +29,11 @@ class ChatList extends HTMLElement {
     return this.#rows.find((element) => element.dataset.id === id);
   }
 
+  /** It has the title that was typed. */
+  renamed(id) {
+    this.#typed.delete(id);
+  }
+
   isUnread(id) {
     return Boolean(this.row(id)?.hasAttribute("data-unread"));
   }
@@ -129,10 +134,9 @@ class ChatList extends HTMLElement {
     const answered = row.hasAttribute("data-running") && !running;
     row.dataset.id = id;
     row.dataset.updated = updated;
-    if (this.#typed.get(id) === title) this.#typed.delete(id);
     row.toggleAttribute("data-pinned", pinned);
     row.toggleAttribute("data-running", running);
-    row.toggleAttribute("data-unread", unread);
+    row.toggleAttribute("data-unread", Boolean(unread)); // an older server has none
     const link = row.querySelector("a");
     if (link) {
       link.href = `/c/${id}`;

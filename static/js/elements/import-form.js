@@ -86,7 +86,7 @@ class ImportForm extends HTMLElement {
     this.#report.replaceChildren(made("p", {}, words));
   }
 
-  #tellAll({ imported, already_here: here, left_out: out, lost, reasons, parts }) {
+  #tellAll({ imported, already_here: here, left_out: out, lost, reasons, parts = [] }) {
     const [many, before, not] = [imported, here, out].map((count) => COUNTS.format(count));
     this.#tell(`Imported: ${many}. Here already: ${before}. Left out: ${not}.`);
     if (!lost.length) return;
