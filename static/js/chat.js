@@ -35,6 +35,7 @@ export class Chat {
   #pending = new Map(); // id -> {prompt, view, stop, stored, resumed, discard}: prompts on their way that are of here, in order
   #settled = new Set(); // ids of prompts that wait no more, whatever a list read a moment ago says
   #told = new Set(); // ids of those of which is told that they were refused
+  #choice = null; // {id}: the chat whose model was chosen, until the server has answered
   #instructions = {}; // {system?, parameters?}: what the new chat's prompts take with them until it has an id
   #fresh = true; // the next snapshot is of another conversation than what is shown
   #storeAway = false;
@@ -431,7 +432,7 @@ export class Chat {
     for (const part of [chips, transcript, menu, messageMenu]) part.addEventListener("unfocused", () => composer.focus());
     pill.addEventListener("retry-now", () => this.#parts.socket.retryNow());
     pill.addEventListener("pill", ({ detail }) => this.#sayOfConnection(detail));
-    model.addEventListener("change", () => this.#id && this.#change(this.#id, { model: model.value }));
+    model.addEventListener("change", () => this.#id && this.#chooseModel(model.value));
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
@@ -788,6 +789,12 @@ export class Chat {
     else if (action === "delete") this.#delete(id);
   }
 
+  async #chooseModel(model) {
+    const choice = (this.#choice = { id: this.#id });
+    await this.#change(this.#id, { model });
+    if (this.#choice === choice) this.#choice = null;
+  }
+
   async #archive(id) {
     if (await this.#change(id, { archived: true })) this.#tell("Archived: it is under Settings", () => this.#change(id, { archived: false }));
   }
@@ -919,7 +926,7 @@ export class Chat {
     this.#goBack();
     this.#setTitle(event.title);
     this.#setKind(event);
-    this.#parts.model.choose(event.model);
+    this.#showModel(event.model);
     this.#showAnswering();
   }
 
@@ -1003,7 +1010,12 @@ export class Chat {
     if (conversation.id !== this.#id) return;
     this.#setTitle(conversation.title);
     document.querySelector("main").toggleAttribute("data-archived", Boolean(conversation.archived));
-    this.#parts.model.choose(conversation.model);
+    this.#showModel(conversation.model);
+  }
+
+  // What was told before a choice came to the server does not undo it.
+  #showModel(model) {
+    if (this.#choice?.id !== this.#id) this.#parts.model.choose(model);
   }
 
   #deleted(conversation) {

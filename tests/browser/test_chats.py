@@ -261,6 +261,24 @@ async def test_choice_of_a_model_stays_while_others_come_and_go(page: Page) -> N
     await expect(picker).to_have_value("largest")
 
 
+async def test_choice_of_a_model_is_not_undone_by_what_was_told_before_it_came_to_the_server(
+    store: Store, start_instance: StartInstance, open_page: OpenPage
+) -> None:
+    page = await open_page(await start_instance(store, OPENAI_MODELS="large,small"))
+    line = await Line.lay(page)
+    await begin(page, "One")
+    line.hold("conversation.updated")
+    picker = page.get_by_role("combobox", name="Model")
+    await picker.select_option("small")
+    await line.asked('"model":"small"')
+    told = {"id": page.url.rpartition("/")[2], "title": "Told before", "updated": "2026-11-22T10:00:00.000Z"}
+    flags = dict.fromkeys(("pinned", "archived", "running", "unread"), False)
+    event = {"type": "conversation.updated", "conversation": {**told, **flags, "model": "large"}}
+    line.tell(json.dumps(event))
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Told before")
+    await expect(picker).to_have_value("small")
+
+
 async def test_older_messages_come_on_request_and_nothing_moves(
     open_page: OpenPage, instances: Instances
 ) -> None:

@@ -112,3 +112,5 @@ async def test_phone_has_its_pictures(
     await keep(page, "phone-light", tmp_path)
     await page.emulate_media(color_scheme="dark")
     await keep(page, "phone-dark", tmp_path)
+    gate.open()
+    await idle(page)  # no prompt is left for the model of another test
