@@ -80,6 +80,7 @@ async def test_an_unknown_command_is_refused(start: Start) -> None:
     assert "dance" in child.lines[-1]
 
 
+@pytest.mark.long
 async def test_no_parts_are_named_where_all_is_installed_or_configured(start: Start) -> None:
     for environment in ({}, DEPLOYED):
         child = await start("parts", **environment)

@@ -173,6 +173,7 @@ async def test_browser_that_refuses_notifications_is_said_so_and_the_switch_stay
     await expect(switch).not_to_be_checked()
 
 
+@pytest.mark.long
 async def test_what_was_chosen_is_kept_and_is_the_same_in_all_tabs(page: Page, instances: Instances) -> None:
     other = await page.context.new_page()
     for each in (page, other):

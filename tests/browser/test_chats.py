@@ -146,6 +146,7 @@ async def test_drafts_stay_with_their_chats(page: Page) -> None:
     await expect(box(page)).to_have_value("for a new one")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("back", [True, False], ids=["and shown again", "and not shown again"])
 async def test_first_prompt_of_a_new_chat_that_was_left_goes_through_and_stays_in_its_chat(
     fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, back: bool
@@ -279,6 +280,7 @@ async def test_choice_of_a_model_is_not_undone_by_what_was_told_before_it_came_t
     await expect(picker).to_have_value("small")
 
 
+@pytest.mark.long
 async def test_older_messages_come_on_request_and_nothing_moves(
     open_page: OpenPage, instances: Instances
 ) -> None:

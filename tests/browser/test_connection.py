@@ -394,6 +394,7 @@ async def test_running_answer_is_not_doubled_in_another_epoch(
     assert any("conversation.snapshot" in frame for frame in line.received)
 
 
+@pytest.mark.long
 async def test_chat_and_prompt_are_asked_for_rarely_while_the_store_is_away_and_come_when_it_is_back(
     fresh_store: Store, start_instance: StartInstance, open_page: OpenPage
 ) -> None:

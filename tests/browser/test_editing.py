@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 
+import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -64,6 +65,7 @@ async def test_words_in_an_editor_outlive_another_chat_a_reload_and_another_tabs
     await expect(editor(page)).to_have_count(0)
 
 
+@pytest.mark.long
 async def test_edit_that_cannot_be_sent_leaves_the_chat_in_sight_and_is_edited_again_when_taken_back(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
 ) -> None:

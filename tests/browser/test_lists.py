@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -148,6 +149,7 @@ async def test_pinned_chats_all_stand_first_however_long_ago_they_were_used_and_
     await expect(chats(page)).to_have_count(75)
 
 
+@pytest.mark.long
 async def test_pinned_chats_that_were_deleted_and_unpinned_while_the_line_was_cut_leave_their_place(
     open_page: OpenPage, instances: Instances
 ) -> None:

@@ -81,6 +81,7 @@ async def test_person_without_scripts_chats_on_two_instances(
     await expect(chats(page)).to_have_count(2)
 
 
+@pytest.mark.long
 async def test_person_without_scripts_stops_goes_on_and_turns_versions_on_a_phone(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:

@@ -233,6 +233,7 @@ async def test_prompt_is_stored_once_when_the_store_took_it_and_its_reply_was_lo
         assert [request.prompt for request in model.requests] == ["Hi"]
 
 
+@pytest.mark.long
 async def test_lost_connection_is_no_fault_of_commands_carried_out_long_ago(
     open_page: OpenPage, store: Store, start_instance: StartInstance, watch: Watch, model: Model
 ) -> None:

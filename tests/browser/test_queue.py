@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -200,6 +201,7 @@ async def test_answer_is_stopped_with_a_finger_while_the_next_prompt_is_written(
     assert [asked.prompt for asked in model.requests] == ["First"]
 
 
+@pytest.mark.long
 async def test_prompts_typed_while_the_instance_is_dead_go_once_in_order_after_a_reload(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -122,6 +123,7 @@ async def test_what_is_being_written_is_in_sight_on_a_low_window_however_many_pr
         assert await words.evaluate(ABOVE_EDGE) > 0
 
 
+@pytest.mark.long
 async def test_answer_that_begins_anew_after_a_takeover_leaves_its_reader_in_place_and_says_why(
     store: Store,
     start_instance: StartInstance,

@@ -279,6 +279,7 @@ async def test_browser_without_cookies_is_told_so_and_keeps_its_words(instances:
             assert "llmchat=" in page.headers["Set-Cookie"]
 
 
+@pytest.mark.long
 async def test_forms_count_as_frames_do_and_say_how_long_to_wait(
     store: Store, start_instance: StartInstance
 ) -> None:

@@ -188,6 +188,7 @@ async def test_list_of_conversations_is_told_to_all_tabs_of_the_session(
     assert {event["type"] for event in stranger.seen} == {"session.ready", "pong"}
 
 
+@pytest.mark.long
 async def test_everything_is_there_after_a_restart_of_store_and_instances(
     fresh_store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:
