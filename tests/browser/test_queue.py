@@ -156,7 +156,7 @@ async def test_words_taken_back_are_in_the_box_once_also_where_only_a_snapshot_t
     await say(page, "First")
     await gate.wait()
     await add(page, "Second")
-    await expect(waiting(page)).to_have_count(1)
+    await expect(page.locator("queue-chips [data-state=queued]")).to_have_count(1)  # the server has it
     lost: list[str] = []
 
     def lose(frame: str) -> str:
