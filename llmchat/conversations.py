@@ -132,14 +132,16 @@ class Conversations:
     async def _mend(self, session: str, some: Sequence[Conversation]) -> None:
         """Put pinned and archived ones into their lists: an instance that knows no such lists may have changed them."""
         pinned, archived = self._keys.pinned(session), self._keys.archived(session)
-        pipe = self._redis.pipeline(transaction=False)
-        for each in some:
-            for key in [pinned] * each.pinned + [archived] * each.archived:
-                pipe.zadd(key, {each.id: milliseconds(each.updated)}, nx=True)
-        if len(pipe):
-            async with available():
-                await pipe.execute()
-            await self._last([pinned, archived])
+        flagged = [each for each in some if each.pinned or each.archived]
+        if not flagged:
+            return
+        async with available():
+            pipe = self._redis.pipeline(transaction=False)
+            for each in flagged:
+                for key in [pinned] * each.pinned + [archived] * each.archived:
+                    pipe.zadd(key, {each.id: milliseconds(each.updated)}, nx=True)
+            await pipe.execute()
+        await self._last([pinned, archived])
 
     async def _take_off(self, key: str, used: dict[str, int], there: set[str]) -> int:
         """Take stale entries off a list, and count them: what was only announced has a while to come."""
