@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance
 from tests.instances.client import Refused
+from tests.instances.test_takeout import bring, fetch
 from tests.system.cluster import Cluster
 from tests.system.sentinel import Sentinels
 from tests.system.tls import TlsStore
@@ -171,6 +172,34 @@ async def test_answer_outlives_the_primary_of_its_slot(
         await eventually(replaced, seconds=40, what="a replica takes its place")
         await service.end()
         await service.goes_on()
+        await leaving.aclose()
+
+
+async def test_lists_search_links_export_import_and_deletion_work_where_the_keys_lie_on_several_servers(
+    tmp_path: Path, model: Model, leaving: AsyncExitStack
+) -> None:
+    async with Cluster(tmp_path) as cluster:
+        one, two = (await serve(cluster.url, model, leaving)).clients
+        await one.page("/")
+        chats = [(await one.prompt(f"Whale {at}"))["conversation"] for at in range(4)]
+        await one.command("conversation.update", conversation=chats[0], pinned=True)
+        await one.command("conversation.update", conversation=chats[1], archived=True)
+        for flag, chat in (("pinned", chats[0]), ("archived", chats[1])):
+            (row,) = (await two.command("conversation.list", **{flag: True}))["conversations"]
+            assert row["id"] == chat
+        assert len((await two.command("conversation.list", archived=False))["conversations"]) == 3
+        found = await two.command("conversation.search", query="whale")
+        assert {each["conversation"]["id"] for each in found["results"]} == set(chats)
+        path = (await one.command("share.create", conversation=chats[2]))["share"]["path"]
+        assert "Whale 2" in (await two.page(path)).text
+        status, _, archive = await fetch(one, "/export")
+        assert status == 200
+        assert (await two.page("/forget", method="POST", data={"confirmed": "yes"})).status == 200
+        assert (await one.command("conversation.list"))["conversations"] == []
+        assert (await one.page(path)).status == 404
+        _, lines = await bring(two, archive)
+        assert lines[-1]["imported"] == 4
+        assert len((await one.command("conversation.list"))["conversations"]) == 4
         await leaving.aclose()
 
 
