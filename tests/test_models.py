@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -152,15 +151,22 @@ async def test_list_is_read_anew_when_somebody_asks_for_a_model_that_is_not_in_i
         assert models.offers("brand-new")
 
 
-async def test_models_without_the_providers_list_ask_for_none(
-    completions: Completions, settings: Settings, model: Model
+@pytest.mark.parametrize(("named", "asked"), [("one", 0), ("*", 1)])
+async def test_models_ask_for_the_providers_list_only_where_it_is_named(
+    completions: Completions, settings: Settings, monkeypatch: pytest.MonkeyPatch, named: str, asked: int
 ) -> None:
-    model.gate = gate = Gate()
-    async with offering(completions, settings, "one") as models:
+    times = 0
+
+    async def models_of_provider() -> list[str]:
+        nonlocal times
+        times += 1
+        return ["gpt-4o-mini"]
+
+    monkeypatch.setattr(completions, "models", models_of_provider)
+    async with offering(completions, settings, named) as models:
         await models.settled()
         assert not models.offers("other")
-        await asyncio.sleep(0)
-        assert not gate.reached.is_set()
+    assert times == asked
 
 
 async def _are(models: Models, *names: str) -> bool:
