@@ -231,6 +231,8 @@ async def test_long_prompt_is_folded_until_all_of_it_is_asked_for_and_its_words_
     for opened in (False, True):
         if opened:
             await page.reload()
+            await idle(page)  # it is where its reader left it, which need not be the end
+            await page.get_by_role("log").evaluate("log => log.scrollTo(0, log.scrollHeight)")
         await at_end(page)
         folded = await bubble.bounding_box()
         assert folded
