@@ -412,3 +412,20 @@ async def test_code_and_table_stay_in_hand_and_scrolled_sideways_while_they_are_
     await expect(table).to_be_focused()
     await expect(table).to_have_js_property("scrollLeft", 150)
     end.open()
+
+
+async def test_rendering_of_words_with_a_link_does_not_let_go_of_the_end(page: Page, model: Model) -> None:
+    gate = Gate()
+    model.answer(LONG + "See https://example.com/", gate, " more.\n\n" + LONG)
+    await say(page, "Explain")
+    await expect(answers(page).get_by_role("link")).to_be_visible()
+    await page.get_by_role("log").press("End")
+    await at_end(page)
+    # Text comes more often than its rendering.
+    await answers(page).evaluate("(answer, text) => answer.grow({ text, blocks: [] })", "\n\nIt is\n" * 9)
+    await at_end(page)
+    await page.evaluate(AT_REST)
+    gate.open()
+    await idle(page)
+    await expect(pinned(page)).to_have_count(1)
+    await at_end(page)

@@ -50,9 +50,14 @@ export class LiveBlocks {
     this.#element.toggleAttribute("data-faded", false);
     this.#gap = gapAfter(text);
     this.#tail = this.#inline = this.#plain = null;
+    const old = [...this.#element.children];
     const blocks = this.#place(html);
-    exchange([...this.#element.children], blocks, () => this.#element.replaceChildren(blocks));
+    const next = [...blocks.children];
+    const held = holdsOf(...old);
+    keepWraps(old, next);
+    this.#element.replaceChildren(blocks);
     this.#level();
+    holdAgain(held, next);
   }
 
   /** Show text that has no rendering yet in place of everything. */
@@ -76,10 +81,14 @@ export class LiveBlocks {
 
   /** The last rendering: it covers all text, also text that brings no block of its own, as a link's definition. */
   mend(blocks, count) {
+    // To ask where a box is scrolled lays all out: between the words that go and those that come, a chat at its end would
+    // be shorter for that moment, and the browser would scroll it up.
+    const held = blocks.map(([index]) => holdsOf(this.#element.children[index]));
     this.#clearTail();
-    for (const [index, html] of blocks) this.#replace(index, html);
+    const placed = blocks.map(([index, html]) => this.#replace(index, html));
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
     this.#level();
+    placed.forEach((next, at) => holdAgain(held[at], next));
   }
 
   // Whatever a model begins with, the outline that is heard leaves out no level below the message's own heading.
@@ -100,9 +109,12 @@ export class LiveBlocks {
 
   #replace(index, html) {
     const block = this.#place(html);
+    const next = [...block.children];
     const old = this.#element.children[index];
-    if (!old) return this.#element.append(block);
-    exchange([old], block, () => old.replaceWith(block));
+    if (old) keepWraps([old], next);
+    if (old) old.replaceWith(block);
+    else this.#element.append(block);
+    return next;
   }
 
   #openCode() {
@@ -153,20 +165,22 @@ export class LiveBlocks {
   }
 }
 
-// Blocks take the place of others: they are wrapped, scrolled and held as those were.
-function exchange(old, blocks, place) {
-  keepWraps(old, blocks.children);
-  const before = heldIn(old).map((element) => ({ left: element.scrollLeft, focused: element === document.activeElement }));
-  const next = heldIn(blocks.children);
-  place();
-  before.slice(0, next.length).forEach(({ left, focused }, index) => {
+// How what is held in blocks is scrolled, and what has the focus: blocks that take their place take that over.
+function holdsOf(...blocks) {
+  const held = heldIn(blocks.filter(Boolean));
+  return held.map((element) => ({ left: element.scrollLeft, focused: element === document.activeElement }));
+}
+
+function holdAgain(held, blocks) {
+  const next = heldIn(blocks);
+  held.slice(0, next.length).forEach(({ left, focused }, index) => {
     if (left) next[index].scrollLeft = left;
     if (focused) next[index].focus({ preventScroll: true });
   });
 }
 
 function heldIn(blocks) {
-  return [...blocks].flatMap((block) => [...(block.matches(HELD) ? [block] : []), ...block.querySelectorAll(HELD)]);
+  return blocks.flatMap((block) => [...(block.matches(HELD) ? [block] : []), ...block.querySelectorAll(HELD)]);
 }
 
 // Each block goes in the direction of its words; code has none of its own. Only new blocks: the others are finished.
