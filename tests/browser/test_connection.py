@@ -476,6 +476,7 @@ async def test_drop_of_less_than_a_second_is_not_told(page: Page, line: Line) ->
     await expect(lost(page)).to_be_attached()
     await page.clock.run_for(900)
     await line.asked(LIST, 2)
+    await expect(lost(page)).not_to_be_attached()
     await page.clock.run_for(2_000)
     assert await heard(page, "pill") == []
     assert await heard(page, "status") == []
