@@ -582,11 +582,13 @@ export class Chat {
     else this.#wire.stop(conversation, answer);
   }
 
-  // Another tab has sent it, while this one perhaps has no connection.
-  #acceptedElsewhere(event) {
+  // Another tab has sent it, while this one perhaps has no connection. It may have begun the new chat of this one before
+  // the list was read in which it stood.
+  #acceptedElsewhere({ accepted, prompt }) {
     const known = this.#id;
-    this.#wire.cancelMessage(event.id);
-    this.#accepted(event);
+    this.#wire.cancelMessage(accepted.id);
+    if (prompt && !prompt.conversation && !this.#settled.has(prompt.id)) this.#takeUp(prompt); // a page of an earlier version tells of none
+    this.#accepted(accepted);
     if (this.#id !== known) this.#wire.open(this.#id);
   }
 

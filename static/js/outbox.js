@@ -124,8 +124,8 @@ class Spare {
  * until the server has named its conversation. One that came too fast has `notBefore`, a time. One that the server
  * refused stays here until a tab takes it out and gives the person its words back, with `detail` and with `refused`: the
  * code, or "gone" where the conversation is.
- * Events: `changed` (from any tab), `accepted` (from another tab; detail: what the server answered), `cancelled` (detail:
- * the prompt).
+ * Events: `changed` (from any tab), `accepted` (from another tab; detail: {accepted, prompt}: what the server answered to
+ * which), `cancelled` (detail: the prompt).
  */
 export class Outbox extends EventTarget {
   takesFiles = true; // an instance of an earlier version does not: it would answer the words alone
@@ -149,7 +149,7 @@ export class Outbox extends EventTarget {
     if (!globalThis.BroadcastChannel) return;
     this.#channel = new BroadcastChannel(CHANNEL);
     this.#channel.onmessage = ({ data }) => {
-      if (data?.accepted) this.#tell("accepted", data.accepted);
+      if (data?.accepted) this.#tell("accepted", data);
       this.#tell("changed");
       setTimeout(() => this.pump(), OTHERS_MILLISECONDS);
     };
@@ -229,7 +229,7 @@ export class Outbox extends EventTarget {
     this.#flying.set(chat, prompt.id);
     try {
       const accepted = await this.#post(prompt);
-      this.#channel?.postMessage({ accepted });
+      this.#channel?.postMessage({ accepted, prompt });
       await this.#change((each) => this.#after(each, prompt, accepted.conversation));
       for (const { key } of prompt.attachments ?? []) if (key) this.#uploads.forget(key);
       this.#announce();

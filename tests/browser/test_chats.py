@@ -16,6 +16,7 @@ from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
 
+UNREADABLE = "() => { IDBObjectStore.prototype.getAll = () => { throw new Error('unreadable'); }; }"
 IN_SIGHT = "element => { const {top, bottom} = element.getBoundingClientRect(); return top < innerHeight && bottom > 0; }"
 Instances = tuple[Instance, Instance]
 
@@ -384,12 +385,15 @@ async def test_older_messages_come_also_after_they_were_asked_for_in_a_chat_that
     await expect(messages(page)).to_have_count(60)
 
 
-async def test_copy_of_a_new_chats_tab_is_of_the_chat_that_begins(page: Page) -> None:
+@pytest.mark.parametrize("reads", [True, False])
+async def test_copy_of_a_new_chats_tab_is_of_the_chat_that_begins(page: Page, reads: bool) -> None:
     async with page.expect_popup() as opening:
         await page.evaluate("() => void window.open('/')")
     copy = await opening.value
     greeting = copy.get_by_role("heading", name="What is on your mind?")
     await expect(greeting).to_be_visible()
+    if not reads:  # what lies there is sent before this tab has read it
+        await copy.evaluate(UNREADABLE)
     await say(page, "First")
     await expect(answers(copy)).to_contain_text("You said: First")
     await expect(messages(copy)).to_have_count(2)
