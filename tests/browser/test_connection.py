@@ -112,9 +112,7 @@ async def line(page: Page) -> Line:
     await page.clock.install()
     line = await Line.lay(page)
     await line.told("conversation.listed", 1)
-    await expect(
-        pill(page)
-    ).to_be_hidden()  # where it took long to connect, that was told, and is for a second yet
+    await expect(pill(page)).to_be_hidden()  # a slow connection was told of, and is for a second yet
     return line
 
 

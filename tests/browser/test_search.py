@@ -16,6 +16,11 @@ from tests.fakes import Model
 from tests.instances import Instance, Store
 
 Instances = tuple[Instance, Instance]
+TYPED_AS_IT_CONNECTS = """box => {
+  box.value = "tree";
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+  box.closest("chat-search").again();
+}"""
 SEARCHED = '"searched":{"conversations":400,"of":1000,"complete":false}'
 MARK_IN_SIGHT = """() => [...(CSS.highlights.get("found") ?? [])].every((range) => {
   const { top, bottom, height } = range.getBoundingClientRect();
@@ -212,6 +217,13 @@ async def test_words_stay_without_a_connection_and_are_searched_when_it_is_back(
     await expect(told(page, "There is no connection right now")).to_be_visible()
     await expect(field(page)).to_have_value("tree")
     line.closing = None
+    await expect(found(page)).to_have_count(1)
+
+
+async def test_words_typed_in_the_moment_in_which_the_connection_comes_are_searched(page: Page) -> None:
+    await begin(page, "A tree")
+    await page.wait_for_function("() => customElements.get('chat-search')")
+    await field(page).evaluate(TYPED_AS_IT_CONNECTS)
     await expect(found(page)).to_have_count(1)
 
 

@@ -40,8 +40,9 @@ class ChatSearch extends HTMLElement {
 
   /** Search once more for what is in the box, where it failed. */
   again(anyway = false) {
+    if (!this.#words || !(anyway || this.#failed)) return; // what is being typed is searched in a moment
     clearTimeout(this.#timer);
-    if (this.#words && (anyway || this.#failed)) this.#say("search", this.#words);
+    this.#say("search", this.#words);
   }
 
   drop(id) {
