@@ -135,11 +135,15 @@ async def test_address_has_so_many_shared_pages_a_minute_and_no_more(
     store: Store, start_instance: StartInstance
 ) -> None:
     instance = await start_instance(store, REDIS_PREFIX=f"shares-{secrets.token_hex(4)}")
-    for _ in range(SHARED_PAGES_PER_MINUTE):
-        assert (await look(instance, NOWHERE)).status == 404
-    refused = await look(instance, NOWHERE)
-    assert refused.status == 429
-    assert int(refused.headers["Retry-After"]) >= 1
+    shown = 0
+    for _ in range(10 * SHARED_PAGES_PER_MINUTE):  # each second one more may be shown
+        page = await look(instance, NOWHERE)
+        if page.status != 404:
+            break
+        shown += 1
+    assert page.status == 429
+    assert int(page.headers["Retry-After"]) >= 1
+    assert shown >= SHARED_PAGES_PER_MINUTE
 
 
 @pytest.mark.long
