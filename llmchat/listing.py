@@ -40,7 +40,19 @@ class Listing:
             if used:
                 await self._conversations.touch(session, known)
             if not known.temporary:
-                await self._tell(session, self.updated_event(known))
+                await self._tell_as_it_is(session, known)
+
+    async def _tell_as_it_is(self, session: str, known: Conversation) -> None:
+        """Tell of a conversation until it is as it was told: what was read before a change may be told behind it."""
+        told = None
+        while told != (event := self.updated_event(known)):
+            await self._tell(session, event)
+            told = event
+            try:
+                known = await self._conversations.conversation(session, known.id)
+            except NotFound:
+                await self.deleted(session, known.id)
+                return
 
     async def deleted(self, session: str, conversation: str) -> None:
         """Tell that a conversation is gone."""
