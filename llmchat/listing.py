@@ -43,7 +43,7 @@ class Listing:
                 await self._tell_as_it_is(session, known)
 
     async def _tell_as_it_is(self, session: str, known: Conversation) -> None:
-        """Tell of a conversation until it is as it was told: what was read before a change may be told behind it."""
+        """Tell it, and again where it changed meanwhile: what was read before a change may be told behind it."""
         told = None
         while told != (event := self.updated_event(known)):
             await self._tell(session, event)

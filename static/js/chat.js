@@ -582,8 +582,8 @@ export class Chat {
     else this.#wire.stop(conversation, answer);
   }
 
-  // Another tab has sent it, while this one perhaps has no connection. It may have begun the new chat of this one before
-  // the list was read in which it stood.
+  // Another tab has sent it, while this one perhaps has no connection. It may begin the new chat that is shown here, and
+  // have left the outbox before that was read.
   #acceptedElsewhere({ accepted, prompt }) {
     const known = this.#id;
     this.#wire.cancelMessage(accepted.id);

@@ -23,7 +23,7 @@ Deploy = tuple[Instance, Instance]
 async def deploy(store: Store, start_instance: StartInstance, tmp_path: Path) -> Deploy:
     """Two instances of one service, the second with other files."""
     for name in ("llmchat", "static", "templates"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     # Each module of the new version needs another one of it: no old module fits.
     labels, main = tmp_path / "static" / "js" / "labels.js", tmp_path / "static" / "js" / "main.js"
     labels.write_text(labels.read_text() + '\nexport const version = "new";\n')

@@ -165,8 +165,7 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     earlier = page.get_by_role("button", name="Earlier messages")
     await page.get_by_role("log").focus()
 
-    # What is drawn on the way is higher than it was taken for, and Chromium leaves out a Home that comes before the
-    # PageDown before it has moved anything.
+    # What is drawn on the way is higher than it was taken for.
     async def top() -> bool:
         await page.keyboard.press("Home")
         return bool(await page.evaluate(AT_TOP))
@@ -188,7 +187,7 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     await expect(transcript).to_have_attribute("data-failed", "")
     asked = line.count("conversation.older")
     await page.keyboard.press("PageDown")
-    await page.wait_for_function(BELOW_TOP)
+    await page.wait_for_function(BELOW_TOP)  # until then, Chromium leaves a Home out
     await eventually(top, seconds=10, what="the top is reached again")
     assert line.count("conversation.older") == asked
     line.bend = str
