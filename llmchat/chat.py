@@ -360,13 +360,9 @@ class Chat:
             changes["parameters"] = command.parameters.model_dump_json(exclude_none=True)
         if command.pinned or command.archived:
             await self._check_listed(session, command.conversation)
-        event = self._listing.updated_event(
-            await self._conversations.update(
-                session, command.conversation, changes, ["system"] if command.drops_system else []
-            )
-        )
-        await self._listing.updated(session, command.conversation)
-        return event
+        dropped = ["system"] if command.drops_system else []
+        known = await self._conversations.update(session, command.conversation, changes, dropped)
+        return await self._listing.changed(session, known)
 
     async def _check_listed(self, session: str, conversation: str) -> None:
         if (await self._conversations.conversation(session, conversation)).temporary:
@@ -402,15 +398,12 @@ class Chat:
         await self._attachments.restore(session, conversation, files, temporary=restored.temporary)
         await self._shares.restore(session, conversation)
         await self._erasure.strike(session, conversation)
-        event = self._listing.updated_event(restored)
-        await self._listing.updated(session, conversation)
-        return event
+        return await self._listing.changed(session, restored)
 
     async def read(self, session: str, conversation: str) -> ConversationUpdated:
         """Note that a person has seen the newest answer of a conversation. Raises NotFound."""
         known = await self._conversations.update(session, conversation, {}, ["unread"])
-        await self._listing.updated(session, conversation)
-        return self._listing.updated_event(known)
+        return await self._listing.changed(session, known)
 
     async def about(self, session: str, conversation: str) -> Conversation:
         """Read what is known of a conversation, without its messages. Raises NotFound."""

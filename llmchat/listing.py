@@ -24,7 +24,7 @@ class Listing:
         self._broadcaster = broadcaster
         self._models = models
 
-    def updated_event(self, conversation: Conversation) -> ConversationUpdated:
+    def _event(self, conversation: Conversation) -> ConversationUpdated:
         """Shape a conversation for the list."""
         return ConversationUpdated(conversation=conversation.listed(self._models.offered))
 
@@ -39,20 +39,26 @@ class Listing:
                 known = await self._conversations.update(session, conversation, {"archived": "0"})
             if used:
                 await self._conversations.touch(session, known)
-            if not known.temporary:
-                await self._tell_as_it_is(session, known)
+            await self.changed(session, known)
 
-    async def _tell_as_it_is(self, session: str, known: Conversation) -> None:
-        """Tell it, and again where it changed meanwhile: what was read before a change may be told behind it."""
+    async def changed(self, session: str, known: Conversation) -> ConversationUpdated:
+        """Tell of a conversation as it was found, and give what was told last, for whoever asked for the change.
+
+        Where it changed meanwhile it is told again: what was read before a change may be told behind it.
+        """
+        event = self._event(known)
+        if known.temporary:
+            return event
         told = None
-        while told != (event := self.updated_event(known)):
-            await self._tell(session, event)
-            told = event
-            try:
-                known = await self._conversations.conversation(session, known.id)
-            except NotFound:
-                await self.deleted(session, known.id)
-                return
+        with suppress(Unavailable):
+            while told != event:
+                await self._tell(session, event)
+                told = event
+                try:
+                    event = self._event(await self._conversations.conversation(session, known.id))
+                except NotFound:
+                    await self.deleted(session, known.id)
+        return event
 
     async def deleted(self, session: str, conversation: str) -> None:
         """Tell that a conversation is gone."""

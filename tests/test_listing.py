@@ -32,7 +32,11 @@ async def tell(story: Story, meanwhile: Callable[[], Awaitable[object]]) -> list
     told = Told(meanwhile)
     models: Any = SimpleNamespace(offered=("m",))
     broadcaster: Any = told
-    await Listing(story.conversations, broadcaster, models).updated(SESSION, story.id)
+    listing = Listing(story.conversations, broadcaster, models)
+    known = await story.conversations.conversation(SESSION, story.id)
+    answer = json.loads((await listing.changed(SESSION, known)).encode())
+    tells = [event for event in told.events if event["type"] == "conversation.updated"]
+    assert answer == tells[-1]  # who asked for the change is told nothing older
     return told.events
 
 
