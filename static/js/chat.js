@@ -758,7 +758,8 @@ export class Chat {
 
   async #moreChats(before) {
     const none = { conversations: [], more: true };
-    this.#parts.list.extend(await this.#wire.list({ before }).catch(() => none));
+    const { list } = this.#parts;
+    await list.await(this.#wire.list({ before }).catch(() => none), (older) => list.extend(older));
   }
 
   #pinned(id) {
@@ -1050,8 +1051,9 @@ export class Chat {
     this.#goBack();
     this.#parts.search.again?.();
     try {
-      const [newest, pinned] = await Promise.all([this.#wire.list(), this.#wire.list({ pinned: true }, 50)]);
-      this.#parts.list.refresh(newest, pinned);
+      const { list } = this.#parts;
+      const asked = Promise.all([this.#wire.list(), this.#wire.list({ pinned: true }, 50)]);
+      await list.await(asked, ([newest, pinned]) => list.refresh(newest, pinned));
     } catch {
       // asked again with the next connection, and when the store is back
     }

@@ -75,9 +75,9 @@ class Line:
 
         self.bend = keep
 
-    async def holds(self) -> None:
-        """Wait until a frame is held."""
-        await self._bell.until(lambda: self.held or None, seconds=10, what="a frame is held")
+    async def holds(self, times: int = 1) -> None:
+        """Wait until so many frames are held."""
+        await self._bell.until(lambda: len(self.held) >= times, seconds=10, what=f"{times} frames are held")
 
     def count(self, text: str) -> int:
         """Count the frames that the page has sent with this text."""

@@ -225,6 +225,38 @@ async def test_answer_that_ended_in_a_chat_that_is_not_shown_is_marked_in_all_br
         await expect(chat(each, "Left").locator(".sign")).to_be_hidden()
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_list_that_comes_late_does_not_undo_what_was_told_since_it_was_read(
+    open_page: OpenPage, instances: Instances, model: Model, pinned: bool
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "Deleted")
+    gate = Gate()
+    model.answer("Some", gate, " more")
+    await button(page, "New chat").first.click()
+    await say(page, "Left")
+    await expect(answers(page)).to_contain_text("Some")
+    if pinned:
+        await choose(page, "Left", "Pin")
+    other = await open_page(instances[1], like=page)
+    line = await Line.lay(other)
+    line.hold("conversation.listed")
+    await other.goto(f"{instances[1].url}/")
+    await line.holds(2)
+    await expect(chat(other, "Left")).to_have_accessible_description("An answer is being written")
+    gate.open()
+    await expect(chat(other, "Left")).to_have_accessible_description("")
+    await delete(page, "Deleted")
+    await expect(chats(other)).to_have_text(["Left"])
+    for frame in line.held:
+        line.tell(frame)
+    await begin(page, "After the lists")
+    await expect(chats(other)).to_have_text(
+        ["Left", "After the lists"] if pinned else ["After the lists", "Left"]
+    )
+    await expect(chat(other, "Left")).to_have_accessible_description("")
+
+
 async def test_chat_that_is_to_have_no_name_keeps_the_one_it_has_and_says_so(
     open_page: OpenPage, instances: Instances
 ) -> None:

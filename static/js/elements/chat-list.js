@@ -11,6 +11,7 @@ class ChatList extends HTMLElement {
   #list;
   #current = "";
   #typed = new Map(); // id -> the title that was typed for it, until it has it
+  #awaited = new Set(); // for each list that was asked for: what was told since
 
   connectedCallback() {
     this.#list = this.querySelector("ul");
@@ -51,7 +52,33 @@ class ChatList extends HTMLElement {
 
   /** Put a conversation of the list shape where it belongs. */
   update(conversation) {
-    if (conversation.archived) return this.remove(conversation.id);
+    this.#keep(() => this.#put(conversation));
+    this.#put(conversation);
+  }
+
+  remove(id) {
+    this.#keep(() => this.#take(id));
+    this.#take(id);
+  }
+
+  /** Wait for what was asked for and place it. What is told meanwhile is newer, and holds. */
+  async await(asked, place) {
+    const told = [];
+    this.#awaited.add(told);
+    try {
+      place(await asked);
+      for (const tell of told) tell();
+    } finally {
+      this.#awaited.delete(told);
+    }
+  }
+
+  #keep(tell) {
+    for (const told of this.#awaited) told.push(tell);
+  }
+
+  #put(conversation) {
+    if (conversation.archived) return this.#take(conversation.id);
     const row = this.row(conversation.id) ?? this.#newRow();
     this.#fill(row, conversation);
     if (!row.isConnected) this.#list.append(row);
@@ -59,7 +86,7 @@ class ChatList extends HTMLElement {
   }
 
   extend({ conversations, more }) {
-    for (const conversation of conversations) this.update(conversation);
+    for (const conversation of conversations) this.#put(conversation);
     this.toggleAttribute("data-more", more);
     this.toggleAttribute("data-loading", false);
   }
@@ -72,14 +99,14 @@ class ChatList extends HTMLElement {
     const gone = this.#rows.filter((row) => !ids.has(row.dataset.id) && !older(row, isPinned(row) ? pinned : newest));
     const unpinned = gone.some(isPinned); // or deleted: its place may be among the older ones, which are asked for anew
     for (const row of gone) row.remove();
-    for (const conversation of all) this.update(conversation);
+    for (const conversation of all) this.#put(conversation);
     const further = this.#rows.filter((row) => !isPinned(row) && older(row, newest));
     if (unpinned) for (const row of further) row.remove();
     if (unpinned || further.length === 0) this.toggleAttribute("data-more", newest.more);
     this.#group();
   }
 
-  remove(id) {
+  #take(id) {
     const rows = this.#rows;
     const index = rows.findIndex((row) => row.dataset.id === id);
     if (index < 0) return;
