@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import secrets
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from tests.waiting import Bell, within
@@ -16,6 +19,7 @@ from tests.waiting import Bell, within
 PR_SET_PDEATHSIG = 1  # prctl(2), Linux only
 LINE_LIMIT = 1024 * 1024
 PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connections
+WORKERS = 8
 
 
 def end_with_parent() -> None:
@@ -24,10 +28,21 @@ def end_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever the tests inherited
 
 
+def _ports_of_this_worker() -> Iterator[int]:
+    """Give each port of this worker's share in turn: what was given a moment ago may not be listened on yet."""
+    share = len(PORTS) // WORKERS
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    start = secrets.randbelow(share)
+    return (PORTS[worker * share + (start + turn) % share] for turn in count())
+
+
+_PORTS = _ports_of_this_worker()
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, and that no outgoing connection takes meanwhile."""
+    """Return a port of 127.0.0.1 that nobody listens on, and that no other test nor outgoing connection takes."""
     while True:
-        port = secrets.choice(PORTS)
+        port = next(_PORTS)
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port
