@@ -758,8 +758,7 @@ export class Chat {
 
   async #moreChats(before) {
     const none = { conversations: [], more: true };
-    const { list } = this.#parts;
-    await list.await(this.#wire.list({ before }).catch(() => none), (older) => list.extend(older));
+    await this.#parts.list.extend(this.#wire.list({ before }).catch(() => none));
   }
 
   #pinned(id) {
@@ -1051,9 +1050,7 @@ export class Chat {
     this.#goBack();
     this.#parts.search.again?.();
     try {
-      const { list } = this.#parts;
-      const asked = Promise.all([this.#wire.list(), this.#wire.list({ pinned: true }, 50)]);
-      await list.await(asked, ([newest, pinned]) => list.refresh(newest, pinned));
+      await this.#parts.list.refresh(Promise.all([this.#wire.list(), this.#wire.list({ pinned: true }, 50)]));
     } catch {
       // asked again with the next connection, and when the store is back
     }

@@ -20,6 +20,10 @@ from tests.trunk import as_json, ours
 Instances = tuple[Instance, Instance]
 NOTE = "This chat is in no list and in no search."
 ARCHIVED = "This chat is archived."
+COUNT_ANSWERED = """() => {
+  window.answered = 0;
+  document.addEventListener("answered", ({ detail }) => window.answered += detail.title === "Left");
+}"""
 NEW_ANSWER = "There is a new answer"
 
 
@@ -199,16 +203,22 @@ async def test_chats_stand_under_the_days_of_the_readers_own_time_zone_also_once
     await expect(rows).to_have_text(["Yesterday", at_end, first, "Previous 7 days", last, *older])
 
 
-async def test_answer_that_ended_in_a_chat_that_is_not_shown_is_marked_in_all_browsers_until_it_is(
-    open_page: OpenPage, instances: Instances, model: Model
-) -> None:
-    page = await open_page(instances[0])
-    await begin(page, "Shown")
+async def ask_in_a_new_chat(page: Page, model: Model) -> Gate:
+    """Begin a chat, "Left", whose answer is being written until the gate opens."""
     gate = Gate()
     model.answer("Some", gate, " more")
     await button(page, "New chat").first.click()
     await say(page, "Left")
     await expect(answers(page)).to_contain_text("Some")
+    return gate
+
+
+async def test_answer_that_ended_in_a_chat_that_is_not_shown_is_marked_in_all_browsers_until_it_is(
+    open_page: OpenPage, instances: Instances, model: Model
+) -> None:
+    page = await open_page(instances[0])
+    await begin(page, "Shown")
+    gate = await ask_in_a_new_chat(page, model)
     other = await open_page(instances[1], like=page)
     await chat(page, "Shown").click()
     for each in (page, other):
@@ -231,11 +241,7 @@ async def test_list_that_comes_late_does_not_undo_what_was_told_since_it_was_rea
 ) -> None:
     page = await open_page(instances[0])
     await begin(page, "Deleted")
-    gate = Gate()
-    model.answer("Some", gate, " more")
-    await button(page, "New chat").first.click()
-    await say(page, "Left")
-    await expect(answers(page)).to_contain_text("Some")
+    gate = await ask_in_a_new_chat(page, model)
     if pinned:
         await choose(page, "Left", "Pin")
     other = await open_page(instances[1], like=page)
@@ -243,6 +249,7 @@ async def test_list_that_comes_late_does_not_undo_what_was_told_since_it_was_rea
     line.hold("conversation.listed")
     await other.goto(f"{instances[1].url}/")
     await line.holds(2)
+    await other.evaluate(COUNT_ANSWERED)
     await expect(chat(other, "Left")).to_have_accessible_description("An answer is being written")
     gate.open()
     await expect(chat(other, "Left")).to_have_accessible_description("")
@@ -255,6 +262,7 @@ async def test_list_that_comes_late_does_not_undo_what_was_told_since_it_was_rea
         ["Left", "After the lists"] if pinned else ["After the lists", "Left"]
     )
     await expect(chat(other, "Left")).to_have_accessible_description("")
+    assert await other.evaluate("() => answered") == 1  # each is a notification
 
 
 async def test_chat_that_is_to_have_no_name_keeps_the_one_it_has_and_says_so(

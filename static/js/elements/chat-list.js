@@ -11,7 +11,7 @@ class ChatList extends HTMLElement {
   #list;
   #current = "";
   #typed = new Map(); // id -> the title that was typed for it, until it has it
-  #awaited = new Set(); // for each list that was asked for: what was told since
+  #awaited = new Set(); // for each list that was asked for: the ids of chats of which was told since
 
   connectedCallback() {
     this.#list = this.querySelector("ul");
@@ -52,29 +52,13 @@ class ChatList extends HTMLElement {
 
   /** Put a conversation of the list shape where it belongs. */
   update(conversation) {
-    this.#keep(() => this.#put(conversation));
+    for (const told of this.#awaited) told.add(conversation.id);
     this.#put(conversation);
   }
 
   remove(id) {
-    this.#keep(() => this.#take(id));
+    for (const told of this.#awaited) told.add(id);
     this.#take(id);
-  }
-
-  /** Wait for what was asked for and place it. What is told meanwhile is newer, and holds. */
-  async await(asked, place) {
-    const told = [];
-    this.#awaited.add(told);
-    try {
-      place(await asked);
-      for (const tell of told) tell();
-    } finally {
-      this.#awaited.delete(told);
-    }
-  }
-
-  #keep(tell) {
-    for (const told of this.#awaited) told.push(tell);
   }
 
   #put(conversation) {
@@ -85,16 +69,19 @@ class ChatList extends HTMLElement {
     this.#group();
   }
 
-  extend({ conversations, more }) {
-    for (const conversation of conversations) this.#put(conversation);
+  /** Older rows, once they have come. */
+  async extend(asked) {
+    const [{ conversations, more }, told] = await this.#come(asked);
+    for (const conversation of conversations) if (!told.has(conversation.id)) this.#put(conversation);
     this.toggleAttribute("data-more", more);
     this.toggleAttribute("data-loading", false);
   }
 
   /** The newest rows and the pinned ones, asked for after a time without connection: what happened meanwhile is in them. */
-  refresh(newest, pinned) {
-    const all = [...newest.conversations, ...pinned.conversations];
-    const ids = new Set(all.map(({ id }) => id));
+  async refresh(asked) {
+    const [[newest, pinned], told] = await this.#come(asked);
+    const all = [...newest.conversations, ...pinned.conversations].filter(({ id }) => !told.has(id));
+    const ids = new Set([...told, ...all.map(({ id }) => id)]);
     const older = (row, { conversations, more }) => more && row.dataset.updated < conversations.at(-1).updated;
     const gone = this.#rows.filter((row) => !ids.has(row.dataset.id) && !older(row, isPinned(row) ? pinned : newest));
     const unpinned = gone.some(isPinned); // or deleted: its place may be among the older ones, which are asked for anew
@@ -104,6 +91,17 @@ class ChatList extends HTMLElement {
     if (unpinned) for (const row of further) row.remove();
     if (unpinned || further.length === 0) this.toggleAttribute("data-more", newest.more);
     this.#group();
+  }
+
+  // What was asked for, and of which chats was told on its way: that is newer.
+  async #come(asked) {
+    const told = new Set();
+    this.#awaited.add(told);
+    try {
+      return [await asked, told];
+    } finally {
+      this.#awaited.delete(told);
+    }
   }
 
   #take(id) {
