@@ -231,6 +231,7 @@ class Conversation:
             "running": self.turn is not None,
             "unread": self.unread,
             "model": self.model_among(models),
+            **({"temporary": True} if self.temporary else {}),
         }
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from llmchat.broadcaster import Broadcaster
 from llmchat.conversation import Conversation
 from llmchat.conversations import Conversations
-from llmchat.errors import NotFound, Unavailable
+from llmchat.errors import NO_CONVERSATION, NotFound, Unavailable
 from llmchat.events import ConversationDeleted, ConversationUpdated, Event
 from llmchat.keys import group_of_session
 from llmchat.models import Models
@@ -44,21 +44,28 @@ class Listing:
     async def changed(self, session: str, known: Conversation) -> ConversationUpdated:
         """Tell of a conversation as it was found, and give what was told last, for whoever asked for the change.
 
-        Where it changed meanwhile it is told again: what was read before a change may be told behind it.
+        Where it changed meanwhile it is told again: what was read before a change may be told behind it. Raises NotFound
+        where it was deleted meanwhile, which is told, too.
         """
         event = self._event(known)
         if known.temporary:
             return event
+        now: ConversationUpdated | ConversationDeleted = event
         told = None
         with suppress(Unavailable):
-            while told != event:
-                await self._tell(session, event)
-                told = event
-                try:
-                    event = self._event(await self._conversations.conversation(session, known.id))
-                except NotFound:
-                    await self.deleted(session, known.id)
-        return event
+            while told != now:
+                await self._tell(session, now)
+                told = now
+                now = await self._now(session, known.id)
+        if isinstance(now, ConversationDeleted):
+            raise NotFound(NO_CONVERSATION)
+        return now
+
+    async def _now(self, session: str, conversation: str) -> ConversationUpdated | ConversationDeleted:
+        try:
+            return self._event(await self._conversations.conversation(session, conversation))
+        except NotFound:
+            return ConversationDeleted(conversation=conversation)
 
     async def deleted(self, session: str, conversation: str) -> None:
         """Tell that a conversation is gone."""

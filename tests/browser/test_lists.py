@@ -149,8 +149,31 @@ async def test_pinned_chats_all_stand_first_however_long_ago_they_were_used_and_
     await expect(chats(page).nth(0)).to_have_text("Chat 01")
     await expect(chats(page).nth(1)).to_have_text("Chat 00")
     await expect(chats(page)).to_have_count(52)
+    await choose(page, "Chat 00", "Unpin")  # which brings it to the end of those that are there
+    await expect(chats(page).last).to_have_text("Chat 00")
     await chats(page).last.scroll_into_view_if_needed()
     await expect(chats(page)).to_have_count(75)
+
+
+async def test_older_chats_that_come_late_do_not_bring_back_what_was_deleted_since_they_were_asked_for(
+    open_page: OpenPage, instances: Instances
+) -> None:
+    page = await open_page(instances[0])
+    await bring_pinned(page)
+    other = await open_page(instances[1], like=page)
+    line = await Line.lay(page)
+    await line.told("conversation.listed", 2)
+    await chats(other).last.scroll_into_view_if_needed()
+    await expect(chats(other)).to_have_count(75)
+    oldest = str(await chats(other).last.text_content())
+    line.hold("conversation.listed")
+    await chats(page).last.scroll_into_view_if_needed()
+    await line.holds()
+    await delete(other, oldest)
+    await line.told("conversation.deleted", 1)
+    line.tell(line.held.pop())
+    await expect(chats(page)).to_have_count(74)
+    await expect(chat(page, oldest)).to_have_count(0)
 
 
 @pytest.mark.long
@@ -246,6 +269,7 @@ async def test_list_that_comes_late_does_not_undo_what_was_told_since_it_was_rea
         await choose(page, "Left", "Pin")
     other = await open_page(instances[1], like=page)
     line = await Line.lay(other)
+    await line.told("conversation.listed", 2)
     line.hold("conversation.listed")
     await other.goto(f"{instances[1].url}/")
     await line.holds(2)
@@ -292,6 +316,10 @@ async def test_temporary_chat_is_in_no_list_and_no_search_and_is_there_after_a_r
     await say(page, "More of it")
     await expect(answers(page).last).to_contain_text("You said: More of it")
     await idle(page)
+    await page.keyboard.press("Control+Shift+Backspace")
+    await button(page, "Undo").click()
+    await expect(answers(page)).to_have_count(2)
+    await expect(chats(page)).to_have_text(["Listed"])
     await page.reload()
     await expect(answers(page)).to_have_count(2)
     await expect(page.get_by_text(NOTE)).to_be_visible()

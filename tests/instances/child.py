@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.waiting import Bell, within
 PR_SET_PDEATHSIG = 1  # prctl(2), Linux only
 LINE_LIMIT = 1024 * 1024
 PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connections
-WORKERS = 8
+WORKERS = 8  # of one run, that have ports of their own
 
 
 def end_with_parent() -> None:
@@ -28,6 +29,7 @@ def end_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever the tests inherited
 
 
+@cache
 def _ports_of_this_worker() -> Iterator[int]:
     """Give each port of this worker's share in turn: what was given a moment ago may not be listened on yet."""
     share = len(PORTS) // WORKERS
@@ -36,13 +38,10 @@ def _ports_of_this_worker() -> Iterator[int]:
     return (PORTS[worker * share + (start + turn) % share] for turn in count())
 
 
-_PORTS = _ports_of_this_worker()
-
-
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, and that no other test nor outgoing connection takes."""
+    """Return a port of 127.0.0.1 that nobody listens on, and that no outgoing connection takes, nor a test beside."""
     while True:
-        port = next(_PORTS)
+        port = next(_ports_of_this_worker())
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port

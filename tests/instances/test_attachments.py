@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -153,14 +154,15 @@ async def test_too_many_files_in_a_minute_are_told_when_to_come_again(
     connect: Connect, instances: Instances
 ) -> None:
     client = await connect(instances[0])
-    taken = 0
+    taken, began = 0, time.monotonic()
     for _ in range(10 * ATTACHMENTS_PER_MINUTE):  # each second one more may come
         status, _, headers = await post(client, b"Notes", key="same")
         if status != 201:
             break
         taken += 1
     assert (status, int(headers["Retry-After"]) > 0) == (429, True)
-    assert taken >= ATTACHMENTS_PER_MINUTE
+    earned = (time.monotonic() - began) * ATTACHMENTS_PER_MINUTE / 60
+    assert ATTACHMENTS_PER_MINUTE <= taken <= ATTACHMENTS_PER_MINUTE + earned + 1
 
 
 async def test_picture_goes_to_the_model_with_every_answer_and_is_in_all_tabs(

@@ -11,11 +11,13 @@ class ChatList extends HTMLElement {
   #list;
   #current = "";
   #typed = new Map(); // id -> the title that was typed for it, until it has it
+  #reached = ""; // the time of the oldest row that a list brought: further ones are asked for before it
   #awaited = new Set(); // for each list that was asked for: the ids of chats of which was told since
 
   connectedCallback() {
     this.#list = this.querySelector("ul");
     this.#current = this.querySelector("[aria-current]")?.closest("li").dataset.id ?? "";
+    this.#reached = this.#rows.filter((row) => !isPinned(row)).map((row) => row.dataset.updated).sort()[0]; // pinned ones are all here
     this.addEventListener("click", (event) => this.#clicked(event));
     this.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#group();
@@ -62,7 +64,7 @@ class ChatList extends HTMLElement {
   }
 
   #put(conversation) {
-    if (conversation.archived) return this.#take(conversation.id);
+    if (conversation.archived || conversation.temporary) return this.#take(conversation.id);
     const row = this.row(conversation.id) ?? this.#newRow();
     this.#fill(row, conversation);
     if (!row.isConnected) this.#list.append(row);
@@ -71,10 +73,13 @@ class ChatList extends HTMLElement {
 
   /** Older rows, once they have come. */
   async extend(asked) {
+    const reached = this.#reached;
     const [{ conversations, more }, told] = await this.#come(asked);
-    for (const conversation of conversations) if (!told.has(conversation.id)) this.#put(conversation);
-    this.toggleAttribute("data-more", more);
     this.toggleAttribute("data-loading", false);
+    if (reached !== this.#reached) return; // rows between were let go: these are asked for once more, behind those
+    for (const conversation of conversations) if (!told.has(conversation.id)) this.#put(conversation);
+    this.#reached = conversations.at(-1)?.updated ?? reached;
+    this.toggleAttribute("data-more", more);
   }
 
   /** The newest rows and the pinned ones, asked for after a time without connection: what happened meanwhile is in them. */
@@ -89,7 +94,10 @@ class ChatList extends HTMLElement {
     for (const conversation of all) this.#put(conversation);
     const further = this.#rows.filter((row) => !isPinned(row) && older(row, newest));
     if (unpinned) for (const row of further) row.remove();
-    if (unpinned || further.length === 0) this.toggleAttribute("data-more", newest.more);
+    if (unpinned || further.length === 0) {
+      this.#reached = newest.conversations.at(-1)?.updated;
+      this.toggleAttribute("data-more", newest.more);
+    }
     this.#group();
   }
 
@@ -131,7 +139,9 @@ class ChatList extends HTMLElement {
       ended = true;
       this.#typed.delete(id);
       const title = input.value.trim();
+      link.querySelector(".title").textContent = input.defaultValue; // it may have got another one meanwhile
       input.replaceWith(link);
+      this.#markCurrent(row);
       this.#group();
       if (save && !SEEN.test(title)) this.#say("nameless");
       else if (save && title !== this.title(id)) {
@@ -166,6 +176,8 @@ class ChatList extends HTMLElement {
     if (link) {
       link.href = `/c/${id}`;
       link.querySelector(".title").textContent = title;
+    } else {
+      row.querySelector("input").defaultValue = title;
     }
     row.querySelector(".options").setAttribute("aria-label", `Options for ${title}`);
     this.#markCurrent(row);
@@ -234,8 +246,7 @@ class ChatList extends HTMLElement {
     const left = this.scrollHeight - this.clientHeight - this.scrollTop;
     if (left > 200 || !this.hasAttribute("data-more") || this.hasAttribute("data-loading")) return;
     this.toggleAttribute("data-loading", true);
-    const times = this.#rows.filter((row) => !isPinned(row)).map((row) => row.dataset.updated).sort(); // pinned ones are all here
-    this.#say("more", times[0]);
+    this.#say("more", this.#reached);
   }
 
   #say(type, detail) {

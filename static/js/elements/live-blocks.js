@@ -53,7 +53,7 @@ export class LiveBlocks {
     const old = [...this.#element.children];
     const blocks = this.#place(html);
     const next = [...blocks.children];
-    const held = holdsOf(...old);
+    const held = holdsOf(old);
     keepWraps(old, next);
     this.#element.replaceChildren(blocks);
     this.#level();
@@ -83,7 +83,8 @@ export class LiveBlocks {
   mend(blocks, count) {
     // To ask where a box is scrolled lays all out: between the words that go and those that come, a chat at its end would
     // be shorter for that moment, and the browser would scroll it up.
-    const held = blocks.map(([index]) => holdsOf(this.#element.children[index]));
+    const old = [...this.#element.children];
+    const held = blocks.map(([index]) => holdsOf(old.slice(index, index + 1)));
     this.#clearTail();
     const placed = blocks.map(([index, html]) => this.#replace(index, html));
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
@@ -166,9 +167,8 @@ export class LiveBlocks {
 }
 
 // How what is held in blocks is scrolled, and what has the focus: blocks that take their place take that over.
-function holdsOf(...blocks) {
-  const held = heldIn(blocks.filter(Boolean));
-  return held.map((element) => ({ left: element.scrollLeft, focused: element === document.activeElement }));
+function holdsOf(blocks) {
+  return heldIn(blocks).map((element) => ({ left: element.scrollLeft, focused: element === document.activeElement }));
 }
 
 function holdAgain(held, blocks) {
