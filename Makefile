@@ -4,11 +4,13 @@ SHELL := /bin/sh
 PYTHON ?=
 BIN := .venv/bin
 STAMPS := .venv/stamps
+REPLACED := .venv-bench
 SEEDS ?= 20
 FIRST ?= 1
 ONLY ?=
 COUNT ?= 10000
 WORKERS ?= 3
+REPEAT ?= 3
 STATES := tests/browser/test_gallery.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
@@ -18,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --pyt
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-system drill soak check format requirements pictures gallery browser
+.PHONY: help run install test test-system drill soak bench check format requirements pictures gallery browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -54,6 +56,9 @@ drill: $(STAMPS)/dev ## drill every promise with faults: `make drill SEEDS=20 FI
 soak: $(STAMPS)/dev ## have COUNT=10000 connections come and go, and see that nothing grows
 	SOAK=$(COUNT) $(BIN)/python -m pytest -s -q --timeout 3600 tests/instances/test_soak.py
 
+bench: $(REPLACED)/installed browser ## measure beside the stack that this one replaces: `make bench REPEAT=3 ONLY=answers,wire`
+	$(BIN)/python -m bench --repeat $(REPEAT) $(if $(ONLY),--only $(ONLY))
+
 check: $(STAMPS)/dev ## lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,6 +73,7 @@ requirements: $(STAMPS)/dev ## pin the newest of everything, with hashes
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) --no-deps requirements-local.in -o requirements-local.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) bench/replaced/requirements.in -o bench/replaced/requirements.txt
 
 pictures: browser ## make the README's pictures anew
 	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_screenshot.py
@@ -103,4 +109,10 @@ $(STAMPS)/dev: $(STAMPS)/product requirements-local.txt requirements-dev.txt
 	@echo "Installing the embedded parts and what the tests need …"
 	@$(PARTS) -r requirements-local.txt
 	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(REPLACED)/installed: bench/replaced/requirements.txt | $(STAMPS)/dev
+	@echo "Installing the stack that this one replaces …"
+	@$(BIN)/python -m venv --clear $(REPLACED)
+	@$(REPLACED)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r $<
 	@touch $@

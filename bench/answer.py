@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from array import array
@@ -46,7 +47,7 @@ class Answer:
     @property
     def lost(self) -> int:
         """How many of the pieces that were said were not shown."""
-        return len(self.said) - len(self.shown)
+        return len(self.said) - sum(not math.isnan(each) for each in self.shown)
 
     def show(self, length: int, now: float) -> None:
         """Note that so much of the text is shown."""
@@ -54,11 +55,15 @@ class Answer:
         while len(shown) < len(ends) and ends[len(shown)] <= length:
             shown.append(now)
 
+    def show_piece(self, index: int, now: float) -> None:
+        """Note that a piece is shown, and that those before it never will be that were not."""
+        self.shown.extend([math.nan] * (index - len(self.shown)))
+        self.shown.append(now)
+
     def delays(self, start: float, end: float) -> Iterator[float]:
         """Give the delay of each piece that was said within a window, and shown."""
-        return (
-            shown - said for said, shown in zip(self.said, self.shown, strict=False) if start <= said < end
-        )
+        times = zip(self.said, self.shown, strict=False)
+        return (shown - said for said, shown in times if start <= said < end and not math.isnan(shown))
 
 
 def asked_for(prompt: str) -> tuple[int, int, int] | None:

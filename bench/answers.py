@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.answer import RATE, Answer
-from bench.browser import Changed, Ours, connect
+from bench.browser import BROWSERS, Changed, connect
 from bench.figures import Delays
 from bench.machine import ROOT, Usage, take_own_cores, watching
 from bench.model import Model
@@ -27,7 +27,7 @@ SETTLE_SECONDS = 2.0
 """Before the window, while all run."""
 AFTER_SECONDS = 1.0
 """After the window, while all run still."""
-LATE_SECONDS = 30.0
+LATE_SECONDS = 10.0
 """After which what was not shown counts as lost."""
 CARRIED_MS = 100.0
 """At the 99th percentile: what a process may add to a piece."""
@@ -80,7 +80,7 @@ async def run(server: Server, model: Model, at_once: int, seconds: float) -> Run
     lasting = STAGGER_SECONDS + SETTLE_SECONDS + seconds + AFTER_SECONDS
     answers = [Answer(next(numbers), int(lasting * RATE)) for _ in range(at_once)]
     model.answers.update((each.number, each) for each in answers)
-    browsers = [Ours(each.number, server.port) for each in answers]
+    browsers = [BROWSERS[server.stack](each.number, server.port) for each in answers]
     for browser in browsers:
         await connect(browser, server.port)
     loop = asyncio.get_running_loop()

@@ -38,6 +38,7 @@ class Browser(asyncio.Protocol):
     """One websocket. What a message means is `hear`'s to know; `ready` is set once the server let it in."""
 
     path = "/ws/chat/"
+    subprotocol: str | None = None
 
     def __init__(
         self, number: int, port: int, *, cookie: str = "", deflate: bool = True, counts: bool = False
@@ -79,8 +80,9 @@ class Browser(asyncio.Protocol):
             "Accept-Language: en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7",
             f"X-Forwarded-For: {address_of(self.number)}",
             f"Sec-WebSocket-Key: {self._key}",
-            f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",
         ]
+        if self.subprotocol:
+            lines.append(f"Sec-WebSocket-Protocol: {self.subprotocol}")
         if self.cookie:
             lines.append(f"Cookie: {self.cookie}")
         if self._deflate:
@@ -157,6 +159,8 @@ class Browser(asyncio.Protocol):
 
 class Ours(Browser):
     """A page of llmchat, with one conversation and one answer in it at a time."""
+
+    subprotocol = SUBPROTOCOL
 
     def __init__(self, number: int, port: int, **options: Any) -> None:
         super().__init__(number, port, **options)
@@ -257,6 +261,41 @@ class Ours(Browser):
     def _fail(self, why: str) -> None:
         if self.finished is not None and not self.finished.done():
             self.finished.set_result(why)
+
+
+class Theirs(Browser):
+    """A page of the replaced stack: one chat, one answer in it at a time."""
+
+    def __init__(self, number: int, port: int, *, chat: str | None = None, **options: Any) -> None:
+        super().__init__(number, port, **options)
+        self.path = f"/ws/chat/{chat or number}/"
+        self.finished: asyncio.Future[str] | None = None
+        self._answer: Answer | None = None
+
+    def opened(self) -> None:
+        self.ready.set_result(None)
+
+    def ask(self, answer: Answer) -> asyncio.Future[str]:
+        """Send the prompt for an answer; what is returned is done, with "stop", once its end was told."""
+        self._answer = answer
+        self.finished = asyncio.get_running_loop().create_future()
+        self.say({"prompt": answer.prompt})
+        return self.finished
+
+    def hear(self, told: dict[str, Any], now: float) -> None:
+        answer = self._answer
+        if answer is None:
+            return
+        if told["type"] == "delta":
+            if answer.pieces[told["index"]] != told["text"]:
+                raise Changed(f"answer {answer.number}, piece {told['index']}: {told['text']!r}")
+            answer.show_piece(told["index"], now)
+        elif self.finished is not None and not self.finished.done():
+            answer.finished = True
+            self.finished.set_result("stop")
+
+
+BROWSERS: dict[str, type[Ours] | type[Theirs]] = {"ours": Ours, "theirs": Theirs}
 
 
 def address_of(number: int) -> str:

@@ -14,6 +14,7 @@ from bench.machine import PYTHON, ROOT, Child, cores, free_port, listens, python
 
 START_SECONDS = 60.0
 SECRET_KEY = "only-for-the-bench-" + "0123456789" * 3
+THEIR_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 STACKS = ("ours", "theirs")
 SERVE = Path(__file__).with_name("serve.py")
 
@@ -75,7 +76,22 @@ async def serving(
                     log=folder / "server.log",
                 )
             else:
-                raise ValueError(stack)
+                daphne = [
+                    "-m",
+                    "daphne",
+                    "-b",
+                    "127.0.0.1",
+                    "-p",
+                    str(port),
+                    "bench.replaced.asgi:application",
+                ]
+                child = Child(
+                    [str(THEIR_PYTHON), *daphne],
+                    env=their_environment(redis_url, model_url) | settings,
+                    folder=ROOT,
+                    cores=cores()[0],
+                    log=folder / "server.log",
+                )
             async with child:
                 await child.until(
                     lambda: listens(port) and _says_so(stack, child),
@@ -86,7 +102,7 @@ async def serving(
 
 
 def _says_so(stack: str, child: Child) -> bool:
-    return "serves at" in child.text if stack == "ours" else True
+    return ("serves at" if stack == "ours" else "Listening on") in child.text
 
 
 def _ours(root: Path, port: int, redis_url: str, model_url: str) -> dict[str, str]:
@@ -103,4 +119,15 @@ def _ours(root: Path, port: int, redis_url: str, model_url: str) -> dict[str, st
         "TRUSTED_PROXY_HOPS": "1",
         "TITLE_MODEL": "off",
         "CONTINUATION": "never",
+    }
+
+
+def their_environment(redis_url: str, model_url: str) -> dict[str, str]:
+    """Give the environment of the replaced stack."""
+    return python_environment(ROOT) | {
+        "SECRET_KEY": SECRET_KEY,
+        "REDIS_URL": redis_url,
+        "OPENAI_BASE_URL": model_url,
+        "OPENAI_API_KEY": "sk-of-the-bench",
+        "DJANGO_SETTINGS_MODULE": "bench.replaced.settings",
     }

@@ -1,0 +1,5 @@
+"""No pages: the chat is its websocket."""
+
+from typing import Any
+
+urlpatterns: list[Any] = []
