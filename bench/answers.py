@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.answer import RATE, Answer
-from bench.browser import BROWSERS, Changed, connect
-from bench.figures import Delays
+from bench.browser import BROWSERS, Changed, Ours, Theirs, connect
+from bench.figures import MILLISECONDS, Delays
 from bench.machine import ROOT, Usage, take_own_cores, watching
 from bench.model import Model
 from bench.servers import STACKS, Server, serving
@@ -75,35 +75,52 @@ async def measure(stack: str, at_once: int, seconds: float, *, root: Path = ROOT
         return await run(server, model, at_once, seconds)
 
 
+@dataclass(slots=True)
+class Load:
+    """Answers that are being said, each shown in a browser of its own."""
+
+    answers: list[Answer]
+    browsers: list[Ours | Theirs]
+    asked: list[asyncio.Future[str]]
+
+    def leave(self) -> None:
+        """Close the browsers."""
+        for browser in self.browsers:
+            browser.leave()
+
+
+async def load(server: Server, model: Model, at_once: int, seconds: float) -> Load:
+    """Have so many answers begin one after the other, the last of which lasts `seconds`."""
+    pieces = int((STAGGER_SECONDS + seconds) * RATE)
+    answers = [Answer(next(numbers), pieces) for _ in range(at_once)]
+    model.answers.update((each.number, each) for each in answers)
+    begun = Load(answers, [BROWSERS[server.stack](each.number, server.port) for each in answers], [])
+    for browser in begun.browsers:
+        await connect(browser, server.port)
+    for browser, answer in zip(begun.browsers, answers, strict=True):
+        begun.asked.append(browser.ask(answer))
+        await asyncio.sleep(random.uniform(0.5, 1.5) * STAGGER_SECONDS / at_once)
+    return begun
+
+
 async def run(server: Server, model: Model, at_once: int, seconds: float) -> Run:
     """Run so many answers at once against a server."""
-    lasting = STAGGER_SECONDS + SETTLE_SECONDS + seconds + AFTER_SECONDS
-    answers = [Answer(next(numbers), int(lasting * RATE)) for _ in range(at_once)]
-    model.answers.update((each.number, each) for each in answers)
-    browsers = [BROWSERS[server.stack](each.number, server.port) for each in answers]
-    for browser in browsers:
-        await connect(browser, server.port)
+    begun = await load(server, model, at_once, SETTLE_SECONDS + seconds + AFTER_SECONDS)
+    answers, browsers = begun.answers, begun.browsers
     loop = asyncio.get_running_loop()
-    asked = []
-    for browser, answer in zip(browsers, answers, strict=True):
-        asked.append(browser.ask(answer))
-        await asyncio.sleep(random.uniform(0.5, 1.5) * STAGGER_SECONDS / at_once)
     await asyncio.sleep(SETTLE_SECONDS)
     start = loop.time()
     async with watching(server.pid, server.redis_pid) as usage:
         await asyncio.sleep(seconds)
     end = loop.time()
-    done, _ = await asyncio.wait(asked, timeout=AFTER_SECONDS + STAGGER_SECONDS + LATE_SECONDS)
+    done, _ = await asyncio.wait(begun.asked, timeout=AFTER_SECONDS + STAGGER_SECONDS + LATE_SECONDS)
     for each in done:
         if isinstance(error := each.exception(), Changed):
             raise error
     cut = [why for each in done if (why := each.result()) != "stop"]
     cut += [f"not whole after {LATE_SECONDS:.0f} s"] * (at_once - len(done))
     cut += [browser.closed.result() for browser in browsers if browser.closed.done()]
-    for browser in browsers:
-        browser.leave()
-    for answer in answers:
-        del model.answers[answer.number]
+    begun.leave()
     half = (start + end) / 2
     first = Delays.of(each for answer in answers for each in answer.delays(start, half))
     second = Delays.of(each for answer in answers for each in answer.delays(half, end))
@@ -115,7 +132,7 @@ async def run(server: Server, model: Model, at_once: int, seconds: float) -> Run
         lost=sum(answer.lost for answer in answers),
         said=sum(len(answer.said) for answer in answers),
         cut=cut,
-        behind=second.p50 - first.p50 > BEHIND_SECONDS * 1000,
+        behind=second.p50 - first.p50 > BEHIND_SECONDS * MILLISECONDS,
         usage=usage,
     )
 
