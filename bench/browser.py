@@ -40,17 +40,15 @@ class Browser(asyncio.Protocol):
     path = "/ws/chat/"
     subprotocol: str | None = None
 
-    def __init__(
-        self, number: int, port: int, *, cookie: str = "", deflate: bool = True, counts: bool = False
-    ) -> None:
+    def __init__(self, number: int, port: int, *, cookie: str = "", deflate: bool = True) -> None:
         self.number = number
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.received_bytes = 0
         """Since the handshake."""
-        self.counter = Counter() if counts else None
-        """Counts messages unread, from the moment on that it is asked to."""
         self.on_counted: Callable[[int], None] | None = None
+        """Once it is set, messages are counted only, not read."""
+        self._counter = Counter()
         self.cookie = cookie
         self.deflated = False
         self._port = port
@@ -95,8 +93,8 @@ class Browser(asyncio.Protocol):
             if self._reader is None:
                 return
         self.received_bytes += len(received)
-        if self.on_counted is not None and self.counter is not None:
-            ended = self.counter.feed(received)
+        if self.on_counted is not None:
+            ended = self._counter.feed(received)
             if ended:
                 self.on_counted(ended)
             return
