@@ -21,8 +21,11 @@ class Inside:
     """What is needed of the rooms. Their types are those of the llmchat that is measured."""
 
     redis: Any
+    keys: Any
     history: Any
     leases: Any
+    summaries: Any
+    fold_leases: Any
     sessions: Any
 
     def cookie(self, session: str) -> str:
@@ -73,6 +76,20 @@ class Inside:
         ended = answer.end(seconds=1.0)
         await self.history.finish(lease.conversation, lease.fence, 1, 0, answer.record(ended), None, ended)
 
+    async def fold(self, conversation: str, turns: int) -> None:
+        """Have a summary stand for the first turns of a chat, as an instance makes it of what no context has room for."""
+        from llmchat.conversation import Summary, timestamp
+
+        message, text = answer_of(turns - 1), "What was said before. " * 8
+        summary = Summary(message=message, text=text, messages=2 * turns, created=timestamp())
+        lease = await self.fold_leases.take(conversation)
+        folded = await self.summaries.fold(
+            conversation, lease.fence, None, summary, answers=[message], continued=0
+        )
+        await self.fold_leases.release(lease)
+        if not folded:
+            raise RuntimeError("A chat could not be folded.")
+
     async def grow(self, session: str, conversation: str, start: int, turns: int, text: str) -> None:
         """Put turns into a chat that has `start` of them."""
         lease = None
@@ -99,11 +116,20 @@ async def inside(redis_url: str, root: Path) -> AsyncIterator[Inside]:
     from llmchat.lease import Leases
     from llmchat.redis_client import connect
     from llmchat.session import Sessions
+    from llmchat.summaries import Summaries
 
     keys, redis = Keys("llmchat"), connect(redis_url)
     conversations = Conversations(redis, keys, history_days=HISTORY_DAYS)
     history = History(redis, keys, conversations, history_days=HISTORY_DAYS)
     try:
-        yield Inside(redis, history, Leases(redis, keys), Sessions(SECRET_KEY))
+        yield Inside(
+            redis,
+            keys,
+            history,
+            Leases(redis, keys),
+            Summaries(redis, keys, history_days=HISTORY_DAYS),
+            Leases(redis, keys, of="fold"),
+            Sessions(SECRET_KEY),
+        )
     finally:
         await redis.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,16 +56,22 @@ async def redis_of(folder: Path) -> AsyncIterator[tuple[str, Child]]:
 
 @asynccontextmanager
 async def serving(
-    stack: str, model_url: str, *, root: Path = ROOT, raised: bool = False, **settings: str
+    stack: str,
+    model_url: str,
+    *,
+    root: Path = ROOT,
+    raised: bool = False,
+    redis: tuple[str, Child] | None = None,
+    **settings: str,
 ) -> AsyncIterator[Server]:
-    """Run one of the stacks with a Redis of its own.
+    """Run one of the stacks, with a Redis of its own where none is given.
 
     `root`: of the llmchat that is run. `raised`: with more connections of one session than it lets in by itself.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        async with redis_of(folder) as (redis_url, redis):
+        async with nullcontext(redis) if redis else redis_of(folder) as (redis_url, store):
             if stack == "ours":
                 command = [PYTHON, "-P", str(SERVE)] if raised else [PYTHON, "-m", "llmchat"]
                 child = Child(
@@ -98,7 +104,7 @@ async def serving(
                     seconds=START_SECONDS,
                     what=f"{stack} starts",
                 )
-                yield Server(stack, port, redis_url, child.pid, redis.pid, root, child)
+                yield Server(stack, port, redis_url, child.pid, store.pid, root, child)
 
 
 def _says_so(stack: str, child: Child) -> bool:
