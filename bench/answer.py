@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import re
@@ -38,6 +39,8 @@ class Answer:
         self.said = array("d")
         self.shown = array("d")
         self.finished = False
+        self.whole = asyncio.Event()
+        """Set once all of it is said."""
 
     @property
     def prompt(self) -> str:

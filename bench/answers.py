@@ -1,6 +1,6 @@
 """How many answers one process carries at once, each said at 50 pieces a second and shown in one browser.
 
-python -m bench.answers ours 50,100 [--seconds 15] [--root /another/clone] [--repeat 3]
+python -m bench.answers ours|theirs|floor 50,100 [--seconds 15] [--root /another/clone] [--repeat 3]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.browser import BROWSERS, Changed, Ours, Theirs, connect
 from bench.figures import MILLISECONDS, Delays
 from bench.machine import ROOT, Usage, take_own_cores, watching
 from bench.model import Model
-from bench.servers import STACKS, Server, serving
+from bench.servers import FLOOR, STACKS, Server, serving
 
 STAGGER_SECONDS = 3.0
 """Over which the answers begin."""
@@ -67,6 +67,16 @@ class Run:
         behind = "  falls behind" if self.behind else ""
         carried = "carried" if self.carried else "NOT carried"
         return f"{self.stack} {self.answers:4}: {self.delays}  {lost}{why}{behind}  {self.usage}  {carried}"
+
+
+def carries(runs: Sequence[Run]) -> int:
+    """Tell how many answers were carried at once, as were all fewer of them that were tried."""
+    most = 0
+    for each in sorted(runs, key=lambda run: run.answers):
+        if not each.carried:
+            break
+        most = each.answers
+    return most
 
 
 async def measure(stack: str, at_once: int, seconds: float, *, root: Path = ROOT) -> Run:
@@ -140,7 +150,7 @@ async def run(server: Server, model: Model, at_once: int, seconds: float) -> Run
 async def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m bench.answers", description=__doc__)
-    parser.add_argument("stack", choices=STACKS)
+    parser.add_argument("stack", choices=(*STACKS, FLOOR))
     parser.add_argument("counts", type=lambda given: [int(each) for each in given.split(",")])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--repeat", type=int, default=1)

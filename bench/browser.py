@@ -293,7 +293,7 @@ class Theirs(Browser):
             self.finished.set_result("stop")
 
 
-BROWSERS: dict[str, type[Ours] | type[Theirs]] = {"ours": Ours, "theirs": Theirs}
+BROWSERS: dict[str, type[Ours] | type[Theirs]] = {"ours": Ours, "theirs": Theirs, "floor": Ours}
 
 
 def address_of(number: int) -> str:

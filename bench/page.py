@@ -1,0 +1,128 @@
+"""The page in Chromium under answers of ten thousand pieces, with a CPU four times as slow as this one.
+
+    python -m bench.page [--root /another/clone] [--repeat 3]
+
+How long tasks take is told in the time of their thread, in which the slowness is, and what else this machine does is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, CDPSession, Page, async_playwright
+
+from bench.answer import RATE, Answer
+from bench.answers import numbers
+from bench.figures import MILLISECONDS, percentile
+from bench.machine import ROOT
+from bench.measured import Measured, measure_as_told
+from bench.model import Model
+from bench.servers import Server, serving
+
+PIECES = 10_000
+SHORT_PIECES = 50
+QUICK_RATE = 400
+"""Pieces a second of the answers that only the memory is measured of."""
+SLOWDOWN = 4
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+LATE_MS = 120_000
+LONG_MS = 50.0
+MIB = 2**20
+COLLECTIONS = 3
+"""Of garbage: what has finalizers takes more than one."""
+
+
+async def measure(stack: str, *, root: Path = ROOT) -> Measured:
+    """Have a page show such answers."""
+    async with Model() as model, serving(stack, model.url, root=root) as server:
+        return await of_server(server, model)
+
+
+async def of_server(server: Server, model: Model, pieces: int = PIECES, rate: int = RATE) -> Measured:
+    """Have a page of a server, which may have other work, show a short answer and three long ones."""
+    async with async_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, NAMES)), None)
+        browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
+        page = await browser.new_page()
+        page.set_default_timeout(LATE_MS)
+        session = await page.context.new_cdp_session(page)
+        await session.send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+        await page.goto(f"http://127.0.0.1:{server.port}/")
+        heaps = [await _show(page, session, model, SHORT_PIECES, rate)]
+        async with _main_thread(browser) as tasks:
+            heaps.append(await _show(page, session, model, pieces, rate))
+        heaps += [await _show(page, session, model, pieces, QUICK_RATE) for _ in range(2)]
+        await browser.close()
+    figures = {
+        "longest task ms": tasks[-1],
+        "tasks over 50 ms": float(sum(each > LONG_MS for each in tasks)),
+        "task p99 ms": percentile(tasks, 0.99),
+        "tasks": float(len(tasks)),
+        "busy s": sum(tasks) / MILLISECONDS,
+        "heap MiB before": heaps[0] / MIB,
+        "heap MiB after one": heaps[1] / MIB,
+        "heap MiB after two": heaps[2] / MIB,
+        "heap MiB after three": heaps[3] / MIB,
+        "heap, third over second": heaps[3] / heaps[2],
+    }
+    return Measured("browser", server.stack, figures)
+
+
+async def _show(page: Page, session: CDPSession, model: Model, pieces: int, rate: int) -> int:
+    """Have an answer shown in a chat of its own; leave that, and tell the bytes of the heap then."""
+    answer = Answer(next(numbers), pieces, rate)
+    model.answers[answer.number] = answer
+    send = page.get_by_role("button", name="Send", exact=True)
+    await send.wait_for()
+    box = page.get_by_role("textbox", name="Message", exact=True)
+    await box.fill(answer.prompt)
+    await box.press("Enter")
+    await answer.whole.wait()  # nothing looks at the page meanwhile
+    await send.wait_for()
+    await page.get_by_role("button", name="New chat", exact=True).first.click()
+    await page.get_by_role("article", name="Answer").first.wait_for(state="detached")
+    for _ in range(COLLECTIONS):
+        await session.send("HeapProfiler.collectGarbage")
+    return int((await session.send("Runtime.getHeapUsage"))["usedSize"])
+
+
+@asynccontextmanager
+async def _main_thread(browser: Browser) -> AsyncIterator[list[float]]:
+    """Note what each task of the page's main thread takes of its time: milliseconds, the longest last."""
+    session = await browser.new_browser_cdp_session()
+    events: list[dict[str, Any]] = []
+    complete = asyncio.Event()
+    session.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+    session.on("Tracing.tracingComplete", lambda _: complete.set())
+    only = {
+        "includedCategories": ["toplevel"],
+        "excludedCategories": ["*"],
+        "recordMode": "recordAsMuchAsPossible",
+    }
+    await session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": only})
+    tasks: list[float] = []
+    yield tasks
+    await session.send("Tracing.end")
+    async with asyncio.timeout(LATE_MS / MILLISECONDS):
+        await complete.wait()
+    renderers = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    of_thread: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for event in events:
+        if event["name"] == "ThreadControllerImpl::RunTask" and event["ph"] == "X" and "tdur" in event:
+            of_thread[event["pid"], event["tid"]].append(event["tdur"] / MILLISECONDS)
+    tasks.extend(sorted(max((of_thread[each] for each in renderers), key=sum)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(asyncio.run(measure_as_told(measure, __doc__, stacks=("ours",))))
