@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -130,7 +129,11 @@ async def main(arguments: Sequence[str] | None = None) -> int:
     print(*bench.table(), sep="\n")
     if bench.runs:
         files = [str(RESULTS / f"answers.{kind}") for kind in ("json", "png")]
-        subprocess.run([str(THEIR_PYTHON), "-m", "bench.plot", *files], cwd=ROOT, check=True)
+        drawing = await asyncio.create_subprocess_exec(
+            str(THEIR_PYTHON), "-m", "bench.plot", *files, cwd=ROOT
+        )
+        if await drawing.wait():
+            return 1
     print(f"{(time.monotonic() - began) / 60:.0f} minutes; results in {RESULTS.relative_to(ROOT)}")
     return 0
 

@@ -137,6 +137,7 @@ class Browser(asyncio.Protocol):
             self.closed.set_result(why)
         if not self.ready.done():
             self.ready.set_exception(Closed(why))
+        self.ended(why)
 
     def say(self, told: dict[str, Any]) -> None:
         """Send a message."""
@@ -149,6 +150,9 @@ class Browser(asyncio.Protocol):
 
     def opened(self) -> None:
         """The handshake is over."""
+
+    def ended(self, why: str) -> None:
+        """The connection is over."""
 
     def hear(self, told: dict[str, Any], now: float) -> None:
         """Take a message."""
@@ -256,9 +260,14 @@ class Ours(Browser):
                         }
                     )
 
+    def ended(self, why: str) -> None:
+        self._fail(why)
+
     def _fail(self, why: str) -> None:
         if self.finished is not None and not self.finished.done():
             self.finished.set_result(why)
+        if self._snapshot is not None and not self._snapshot.done():
+            self._snapshot.set_exception(Closed(why))
 
 
 class Theirs(Browser):
@@ -279,6 +288,10 @@ class Theirs(Browser):
         self.finished = asyncio.get_running_loop().create_future()
         self.say({"prompt": answer.prompt})
         return self.finished
+
+    def ended(self, why: str) -> None:
+        if self.finished is not None and not self.finished.done():
+            self.finished.set_result(why)
 
     def hear(self, told: dict[str, Any], now: float) -> None:
         answer = self._answer

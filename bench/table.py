@@ -12,9 +12,9 @@ Figures = Mapping[tuple[str, str, str], Spread]
 """By measure, stack and the figure's name."""
 HEADS = ("what", "theirs", "ours", "ratio", "goal", "met")
 NOTES = (
-    "theirs: Channels, channels_redis' core layer (capacity 100) and daphne, a consumer as tutorials have it: no log of "
-    "events, no leases, no limits, no Markdown, no snapshot of a chat at its opening.",
-    "ours: `python -m llmchat serve` with all of that on; automatic titles are off, and the model server is not asked how it goes on.",
+    "theirs: Channels, channels_redis' core layer (capacity 100), daphne; a consumer as tutorials have it.",
+    "  It has no log of events, no leases, no limits, no Markdown, and gives no snapshot when a chat is opened.",
+    "ours: `python -m llmchat serve` with all of that on; without automatic titles (TITLE_MODEL=off, CONTINUATION=never).",
     "ratio: how many times as good ours is. Medians; server on one core, all else on the others.",
 )
 
