@@ -41,6 +41,7 @@ from llmchat.summary import fold_up_to, with_summary
 from llmchat.turn import Answer
 
 COALESCE_SECONDS = 0.04
+"""What the model says within so many seconds is one event: each costs a step in Redis and a frame for each reader."""
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
 CONTEXT_MESSAGES = 1000
@@ -293,7 +294,6 @@ class Attempt:
                     await self._place(answer, delta)
                 elif reading.done():
                     break
-                await asyncio.wait((reading,), timeout=COALESCE_SECONDS)
             if not reading.cancelled():
                 reading.result()
         except ProviderError as failure:
@@ -308,7 +308,9 @@ class Attempt:
         self, answer: Answer, messages: list[dict[str, Any]], parameters: dict[str, Any], news: asyncio.Event
     ) -> None:
         """Take what the model says. Raises ProviderError."""
-        stream = self._completions.stream(self.turn.model, messages, parameters, kept=self._given)
+        stream = self._completions.stream(
+            self.turn.model, messages, parameters, kept=self._given, every=COALESCE_SECONDS
+        )
         async with stream as deltas:
             async for delta in deltas:
                 answer.take(delta, time.monotonic() - self._began)

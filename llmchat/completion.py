@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
+import httpx2  # the SDK's transport: its errors come where a body is read
 import openai
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from llmchat.errors import ProviderError, RequestRefused
 from llmchat.settings import Settings
+from llmchat.sse import Events
 from llmchat.turn import Delta
 
 USAGE_SECONDS = 2.0
@@ -61,6 +64,11 @@ QUESTIONS: dict[str, dict[str, Any]] = {
         ],
     },
 }
+FULL_BYTES = 16 * 1024
+"""As much as is read of a response at once, so that more may be there."""
+DRAIN_SECONDS = 0.2
+"""For the end of a response behind its last event: read to it, the connection serves the next request, too."""
+DONE = b"[DONE]"
 MODELS_SECONDS = 10.0
 """For the model server to name its models."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -191,10 +199,12 @@ class Completions:
         parameters: Mapping[str, Any],
         *,
         kept: str = "",
+        every: float = 0.0,
     ) -> AsyncIterator[AsyncGenerator[Delta]]:
         """Ask for an answer; leaving the context closes the connection to the model server.
 
-        `kept` is its beginning, where there is one and the model goes on from it. The deltas end in a Delta with a
+        `kept` is its beginning, where there is one and the model goes on from it. What came since the last Delta is one;
+        for so many seconds after each, nothing is read, unless there is much. The deltas end in a Delta with a
         finish_reason, or raise ProviderError.
         """
         beginning, flags = _given(kept, await self._how_of(model)) if kept else ([], {})
@@ -206,13 +216,13 @@ class Completions:
             **parameters,
             **flags,
         }
-        deltas = self._deltas(body)
+        deltas = self._deltas(body, every)
         try:
             yield deltas
         finally:
             await deltas.aclose()
 
-    async def _deltas(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta]:
+    async def _deltas(self, body: Mapping[str, Any], every: float) -> AsyncGenerator[Delta]:
         loop = asyncio.get_running_loop()
         last = loop.time() + self._deadlines.answer
         ended = False
@@ -221,17 +231,21 @@ class Completions:
             first = min(last, loop.time() + self._deadlines.first)
             async with asyncio.timeout_at(first):
                 stream = await self._open(body, first)
+            said = _Said(stream.response)
             try:
                 deadline = first
                 while True:
                     async with asyncio.timeout_at(min(deadline, last)):
-                        delta = await _next(stream)
+                        delta = await said.next()
                     if delta is None:
                         return
                     yield delta
-                    if not ended:
-                        ended = delta.finish_reason is not None
-                        deadline = loop.time() + (USAGE_SECONDS if ended else self._deadlines.between)
+                    if ended:
+                        continue
+                    ended = delta.finish_reason is not None
+                    if every and not (ended or said.much):
+                        await asyncio.sleep(every)
+                    deadline = loop.time() + (USAGE_SECONDS if ended else self._deadlines.between)
             finally:
                 await stream.close()
         except (GeneratorExit, asyncio.CancelledError):
@@ -273,15 +287,75 @@ def _given(kept: str, how: str) -> tuple[list[dict[str, Any]], dict[str, bool]]:
     return [message], {}
 
 
-async def _next(stream: AsyncStream[object]) -> Delta | None:
-    """Wait for something said; None at the end."""
-    # Not `async for`: AsyncStream makes a new generator for each, and leaving that costs a task per delta.
-    with suppress(StopAsyncIteration):
-        while True:
-            delta = _delta(await anext(stream))
-            if delta is not None:
-                return delta
-    return None
+class _Said:
+    """What a model server says in a response, in as few pieces as it is read in.
+
+    Read past the SDK's stream, which makes one wake-up of each event: see docs/performance.md.
+    """
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._pieces = response.aiter_bytes()
+        self._events = Events()
+        self._failed: Exception | None = None  # to be raised once what was said before it is given
+        self._over = False
+        self.much = False
+        """Whether more may be there than what was given."""
+
+    async def next(self) -> Delta | None:
+        """Wait for something said; None at the end. Raises what the SDK's stream does."""
+        said: list[Delta] = []
+        while not (said or self._over):
+            if self._failed is not None:
+                raise self._failed
+            piece = await anext(self._pieces, None)
+            self._over = piece is None
+            self.much = len(piece or b"") >= FULL_BYTES
+            said = self._said_in(self._events.feed(piece or b""))
+        if self._over and not self._response.is_closed:
+            await self._drain()
+        return _merged(said) if said else None
+
+    def _said_in(self, events: Sequence[bytes]) -> list[Delta]:
+        said = []
+        try:
+            for data in events:
+                if data.startswith(DONE):
+                    self._over = True
+                    break
+                delta = _delta(self._read(data))
+                if delta is not None:
+                    said.append(delta)
+        except Exception as error:  # whatever is wrong with what a server says
+            self._failed = error
+        return said
+
+    def _read(self, data: bytes) -> Any:
+        event = json.loads(data.decode())
+        if isinstance(event, dict) and event.get("error"):
+            raise openai.APIError(
+                "The stream tells of an error.", self._response.request, body=event["error"]
+            )
+        return event
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for _ in self._pieces:
+                    pass
+        except (httpx2.HTTPError, TimeoutError) as error:
+            log.debug("A response did not end behind its last event: %s", type(error).__name__)
+
+
+def _merged(said: Sequence[Delta]) -> Delta:
+    if len(said) == 1:
+        return said[0]
+    return Delta(
+        "".join(delta.text for delta in said),
+        "".join(delta.reasoning for delta in said),
+        next((delta.finish_reason for delta in said if delta.finish_reason), None),
+        next((delta.usage for delta in reversed(said) if delta.usage), None),
+    )
 
 
 def _delta(event: Any) -> Delta | None:
@@ -335,7 +409,7 @@ def _provider_error(error: Exception) -> ProviderError:
             return ProviderError(
                 "provider_unavailable", "The model server cannot be reached.", retryable=True
             )
-        case openai.APITimeoutError() | TimeoutError():
+        case openai.APITimeoutError() | httpx2.TimeoutException() | TimeoutError():
             return ProviderError("provider_timeout", "The model server took too long.", retryable=True)
         case openai.InternalServerError():
             return ProviderError("provider_unavailable", "The model server has a problem.", retryable=True)
@@ -345,7 +419,7 @@ def _provider_error(error: Exception) -> ProviderError:
             )
         case openai.APIStatusError():
             return RequestRefused()
-        case openai.APIConnectionError() | OSError():
+        case openai.APIConnectionError() | httpx2.TransportError() | OSError():
             return ProviderError(
                 "provider_unavailable", "The model server cannot be reached.", retryable=True
             )

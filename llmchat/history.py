@@ -18,6 +18,7 @@ from llmchat.conversations import Conversations
 from llmchat.errors import NO_CONVERSATION, BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
+from llmchat.pipelined import Pipelined
 from llmchat.redis_client import available
 from llmchat.script import Script, Several
 from llmchat.turn import MAX_ANSWER_BYTES
@@ -95,7 +96,8 @@ class History:
         self._send = Script(redis, "send")
         self._regenerate = Script(redis, "regenerate")
         self._begin = Script(redis, "begin")
-        self._append = Script(redis, "append")
+        self._pipelined = Pipelined(redis)
+        self._append = Script(redis, "append", self._pipelined)
         self._continue = Script(redis, "continue")
         self._withdraw = Script(redis, "withdraw")
         self._hand_over = Script(redis, "hand_over")

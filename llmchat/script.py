@@ -10,16 +10,19 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from llmchat.pipelined import Pipelined
 from llmchat.redis_client import as_cluster, available
 
 
 class Script:
     """A Lua script of ours: place.lua and the file of its name."""
 
-    def __init__(self, redis: Redis, name: str) -> None:
+    def __init__(self, redis: Redis, name: str, pipelined: Pipelined | None = None) -> None:
+        """Read it. What is called by many at once goes by `pipelined`, where there is one server."""
         folder = files("llmchat").joinpath("lua")
         publish = f"local PUBLISH = '{'SPUBLISH' if as_cluster(redis) is not None else 'PUBLISH'}'"
         self._redis: Any = redis
+        self._pipelined = pipelined if as_cluster(redis) is None else None
         self._source = "\n".join(
             [publish, *(folder.joinpath(f"{part}.lua").read_text() for part in ("place", name))]
         )
@@ -29,6 +32,8 @@ class Script:
         """Run it. Raises Unavailable."""
         async with available():
             try:
+                if self._pipelined is not None:
+                    return await self._pipelined("EVALSHA", self._sha, len(keys), *keys, *args)
                 return await self._redis.evalsha(self._sha, len(keys), *keys, *args)
             except NoScriptError:
                 # Not loaded first and called then, as redis-py does: the store may start anew between the two.

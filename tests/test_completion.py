@@ -48,9 +48,19 @@ async def opened(
         await completions.close()
 
 
-async def ask(completions: Completions, **parameters: Any) -> list[Delta]:
+async def ask(completions: Completions, **parameters: Any) -> Delta:
+    """Ask, and give all that was said: in how many pieces it comes is the network's."""
     async with completions.stream("gpt-4o-mini", PROMPT, parameters) as deltas:
-        return [delta async for delta in deltas]
+        return whole([delta async for delta in deltas])
+
+
+def whole(deltas: list[Delta]) -> Delta:
+    return Delta(
+        text_of(deltas),
+        "".join(delta.reasoning for delta in deltas),
+        next((delta.finish_reason for delta in deltas if delta.finish_reason), None),
+        next((delta.usage for delta in reversed(deltas) if delta.usage), None),
+    )
 
 
 async def ask_until_error(completions: Completions) -> tuple[list[Delta], ProviderError]:
@@ -110,12 +120,8 @@ async def test_answer_comes_in_deltas_with_its_reason_and_its_figures(
     model: Model, completions: Completions
 ) -> None:
     model.answer("Hello, ", "world", usage={"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11})
-    assert await ask(completions) == [
-        Delta("Hello, "),
-        Delta("world"),
-        Delta(finish_reason="stop"),
-        Delta(usage={"prompt_tokens": 9, "completion_tokens": 2}),
-    ]
+    usage = {"prompt_tokens": 9, "completion_tokens": 2}
+    assert await ask(completions) == Delta("Hello, world", finish_reason="stop", usage=usage)
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
@@ -123,7 +129,7 @@ async def test_answer_ends_with_the_models_reason(
     model: Model, completions: Completions, reason: str
 ) -> None:
     model.answer("Hello", finish_reason=reason, usage={})
-    assert (await ask(completions))[-1] == Delta(finish_reason=reason)
+    assert (await ask(completions)).finish_reason == reason
 
 
 @pytest.mark.parametrize(
@@ -140,23 +146,18 @@ async def test_figures_are_only_those_that_are_numbers(
     model: Model, completions: Completions, usage: Any, figures: dict[str, int] | None
 ) -> None:
     model.answer("Hello", Line("data: " + json.dumps({"choices": [], "usage": usage})), usage={})
-    assert [delta.usage for delta in await ask(completions) if delta.usage] == ([figures] if figures else [])
+    assert (await ask(completions)).usage == figures
 
 
 async def test_figures_may_come_with_every_piece(model: Model, completions: Completions) -> None:
     frame = {"choices": [{"delta": {"content": "Hi"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
     model.answer(Line("data: " + json.dumps(frame)), usage={})
-    assert (await ask(completions))[0] == Delta("Hi", usage={"prompt_tokens": 9, "completion_tokens": 1})
+    assert (await ask(completions)).usage == {"prompt_tokens": 9, "completion_tokens": 1}
 
 
 async def test_reasoning_comes_apart_from_the_text(model: Model, completions: Completions) -> None:
     model.answer(Reasoning("Hm. "), piece(reasoning="So."), "Yes", usage={})
-    assert await ask(completions) == [
-        Delta(reasoning="Hm. "),
-        Delta(reasoning="So."),
-        Delta("Yes"),
-        Delta(finish_reason="stop"),
-    ]
+    assert await ask(completions) == Delta("Yes", reasoning="Hm. So.", finish_reason="stop")
 
 
 async def test_what_says_nothing_is_passed_over(model: Model, completions: Completions) -> None:
@@ -173,7 +174,7 @@ async def test_what_says_nothing_is_passed_over(model: Model, completions: Compl
         piece(later={"unknown": 1}),
     ]
     model.answer(*said_nothing, "Hello", usage={})
-    assert await ask(completions) == [Delta("Hello"), Delta(finish_reason="stop")]
+    assert await ask(completions) == Delta("Hello", finish_reason="stop")
 
 
 @pytest.mark.parametrize(
@@ -192,20 +193,22 @@ async def test_lone_surrogates_are_replaced(
     model.answer(
         Line(f'data: {{"choices": [{{"delta": {{"content": "{written}", "reasoning": "{written}"}}}}]}}')
     )
-    assert (await ask(completions))[0] == Delta(read, reasoning=read)
+    said = await ask(completions)
+    assert (said.text, said.reasoning) == (read, read)
 
 
 async def test_control_characters_are_dropped(model: Model, completions: Completions) -> None:
     written = "".join(map(chr, range(0x20))) + "a\x7fb"
     model.answer(piece(content=written, reasoning_content=written))
-    assert (await ask(completions))[0] == Delta("\t\n\rab", reasoning="\t\n\rab")
+    said = await ask(completions)
+    assert (said.text, said.reasoning) == ("\t\n\rab", "\t\n\rab")
 
 
 async def test_answer_without_any_text_ends_with_its_reason_only(
     model: Model, completions: Completions
 ) -> None:
     model.answer(usage={})
-    assert await ask(completions) == [Delta(finish_reason="stop")]
+    assert await ask(completions) == Delta(finish_reason="stop")
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -213,12 +216,12 @@ async def test_answer_ends_without_a_reason_when_the_model_gives_none(
     model: Model, completions: Completions, done: bool
 ) -> None:
     model.answer("Hel", finish_reason=None, usage={}, done=done)
-    assert await ask(completions) == [Delta("Hel")]
+    assert await ask(completions) == Delta("Hel")
 
 
 async def test_nothing_comes_when_the_stream_is_empty(model: Model, completions: Completions) -> None:
     model.answer(Line(": hello"), finish_reason=None, usage={}, done=False)
-    assert await ask(completions) == []
+    assert await ask(completions) == Delta()
 
 
 # What is refused
@@ -255,7 +258,7 @@ async def test_answer_comes_when_a_retry_succeeds(
 ) -> None:
     model.refuse(status, retry_after=SOON, times=RETRIES)
     model.answer("Hello")
-    assert text_of(await ask(completions)) == "Hello"
+    assert (await ask(completions)).text == "Hello"
     assert len(model.requests) == RETRIES + 1
 
 
@@ -266,7 +269,7 @@ async def test_retry_comes_when_the_model_server_asked_for_it(
     model.refuse(503, retry_after=SOON, times=RETRIES)
     model.answer("Hello")
     async with within(10, "the retries are made"):
-        assert text_of(await ask(completions)) == "Hello"
+        assert (await ask(completions)).text == "Hello"
 
 
 async def test_retry_comes_at_once_where_the_model_server_has_no_wait(
@@ -276,7 +279,7 @@ async def test_retry_comes_at_once_where_the_model_server_has_no_wait(
     model.refuse(503, retry_after=0)
     model.answer("Hello")
     async with within(10, "the retry is made"):
-        assert text_of(await ask(completions)) == "Hello"
+        assert (await ask(completions)).text == "Hello"
 
 
 async def test_rate_limit_tells_how_long_to_wait_until_a_date(model: Model) -> None:
@@ -351,7 +354,7 @@ async def test_model_server_that_is_down_is_unavailable(
         _, error = await ask_until_error(completions)
         assert (error.code, error.retryable) == ("provider_unavailable", True)
         await model.open_door()
-        assert text_of(await ask(completions)) == "You said: **Hi**"
+        assert (await ask(completions)).text == "You said: **Hi**"
 
 
 # What breaks off
@@ -439,8 +442,8 @@ async def test_figures_are_not_waited_for_long(
         end = Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}')
         model.answer("Hello", end, after)
         async with within(10, "the stream is given up"):
-            deltas = await ask(completions)
-        assert deltas[:2] == [Delta("Hello"), Delta(finish_reason="stop")]
+            said = await ask(completions)
+        assert (said.text, said.finish_reason) == ("Hello", "stop")
         await (await model.asked()).closed()
 
 
@@ -461,7 +464,7 @@ async def test_slow_reader_is_not_struck_by_the_models_deadlines(model: Model) -
 async def test_silence_between_two_tokens_may_be_longer_than_that_before_the_first(model: Model) -> None:
     async with opened(model, first=1.0, between=30.0) as completions:
         model.answer("Hello, ", Pause(1.5), "world")
-        assert text_of(await ask(completions)) == "Hello, world"
+        assert (await ask(completions)).text == "Hello, world"
 
 
 # Leaving
@@ -505,7 +508,7 @@ async def test_model_is_asked_again_after_many_left(model: Model, completions: C
     for _ in range(20):
         async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
             await anext(deltas)
-    assert text_of(await ask(completions)) == "You said: **Hi**"
+    assert (await ask(completions)).text == "You said: **Hi**"
 
 
 async def test_reading_leaves_no_tasks_behind(model: Model, completions: Completions) -> None:
