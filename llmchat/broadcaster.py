@@ -35,6 +35,9 @@ NAME_CHARACTERS = 99
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+Taker = Callable[[Message, int], bool]
+"""Offered a message before it is put in a channel's inbox, with how many channels here it goes to: tells whether it
+took it. It must not change it, raise or wait."""
 
 
 class ChannelFull(LlmchatError):
@@ -66,10 +69,18 @@ class _Inbox:
         self._lapsed = False
         self._ended = False
         self._news = asyncio.Event()
+        self.taker: Taker | None = None
+        self._idle = False  # somebody waits, and all before was received
 
     @property
     def full(self) -> bool:
         return len(self._messages) >= self.capacity
+
+    def offer(self, message: Message, readers: int) -> bool:
+        """Tell whether whoever receives from the channel, and waits, took the message at once."""
+        return (
+            self._idle and not self._news.is_set() and self.taker is not None and self.taker(message, readers)
+        )
 
     def put(self, message: Message) -> None:
         if self.full or self._lapsed:  # a lapse is told before anything newer
@@ -98,7 +109,11 @@ class _Inbox:
                 self._lapsed = self._ended
                 raise ChannelLapsed("Messages may be missing: read on in the log.")
             self._news.clear()
-            await self._news.wait()
+            self._idle = True
+            try:
+                await self._news.wait()
+            finally:
+                self._idle = False
 
 
 class Broadcaster:
@@ -222,6 +237,14 @@ class Broadcaster:
         if inbox is None or not inbox.own.confirmed:
             inbox = await self._open(channel)
         return await inbox.get()
+
+    def take(self, channel: str, taker: Taker) -> None:
+        """Have messages of a channel of this process taken at once, rather than received in another turn of the loop:
+        those that come while somebody waits in `receive` with nothing before them. What is not taken is received.
+
+        Raises RuntimeError for a channel that is not of this process.
+        """
+        self._own(_checked(channel, CHANNEL_NAME, "channel")).taker = taker
 
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel of this process to a group; what anyone sends afterwards arrives.
@@ -353,6 +376,8 @@ class Broadcaster:
             return
         flat = all(not isinstance(value, (dict, list)) for value in message.values())
         for inbox in [self._inboxes[channel] for channel in readers]:
+            if inbox.offer(message, len(readers)):
+                continue
             self.lapses += inbox.full
             inbox.put(dict(message) if flat else msgpack.unpackb(envelope))  # nobody shares what is in it
 

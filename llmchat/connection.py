@@ -44,6 +44,8 @@ COUNT_SECONDS = 1.0
 
 RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT = 1012, 1013, 1008, 1009, 1011, 4401
 
+Direct = Callable[[str | bytes, int], bool]
+"""Writes a frame, which so many connections here get, to the peer at once; tells whether it could."""
 Welcome = Callable[[], Awaitable[bool]]
 """Tells whether who was let in still is. Raises Unavailable."""
 
@@ -179,9 +181,11 @@ class Connection:
         ready: Event,
         backlog: Backlog,
         *,
+        direct: Direct | None = None,
         welcome: Welcome | None = None,
     ) -> None:
         self._socket = socket
+        self._direct = direct
         self._session = allowance.session
         self._allowance = allowance
         self._meter = Meter(allowance)
@@ -193,7 +197,8 @@ class Connection:
         self._joined = asyncio.Event()  # set once the store could be reached, and the channel is there
         # with when each came
         self._commands: asyncio.Queue[tuple[float, str]] = asyncio.Queue(COMMANDS_WAITING)
-        self._frames: asyncio.Queue[str] = asyncio.Queue(FRAMES_WAITING)
+        self._frames: asyncio.Queue[str | bytes] = asyncio.Queue(FRAMES_WAITING)
+        self._writing = False  # a frame that has left the queue
         self._waiting = 0  # bytes of memory in frames that are not written yet
         self._backlog = backlog  # which counts them, too
         self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
@@ -268,6 +273,7 @@ class Connection:
         except BaseException:
             await self._broadcaster.close_channel(channel)
             raise
+        self._broadcaster.take(channel, self._take)
         self._channel = channel
         self._joined.set()
 
@@ -365,13 +371,19 @@ class Connection:
     async def _write(self) -> None:
         while True:
             frame = await self._frames.get()
+            self._writing = True
             self._count_waiting(-getsizeof(frame))
-            await send(self._socket, frame)
+            await send(self._socket, frame if isinstance(frame, str) else frame.decode())
+            self._writing = False
 
     def _tell(self, event: Event) -> None:
         self._put(event.encode())
 
-    def _put(self, frame: str) -> None:
+    def _put(self, frame: str | bytes, readers: int = 1) -> None:
+        """Have a frame written: at once, where the peer takes it and nothing waits before it."""
+        waits = self._writing or not self._frames.empty()
+        if self._direct is not None and not waits and self._direct(frame, readers):
+            return
         self._count_waiting(getsizeof(frame))
         most = LITTLE_WAITING if self._backlog.waiting > ALL_BYTES_WAITING else BYTES_WAITING
         if self._frames.full() or (self._waiting > most and not self._frames.empty()):
@@ -384,6 +396,23 @@ class Connection:
 
     # Places
 
+    def _take(self, message: dict[str, Any], readers: int) -> bool:
+        """Pass on, without a turn of the loop, the event that is the next one."""
+        if message.get("type") != "event" or self._telling.locked():
+            return False
+        conversation, frame = message.get("conversation"), message.get("frame")
+        told = self._told.get(conversation) if isinstance(conversation, str) else None
+        if told is None or message.get("epoch") != told.epoch or message.get("offset") != told.offset + 1:
+            return False
+        if not isinstance(frame, bytes):
+            return False
+        try:
+            self._put(frame, readers)
+        except Closing as closing:
+            self.close(closing.code, str(closing))
+        told.offset += 1
+        return True
+
     async def _relay_event(self, message: dict[str, Any]) -> None:
         """Pass an event on if it is the next one; drop it if it was told; fetch what is missing before it."""
         conversation = message["conversation"]
@@ -394,7 +423,7 @@ class Connection:
             if message["epoch"] == told.epoch and message["offset"] <= told.offset:
                 return
             if message["epoch"] == told.epoch and message["offset"] == told.offset + 1:
-                self._put(message["frame"].decode())
+                self._put(message["frame"])
                 told.offset += 1
                 return
         await self._bring_up(conversation)

@@ -44,6 +44,8 @@ SECURE_HEADERS = [(b"strict-transport-security", b"max-age=31536000")]
 """Over https: for this host alone, whoever else may be under its name."""
 ABORT = "llmchat.abort"
 """In a scope's state, where the server put it: a callable that cuts the connection."""
+DIRECT = "llmchat.direct"
+"""Likewise: a callable that writes a frame to a websocket at once, if it can."""
 DRAIN_SECONDS = 3.0
 """After a websocket was served; of silence only, where the server gives no way to cut the connection."""
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}

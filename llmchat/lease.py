@@ -50,7 +50,9 @@ class Leases:
 
     async def renew(self, lease: Lease) -> bool:
         """Hold on, also after the time ran out if nobody took it meanwhile. Raises Unavailable."""
-        return await self._run("renew", lease.conversation, lease.holder, lease.fence, self._renew) is not None
+        return (
+            await self._run("renew", lease.conversation, lease.holder, lease.fence, self._renew) is not None
+        )
 
     @asynccontextmanager
     async def holding(

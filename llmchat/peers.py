@@ -11,7 +11,7 @@ import logging
 import resource
 import socket
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import h11
@@ -21,14 +21,16 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Closed
 from hypercorn.protocol import ws_stream
-from hypercorn.protocol.events import Body, Data, Event, StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+from wsproto.connection import ConnectionState
 from wsproto.events import Ping
-from wsproto.extensions import Extension
 
-from llmchat.doors import ABORT
+from llmchat.deflate import Deflate
+from llmchat.doors import ABORT, DIRECT
+from llmchat.events import MAX_FRAME_BYTES
 
 UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 
@@ -44,6 +46,14 @@ UNREAD_BODY = 256 * 1024
 """Of a request's body that the app has not read; what comes while there is so much is dropped."""
 PIECE_BYTES = 512
 """What a piece of a body costs beside its bytes: it may have a single one."""
+TEXT, DEFLATED = 0x81, 0x40
+"""How a frame begins that is a whole text message; and where it is compressed."""
+FEW = 4
+"""Connections with the same frame for which it is compressed, once for each: for more, only once encoded."""
+WORTH_DEFLATING = range(64, 32 * 1024)
+"""Bytes of a frame."""
+TRANSPORT = "llmchat.transport"
+"""In a scope's state: what a connection is written to."""
 FILES_ASKED = 65_536
 FILES_OF_OURS = 256
 """Open files that are no peers: Redis, the model, what is being served."""
@@ -54,7 +64,7 @@ log = logging.getLogger(__name__)
 def limit_peers() -> None:
     """Put the limits on every connection that Hypercorn serves in this process from now on."""
     for module, name, ours in (
-        (ws_stream, "PerMessageDeflate", _NeverAccepted),
+        (ws_stream, "PerMessageDeflate", _deflate),
         (hypercorn.protocol.h11, "WSStream", _Stream),
         (hypercorn.protocol.h11, "HTTPStream", _Request),
         (hypercorn.protocol, "H11Protocol", _Protocol),
@@ -83,30 +93,72 @@ def limit_unread(listening: socket.socket, seconds: int) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, UNREAD_TIMEOUT, seconds * 1000)
 
 
-class _NeverAccepted(Extension):
-    """In place of permessage-deflate, which is inflated before a frame's size is checked: 200 kB became 187 MB."""
+def _deflate() -> Deflate:
+    return Deflate(most=4 * MAX_FRAME_BYTES)  # Hypercorn counts characters, of up to four bytes
 
-    name = "permessage-deflate"
 
-    def offer(self) -> bool:
-        return False
+def _encoded(payload: bytes, first: int = TEXT) -> bytes:
+    """Make a frame as it goes over the wire."""
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (first, size, payload)
+    if size < 1 << 16:
+        return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
+
+
+_encoded_once = lru_cache(maxsize=1)(_encoded)  # for all who get the same
 
 
 class _Stream(WSStream):
-    """A websocket that ends with its first message over the size: all that came after it would be kept."""
+    """A websocket that ends with its first message over the size: all that came after it would be kept.
+
+    And one that the app writes to at once, where its peer takes it: through Quart's, Hypercorn's and wsproto's layers, a
+    task and two locks, a frame takes ten times as long.
+    """
 
     _gone: asyncio.Event | None = None  # set when it has ended, once it was accepted
+    _deflate: Deflate | None = None  # where the peer knows it
+
+    async def _accept(self, message: Any) -> None:
+        await super()._accept(message)
+        accepted = self.connection._proto.extensions
+        self._deflate = next((each for each in accepted if isinstance(each, Deflate)), None)
+
+    def _write(self, frame: str | bytes, readers: int) -> bool:
+        """Write a frame, unless something waits before it. Compressed where there are few readers, and it is worth it."""
+        transport: asyncio.WriteTransport = self.scope["state"][TRANSPORT]
+        if (
+            self.closed
+            or self.state is not ASGIWebsocketState.CONNECTED
+            or self.connection.state is not ConnectionState.OPEN
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+        ):
+            return False
+        payload = frame.encode() if isinstance(frame, str) else frame
+        if readers > FEW:
+            transport.write(_encoded_once(payload))
+        elif self._deflate is not None and len(payload) in WORTH_DEFLATING:
+            transport.write(_encoded(self._deflate.deflated(payload), TEXT | DEFLATED))
+        else:
+            transport.write(_encoded(payload))
+        return True
 
     async def _send_pings(self) -> None:
         """As Hypercorn does, but for as long as the websocket is there: its own sleeps on for up to an interval."""
         gone = self._gone = asyncio.Event()
         while not self.closed:
             await self._send_wsproto_event(Ping())
+            if self._deflate is not None:
+                self._deflate.rest()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.config.websocket_ping_interval):
                     await gone.wait()
 
     async def handle(self, event: Event) -> None:
+        if isinstance(event, Request):
+            event.state[DIRECT] = self._write
         if isinstance(event, StreamClosed) and self._gone is not None:
             self._gone.set()
         early = isinstance(event, Body | Data) and not (self.closed or self.handshake.accepted)
@@ -231,7 +283,7 @@ def _server_for(most: int) -> type[TCPServer]:
             reader: Any,
             writer: asyncio.StreamWriter,
         ) -> None:
-            state = {**state, ABORT: writer.transport.abort}
+            state = {**state, ABORT: writer.transport.abort, TRANSPORT: writer.transport}
             super().__init__(app, loop, config, context, state, reader, writer)
 
         async def run(self) -> None:

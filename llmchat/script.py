@@ -18,11 +18,11 @@ class Script:
     """A Lua script of ours: place.lua and the file of its name."""
 
     def __init__(self, redis: Redis, name: str, pipelined: Pipelined | None = None) -> None:
-        """Read it. What is called by many at once goes by `pipelined`, where there is one server."""
+        """Read it. What is called by many at once goes by `pipelined`."""
         folder = files("llmchat").joinpath("lua")
         publish = f"local PUBLISH = '{'SPUBLISH' if as_cluster(redis) is not None else 'PUBLISH'}'"
         self._redis: Any = redis
-        self._pipelined = pipelined if as_cluster(redis) is None else None
+        self._pipelined = pipelined
         self._source = "\n".join(
             [publish, *(folder.joinpath(f"{part}.lua").read_text() for part in ("place", name))]
         )

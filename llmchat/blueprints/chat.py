@@ -8,6 +8,7 @@ from quart.typing import ResponseReturnValue
 from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import headers_of
 from llmchat.connection import Connection, Socket
+from llmchat.doors import DIRECT
 from llmchat.events import SUBPROTOCOL
 from llmchat.seed import SeedConnection
 
@@ -30,7 +31,14 @@ async def chat() -> ResponseReturnValue | None:
     connection: Connection | SeedConnection
     if offered:
         connection = Connection(
-            socket, who.allowance, here.chat, here.broadcaster, ready, here.backlog, welcome=who.welcome
+            socket,
+            who.allowance,
+            here.chat,
+            here.broadcaster,
+            ready,
+            here.backlog,
+            direct=websocket.scope.get("state", {}).get(DIRECT),
+            welcome=who.welcome,
         )
     else:
         connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster, welcome=who.welcome)
