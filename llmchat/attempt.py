@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from llmchat.attachment import Attached, mentioned
 from llmchat.attachments import Attachments
+from llmchat.budget import Budget
 from llmchat.completion import Completions
 from llmchat.conversation import (
     CALIBRATION_STEP,
@@ -40,7 +41,7 @@ from llmchat.settings import Settings
 from llmchat.summary import fold_up_to, with_summary
 from llmchat.turn import Answer
 
-COALESCE_SECONDS = 0.04
+COALESCE_SECONDS = 0.05
 """What the model says within so many seconds is one event: each costs a step in Redis and a frame for each reader."""
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
@@ -74,10 +75,12 @@ class Attempt:
         turn: Turn,
         attachments: Attachments,
         models: Models,
+        rendering: Budget,
     ) -> None:
         self._settings = settings
         self._models = models
         self._attachments = attachments
+        self._rendering = rendering
         self._history = history
         self._completions = completions
         self._listing = listing
@@ -289,7 +292,7 @@ class Attempt:
                 if not (reading.done() or answer.pending):
                     await news.wait()
                     news.clear()
-                delta = answer.delta()
+                delta = self._delta(answer)
                 if delta is not None:
                     await self._place(answer, delta)
                 elif reading.done():
@@ -303,6 +306,12 @@ class Attempt:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         return None
+
+    def _delta(self, answer: Answer) -> CompletionDelta | None:
+        """Say what was taken; its blocks too, as long as all answers here do not take too much of the time for them."""
+        render = self._rendering.left
+        with self._rendering.spent():
+            return answer.delta(render=render)
 
     async def _read(
         self, answer: Answer, messages: list[dict[str, Any]], parameters: dict[str, Any], news: asyncio.Event

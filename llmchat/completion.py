@@ -121,9 +121,8 @@ class Completions:
             api_key=api_key or NO_KEY,
             base_url=base_url,
             max_retries=0,
-            timeout=openai.Timeout(
-                max(deadlines.first, deadlines.between), connect=deadlines.connect, write=deadlines.connect
-            ),
+            # Reading has its deadlines here: the transport's own would be set anew with each piece that comes.
+            timeout=openai.Timeout(None, connect=deadlines.connect, write=deadlines.connect),
             http_client=DefaultAioHttpClient(),
         )
 

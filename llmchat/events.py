@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -28,6 +29,7 @@ MAX_QUERY = 200
 """Characters of what is searched for."""
 MAX_FOUND = 20
 """Conversations that a search finds where it does not say how many."""
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -266,11 +268,16 @@ class Event:
     def encode(self) -> str:
         """Give the frame's text."""
         frame: dict[str, Any] = {"type": self.type}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None or field.name in self.nullable:
-                frame[field.name] = value
-        return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+        for name in self._names():
+            value = getattr(self, name)
+            if value is not None or name in self.nullable:
+                frame[name] = value
+        return ENCODER.encode(frame)
+
+    @classmethod
+    @cache
+    def _names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

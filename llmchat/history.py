@@ -444,9 +444,8 @@ class History:
 
     async def stop_wanted(self, conversation: str) -> bool:
         """Tell whether the stop of the turn is wanted."""
-        async with available():
-            stop = await self._pipelined("HGET", self._keys.of_conversation(conversation).turn, "stop")
-            return stop is not None
+        stop = await self._pipelined("HGET", self._keys.of_conversation(conversation).turn, "stop")
+        return stop is not None
 
     async def forget_work(self, entry: Work) -> None:
         """Take a stale entry off the index of work, unless it was renewed."""

@@ -6,6 +6,7 @@ Everything of one conversation carries the hash tag of its group, so that a Clus
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 TURNS = "turns"
 """The group that every instance's turns listen to: wake-ups of stops, and turns that are given away."""
@@ -75,25 +76,7 @@ class Keys:
 
     def of_conversation(self, conversation: str) -> ConversationKeys:
         """Name the keys of a conversation."""
-        group = group_of_conversation(conversation)
-        stem = f"{self.prefix}:{{{group}}}"
-        return ConversationKeys(
-            conversation=f"{stem}:conversation",
-            messages=f"{stem}:messages",
-            tree=f"{stem}:tree",
-            log=f"{stem}:log",
-            turn=f"{stem}:turn",
-            queue=f"{stem}:queue",
-            text=f"{stem}:text",
-            reasoning=f"{stem}:reasoning",
-            fence=f"{stem}:fence",
-            lease=f"{stem}:lease",
-            summaries=f"{stem}:summaries",
-            fold=f"{stem}:fold",
-            fold_fence=f"{stem}:fold-fence",
-            fold_lease=f"{stem}:fold-lease",
-            channel=redis_channel(self.prefix, "group", group),
-        )
+        return _of_conversation(self.prefix, conversation)
 
     def conversations(self, session: str) -> str:
         """Name the sorted set of a session's conversations: id → time of last use, in ms."""
@@ -190,3 +173,26 @@ class Keys:
     def work(self) -> str:
         """The sorted set of conversations with a turn: id → time it began, in ms. May hold stale entries."""
         return f"{self.prefix}:work"
+
+
+@lru_cache(maxsize=1024)  # of answers being made, each asks for them many times a second
+def _of_conversation(prefix: str, conversation: str) -> ConversationKeys:
+    group = group_of_conversation(conversation)
+    stem = f"{prefix}:{{{group}}}"
+    return ConversationKeys(
+        conversation=f"{stem}:conversation",
+        messages=f"{stem}:messages",
+        tree=f"{stem}:tree",
+        log=f"{stem}:log",
+        turn=f"{stem}:turn",
+        queue=f"{stem}:queue",
+        text=f"{stem}:text",
+        reasoning=f"{stem}:reasoning",
+        fence=f"{stem}:fence",
+        lease=f"{stem}:lease",
+        summaries=f"{stem}:summaries",
+        fold=f"{stem}:fold",
+        fold_fence=f"{stem}:fold-fence",
+        fold_lease=f"{stem}:fold-lease",
+        channel=redis_channel(prefix, "group", group),
+    )

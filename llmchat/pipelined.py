@@ -11,7 +11,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.redis_client import REQUEST_SECONDS, as_cluster
+from llmchat.errors import Unavailable
+from llmchat.redis_client import as_cluster, available, is_bug
 
 MOST_COMMANDS = 100
 """Of one pipeline: its answers come together."""
@@ -27,9 +28,10 @@ class Pipelined:
         self._task: asyncio.Task[None] | None = None  # while there is something to carry out
 
     async def __call__(self, *command: str | bytes | int | float) -> Any:
-        """Carry out a command, once or, where the connection fails, perhaps twice. Raises what redis-py does, TimeoutError."""
+        """Carry out a command; again, where the connection fails. Raises Unavailable, and what is wrong with the command."""
         if self._clustered:
-            return await self._redis.execute_command(*command)
+            async with available():
+                return await self._redis.execute_command(*command)
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, answered))
         if self._task is None:
@@ -52,7 +54,7 @@ class Pipelined:
         for command, _ in commands:
             pipe.execute_command(*command)
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
+            async with available():
                 answers = await pipe.execute(raise_on_error=False)
         except Exception as error:  # whatever it is, it is theirs who wait
             answers = [error] * len(commands)
@@ -60,6 +62,6 @@ class Pipelined:
             if answered.done():
                 continue
             if isinstance(answer, Exception):
-                answered.set_exception(answer)
+                answered.set_exception(answer if is_bug(answer) else Unavailable())
             else:
                 answered.set_result(answer)

@@ -223,11 +223,16 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except (RedisError, OSError, TimeoutError) as error:
-        if isinstance(error, ResponseError) and not (
-            isinstance(error, STATES) or OF_A_PIPELINE.sub("", str(error)).startswith(REFUSALS)
-        ):
+        if is_bug(error):
             raise
         raise Unavailable from error
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether an error of redis-py's is an answer that tells of a mistake, and not of the store's state."""
+    return isinstance(error, ResponseError) and not (
+        isinstance(error, STATES) or OF_A_PIPELINE.sub("", str(error)).startswith(REFUSALS)
+    )
 
 
 def said_by(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
@@ -30,10 +31,11 @@ class Script:
 
     async def __call__(self, keys: Sequence[str], *args: str | bytes | int | float) -> Any:
         """Run it. Raises Unavailable."""
+        if self._pipelined is not None:
+            with suppress(NoScriptError):
+                return await self._pipelined("EVALSHA", self._sha, len(keys), *keys, *args)
         async with available():
             try:
-                if self._pipelined is not None:
-                    return await self._pipelined("EVALSHA", self._sha, len(keys), *keys, *args)
                 return await self._redis.evalsha(self._sha, len(keys), *keys, *args)
             except NoScriptError:
                 # Not loaded first and called then, as redis-py does: the store may start anew between the two.

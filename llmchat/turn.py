@@ -142,8 +142,11 @@ class Answer:
             self._text += _cut(more, self._bytes_left)
             self._finish_reason = None
 
-    def delta(self) -> CompletionDelta | None:
-        """Say what was taken since the last time, if anything was; much of it in several steps."""
+    def delta(self, *, render: bool = True) -> CompletionDelta | None:
+        """Say what was taken since the last time, if anything was; much of it in several steps.
+
+        What does not `render` now, a later one does.
+        """
         if not self.pending:
             return None
         if self._owed:
@@ -151,7 +154,7 @@ class Answer:
         text, self._text = self._text[:DELTA_CHARACTERS], self._text[DELTA_CHARACTERS:]
         reasoning, self._reasoning = self._reasoning[:DELTA_CHARACTERS], self._reasoning[DELTA_CHARACTERS:]
         self._markdown.append(text)
-        blocks, *self._owed = _portions(self._markdown.changed())
+        blocks, *self._owed = _portions(self._markdown.changed() if render else [])
         return self._delta(text, reasoning, blocks)
 
     def before(self, delta: CompletionDelta) -> tuple[str, str]:

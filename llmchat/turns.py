@@ -16,6 +16,7 @@ from typing import Any, Self
 from llmchat.attachments import Attachments
 from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
+from llmchat.budget import Budget
 from llmchat.completion import Completions
 from llmchat.errors import Fenced, Unavailable
 from llmchat.folds import Folds
@@ -39,6 +40,8 @@ STALE_SECONDS = 5.0
 TAKE_TRIES = 3
 TAKE_SECONDS = 0.1
 """Between tries to take a lease whose holder may just be giving it back."""
+RENDERING_SHARE, RENDERING_AT_ONCE = 0.25, 0.5
+"""Of the time, and seconds: what the blocks of all running answers together may take. Their text goes on."""
 REPEAT_SECONDS = 0.25
 """Before listening again, while Redis is away."""
 RELEASE_SECONDS = 0.5
@@ -77,6 +80,7 @@ class Turns:
         self._titles = titles
         self._models = models
         self._attachments = attachments
+        self._rendering = Budget(RENDERING_SHARE, RENDERING_AT_ONCE)
         self._history = history
         self._leases = leases
         self._broadcaster = broadcaster
@@ -261,6 +265,7 @@ class Turns:
                 turn,
                 self._attachments,
                 self._models,
+                self._rendering,
             )
             self._told_away = False
             async with self._leases.holding(lease, partial(self._look_for_stop, attempt)):

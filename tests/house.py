@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmchat.attachments import Attachments
-from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message
+from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message, Taker
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
 from llmchat.connection import Backlog, Connection, Welcome
@@ -132,6 +132,15 @@ class Holed(Broadcaster):
         if message["type"] == "event" and self.twice:
             self._again.append(dict(message))
         return message
+
+    def take(self, channel: str, taker: Taker) -> None:
+        """Have what the test wants to lay hands on received."""
+        super().take(
+            channel,
+            lambda message, readers: (
+                not (self.lose or self.twice or self.lapse or self._again) and taker(message, readers)
+            ),
+        )
 
     async def group_add(self, group: str, channel: str) -> None:
         """Note who joins what."""
