@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 Message = dict[str, Any]
 Taker = Callable[[Message, int], bool]
 """Offered a message before it is put in a channel's inbox, with how many channels here it goes to: tells whether it
-took it. It must not change it, raise or wait."""
+took it. It must neither change it nor wait."""
 
 
 class ChannelFull(LlmchatError):
@@ -78,9 +78,13 @@ class _Inbox:
 
     def offer(self, message: Message, readers: int) -> bool:
         """Tell whether whoever receives from the channel, and waits, took the message at once."""
-        return (
-            self._idle and not self._news.is_set() and self.taker is not None and self.taker(message, readers)
-        )
+        if self.taker is None or not self._idle or self._news.is_set():
+            return False
+        try:
+            return self.taker(message, readers)
+        except Exception:  # what is not ours must not end the connection
+            log.exception("A message was not taken.")
+            return False
 
     def put(self, message: Message) -> None:
         if self.full or self._lapsed:  # a lapse is told before anything newer

@@ -1015,6 +1015,65 @@ async def test_use_from_another_loop_is_a_clear_error(server: Server) -> None:
     assert await received(broadcaster, channel) == numbered(1)
 
 
+# Taken at once
+
+
+@rule(56)
+async def test_message_is_taken_while_a_receive_waits(server: Server) -> None:
+    broadcaster, taken = server.make(), []
+    channels = [await joined(broadcaster, "g") for _ in range(2)]
+    broadcaster.take(channels[0], lambda message, readers: not taken.append((message, readers)))
+    receiving = asyncio.create_task(broadcaster.receive(channels[0]))
+    await turns(3)
+    for number in range(3):
+        await broadcaster.group_send("g", {"n": number})
+    assert await received(broadcaster, channels[1], 3) == numbered(0, 1, 2)
+    assert taken == [(message, 2) for message in numbered(0, 1, 2)]
+    assert not receiving.done()
+    receiving.cancel()
+    await broadcaster.group_send("g", {"n": 3})
+    assert await received(broadcaster, channels[1]) == numbered(3)  # it has come, and nobody waited
+    assert await received(broadcaster, channels[0]) == numbered(3)
+    assert len(taken) == 3
+
+
+@rule(56)
+@pytest.mark.parametrize("raises", [False, True])
+async def test_what_is_not_taken_is_received_with_all_behind_it_in_order(
+    server: Server, raises: bool
+) -> None:
+    broadcaster, taken = server.make(), []
+    channel = await joined(broadcaster, "g")
+
+    def odd(message: dict[str, Any], _: int) -> bool:
+        if message["n"] % 2:
+            taken.append(message["n"])
+            return True
+        if raises:
+            raise ValueError(message)
+        return False
+
+    broadcaster.take(channel, odd)
+    got: list[int] = []
+    async with within(20, "all arrive"):
+        sending = asyncio.gather(
+            *(broadcaster.group_send("g", {"n": number}) for number in (1, 3, 4, 5, 7, 8))
+        )
+        while 8 not in got:
+            got.append((await broadcaster.receive(channel))["n"])
+        await sending
+    assert sorted([*taken, *got]) == [1, 3, 4, 5, 7, 8]
+    assert got == sorted(got)
+    assert taken == sorted(taken)
+
+
+@rule(56)
+async def test_nothing_is_taken_of_another_processs_channel(server: Server) -> None:
+    channel = await server.make().new_channel()
+    with pytest.raises(RuntimeError):
+        server.make().take(channel, lambda *_: True)
+
+
 # Construction
 
 

@@ -95,6 +95,7 @@ class Client:
                 protocols=["llmchat.v1"],
                 headers={"Origin": instance.url, **(headers or {})},
                 max_msg_size=0,
+                compress=15,  # as browsers offer it
             )
         self._reading = asyncio.create_task(self._read(self._socket))
         ready = await self.event("session.ready")

@@ -248,12 +248,20 @@ async def test_handshake_is_answered_by_its_headers(
         assert "content-security-policy" in answer.headers or status == 101
 
 
-async def test_handshake_agrees_on_the_subprotocol_and_never_on_compression(instances: Instances) -> None:
-    offered = "permessage-deflate; client_max_window_bits"
+@pytest.mark.parametrize(
+    ("offered", "accepted"),
+    [
+        ("permessage-deflate; client_max_window_bits", "permessage-deflate; client_no_context_takeover"),
+        ("permessage-deflate; server_no_context_takeover, x-other", None),
+    ],
+)
+async def test_handshake_agrees_on_the_subprotocol_and_on_compression(
+    instances: Instances, offered: str, accepted: str | None
+) -> None:
     async with handshake(instances[0], sec_websocket_extensions=offered) as answer:
         assert answer.status == 101
         assert answer.headers["sec-websocket-protocol"] == "llmchat.v1"
-        assert "sec-websocket-extensions" not in answer.headers
+        assert answer.headers.get("sec-websocket-extensions") == accepted
         cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
