@@ -196,10 +196,18 @@ class Broadcaster:
         """Set while the connection to Redis carries every subscription."""
         return self._subscriber.ready
 
-    async def new_channel(self, prefix: str = "specific.") -> str:
-        """Make a channel of this process. What is sent to it from now on arrives. Raises Unavailable."""
+    async def new_channel(self, prefix: str = "specific.", *, of_groups: bool = False) -> str:
+        """Make a channel of this process. What is sent to it from now on arrives. Raises Unavailable.
+
+        One that is `of_groups` gets only what is sent to its groups, and costs Redis no subscription of its own.
+        """
         channel = _checked(f"{prefix}{secrets.token_hex(16)}", CHANNEL_NAME, "channel")
-        await self._open(channel)
+        if of_groups:
+            self._check_open()
+            inbox = self._inboxes[channel] = _Inbox(self._capacity_of(channel), self._expiry)
+            inbox.own.confirmed = True
+        else:
+            await self._open(channel)
         return channel
 
     @asynccontextmanager

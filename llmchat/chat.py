@@ -56,6 +56,8 @@ from llmchat.turns import Turns
 SNAPSHOT_TEXT_BYTES = 300 * 1024
 """Of stored text in one frame: with its HTML it stays below what a frame may have, nearly always."""
 SHED = {"html", "reasoning"}
+SHORT_CHARACTERS = 2000
+"""Of texts that are rendered in less time than it takes to have another thread do it."""
 """What a message goes without where it would not fit in a frame."""
 
 
@@ -208,6 +210,10 @@ class Chat:
         title = {"title": found.title.shaped()} if found.title else {}
         matches = [each.shaped() for each in found.matches]
         return {"conversation": known.listed(self._offered), **title, "matches": matches, "more": found.more}
+
+    async def check(self, session: str, conversation: str) -> None:
+        """Raise NotFound for a conversation that is not the session's own."""
+        await self._conversations.check(session, conversation)
 
     async def place(self, session: str, conversation: str) -> dict[str, Any]:
         """Find the conversation's place. Raises NotFound."""
@@ -503,6 +509,8 @@ class Chat:
 
     async def _shaped(self, branch: Branch) -> list[dict[str, Any]]:
         """Add the HTML, off the event loop: fifty long answers take a while."""
+        if sum(len(message["text"]) for message in branch.messages) <= SHORT_CHARACTERS:
+            return _with_html(branch.messages)
         return await asyncio.to_thread(_with_html, branch.messages)
 
 

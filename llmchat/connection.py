@@ -267,7 +267,7 @@ class Connection:
 
     async def _join_session(self) -> None:
         """Have told here what every connection of the session is told. Raises Unavailable."""
-        channel = await self._broadcaster.new_channel("connection.")
+        channel = await self._broadcaster.new_channel("connection.", of_groups=True)
         try:
             await self._broadcaster.group_add(group_of_session(self._session), channel)
         except BaseException:
@@ -492,7 +492,7 @@ class Connection:
 
     async def _open(self, command: events.ConversationOpen) -> None:
         conversation = command.conversation
-        await self._chat.place(self._session, conversation)  # nobody joins another session's group
+        await self._chat.check(self._session, conversation)  # nobody joins another session's group
         await self._join(conversation)
         try:
             async with self._telling:
@@ -558,7 +558,7 @@ class Connection:
     async def _send(self, command: events.MessageSend) -> None:
         conversation = self._chat.conversation_of(self._session, command)
         if command.conversation is not None and conversation not in self._told:
-            await self._chat.place(self._session, conversation)
+            await self._chat.check(self._session, conversation)
         await self._join(conversation)
         try:
             async with self._telling:

@@ -200,6 +200,15 @@ class Conversations:
 
     # One of them
 
+    async def check(self, session: str, conversation: str) -> None:
+        """Raise NotFound for a conversation that is not the session's own, or deleted."""
+        key = self._keys.of_conversation(conversation).conversation
+        async with available():
+            found: Any = await self._redis.hmget(key, "session", "deleted")
+        owner, deleted = found
+        if owner is None or owner.decode() != session or deleted is not None:
+            raise NotFound(NO_CONVERSATION)
+
     async def conversation(self, session: str, conversation: str) -> Conversation:
         """Read what is known of a conversation. Raises NotFound."""
         found = await self.several(session, [conversation])

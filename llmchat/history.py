@@ -18,7 +18,6 @@ from llmchat.conversations import Conversations
 from llmchat.errors import NO_CONVERSATION, BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
-from llmchat.pipelined import Pipelined
 from llmchat.redis_client import available
 from llmchat.script import Script, Several
 from llmchat.turn import MAX_ANSWER_BYTES
@@ -96,8 +95,7 @@ class History:
         self._send = Script(redis, "send")
         self._regenerate = Script(redis, "regenerate")
         self._begin = Script(redis, "begin")
-        self._pipelined = Pipelined(redis)
-        self._append = Script(redis, "append", self._pipelined)
+        self._append = Script(redis, "append")
         self._continue = Script(redis, "continue")
         self._withdraw = Script(redis, "withdraw")
         self._hand_over = Script(redis, "hand_over")
@@ -444,8 +442,8 @@ class History:
 
     async def stop_wanted(self, conversation: str) -> bool:
         """Tell whether the stop of the turn is wanted."""
-        stop = await self._pipelined("HGET", self._keys.of_conversation(conversation).turn, "stop")
-        return stop is not None
+        async with available():
+            return await self._redis.hget(self._keys.of_conversation(conversation).turn, "stop") is not None
 
     async def forget_work(self, entry: Work) -> None:
         """Take a stale entry off the index of work, unless it was renewed."""

@@ -12,7 +12,6 @@ from redis.asyncio import Redis
 
 from llmchat.errors import Fenced, Unavailable
 from llmchat.keys import Keys
-from llmchat.pipelined import Pipelined
 from llmchat.redis_client import available
 from llmchat.script import Script
 
@@ -40,7 +39,6 @@ class Leases:
         self._keys = keys
         self._of = of
         self._script = Script(redis, "lease")
-        self._renew = Script(redis, "lease", Pipelined(redis))  # twice a second, of every turn
 
     async def take(self, conversation: str) -> Lease | None:
         """Take the lease if nobody holds it, and there is such a conversation. Raises Unavailable."""
@@ -50,9 +48,7 @@ class Leases:
 
     async def renew(self, lease: Lease) -> bool:
         """Hold on, also after the time ran out if nobody took it meanwhile. Raises Unavailable."""
-        return (
-            await self._run("renew", lease.conversation, lease.holder, lease.fence, self._renew) is not None
-        )
+        return await self._run("renew", lease.conversation, lease.holder, lease.fence) is not None
 
     @asynccontextmanager
     async def holding(
@@ -89,10 +85,8 @@ class Leases:
                 pipe.exists(self._pair(conversation)[0])
             return [bool(found) for found in await pipe.execute()]
 
-    async def _run(
-        self, verb: str, conversation: str, holder: str, fence: str, script: Script | None = None
-    ) -> str | None:
-        found = await (script or self._script)(
+    async def _run(self, verb: str, conversation: str, holder: str, fence: str) -> str | None:
+        found = await self._script(
             [*self._pair(conversation), self._keys.of_conversation(conversation).conversation],
             verb,
             holder,

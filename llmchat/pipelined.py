@@ -1,4 +1,4 @@
-"""Commands of many tasks, in few pipelines: while one is on its way, the next one fills. Knows no command.
+"""A client of one server whose commands share pipelines: while one is on its way, the next one fills. Knows no command.
 
 By itself a command costs some five times what it costs among twenty.
 """
@@ -11,31 +11,34 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from llmchat.errors import Unavailable
-from llmchat.redis_client import as_cluster, available, is_bug
-
 MOST_COMMANDS = 100
 """Of one pipeline: its answers come together."""
+SHARED_BYTES = 16 * 1024
+"""Of a command; a larger one has a connection to itself, so that nobody waits for it."""
+LARGE_ANSWERS = {"GET", "GETRANGE", "HGETALL"}
+"""Commands that have, for theirs may be large."""
+SECONDS = 1.7
+"""For one pipeline, at most: who waits for it has given up by then."""
+
+Command = tuple[Sequence[Any], dict[str, Any]]
 
 
-class Pipelined:
-    """Carries out commands; one by one in a Cluster, where each key has its own server."""
+class Pipelining(Redis):
+    """A client. What takes its commands on gets the answers that redis-py would give, and its errors."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
-        self._clustered = as_cluster(redis) is not None
-        self._waiting: list[tuple[Sequence[str | bytes | int | float], asyncio.Future[Any]]] = []
-        self._task: asyncio.Task[None] | None = None  # while there is something to carry out
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._sending: asyncio.Task[None] | None = None  # while there is something to carry out
 
-    async def __call__(self, *command: str | bytes | int | float) -> Any:
-        """Carry out a command; again, where the connection fails. Raises Unavailable, and what is wrong with the command."""
-        if self._clustered:
-            async with available():
-                return await self._redis.execute_command(*command)
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        """Carry out a command with those that others give meanwhile."""
+        if words[0] in LARGE_ANSWERS or sum(map(_size, words)) > SHARED_BYTES:
+            return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, answered))
-        if self._task is None:
-            self._task = asyncio.create_task(self._carry_out_all(), name="pipelined")
+        self._waiting.append(((words, options), answered))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._carry_out_all(), name="pipelines")
         return await answered
 
     async def _carry_out_all(self) -> None:
@@ -45,16 +48,14 @@ class Pipelined:
                 # Whoever was cancelled does not wait any more.
                 await self._carry_out([each for each in now if not each[1].done()])
         finally:
-            self._task = None
+            self._sending = None
 
-    async def _carry_out(
-        self, commands: Sequence[tuple[Sequence[str | bytes | int | float], asyncio.Future[Any]]]
-    ) -> None:
-        pipe: Any = self._redis.pipeline(transaction=False)
-        for command, _ in commands:
-            pipe.execute_command(*command)
+    async def _carry_out(self, commands: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
+        pipe: Any = self.pipeline(transaction=False)
+        for (words, options), _ in commands:
+            pipe.execute_command(*words, **options)
         try:
-            async with available():
+            async with asyncio.timeout(SECONDS):
                 answers = await pipe.execute(raise_on_error=False)
         except Exception as error:  # whatever it is, it is theirs who wait
             answers = [error] * len(commands)
@@ -62,6 +63,10 @@ class Pipelined:
             if answered.done():
                 continue
             if isinstance(answer, Exception):
-                answered.set_exception(answer if is_bug(answer) else Unavailable())
+                answered.set_exception(answer)
             else:
                 answered.set_result(answer)
+
+
+def _size(word: Any) -> int:
+    return len(word) if isinstance(word, str | bytes) else 0

@@ -32,6 +32,7 @@ from redis.exceptions import (
 
 from llmchat.cluster import ANSWER_SECONDS, Cluster
 from llmchat.errors import Unavailable
+from llmchat.pipelined import Pipelining
 from llmchat.redis_url import RedisUrl
 
 CONNECT_SECONDS = 2.0
@@ -128,11 +129,11 @@ def _client(url: RedisUrl, connections: int, retries: int) -> Redis:
         options |= {"ssl": url.tls is not None}
         return _ByItsSentinels.from_pool(_sentinel_pool(url.master, sentinels, connections, options))
     if url.kind == "socket":
-        return Redis.from_pool(
+        return Pipelining.from_pool(
             _pool(connections, connection_class=UnixDomainSocketConnection, path=url.path, **options)
         )
     ((host, port),) = url.hosts
-    return Redis.from_pool(_pool(connections, connection_class=kind, host=host, port=port, **options))
+    return Pipelining.from_pool(_pool(connections, connection_class=kind, host=host, port=port, **options))
 
 
 def _retry(times: int) -> Retry:
@@ -157,7 +158,9 @@ def _cluster(
     }
 
     def node(host: str, port: int) -> Redis:
-        return Redis.from_pool(_pool(connections, connection_class=kind, host=host, port=port, **options))
+        return Pipelining.from_pool(
+            _pool(connections, connection_class=kind, host=host, port=port, **options)
+        )
 
     return cast(Redis, Cluster(hosts, node, retries=retries))
 
@@ -195,7 +198,7 @@ class _WaitingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """A pool of connections to the master that waits for a free one, rather than to raise."""
 
 
-class _ByItsSentinels(Redis):
+class _ByItsSentinels(Pipelining):
     """A client that closes its Sentinels' connections, too."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -223,16 +226,11 @@ async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except (RedisError, OSError, TimeoutError) as error:
-        if is_bug(error):
+        if isinstance(error, ResponseError) and not (
+            isinstance(error, STATES) or OF_A_PIPELINE.sub("", str(error)).startswith(REFUSALS)
+        ):
             raise
         raise Unavailable from error
-
-
-def is_bug(error: BaseException) -> bool:
-    """Whether an error of redis-py's is an answer that tells of a mistake, and not of the store's state."""
-    return isinstance(error, ResponseError) and not (
-        isinstance(error, STATES) or OF_A_PIPELINE.sub("", str(error)).startswith(REFUSALS)
-    )
 
 
 def said_by(error: BaseException) -> str:

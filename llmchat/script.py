@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
@@ -11,19 +10,16 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from llmchat.pipelined import Pipelined
 from llmchat.redis_client import as_cluster, available
 
 
 class Script:
     """A Lua script of ours: place.lua and the file of its name."""
 
-    def __init__(self, redis: Redis, name: str, pipelined: Pipelined | None = None) -> None:
-        """Read it. What is called by many at once goes by `pipelined`."""
+    def __init__(self, redis: Redis, name: str) -> None:
         folder = files("llmchat").joinpath("lua")
         publish = f"local PUBLISH = '{'SPUBLISH' if as_cluster(redis) is not None else 'PUBLISH'}'"
         self._redis: Any = redis
-        self._pipelined = pipelined
         self._source = "\n".join(
             [publish, *(folder.joinpath(f"{part}.lua").read_text() for part in ("place", name))]
         )
@@ -31,9 +27,6 @@ class Script:
 
     async def __call__(self, keys: Sequence[str], *args: str | bytes | int | float) -> Any:
         """Run it. Raises Unavailable."""
-        if self._pipelined is not None:
-            with suppress(NoScriptError):
-                return await self._pipelined("EVALSHA", self._sha, len(keys), *keys, *args)
         async with available():
             try:
                 return await self._redis.evalsha(self._sha, len(keys), *keys, *args)

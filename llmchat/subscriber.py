@@ -62,6 +62,7 @@ class Subscriber:
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         # (shard, Redis channel) -> SUBSCRIBEs on their way, likewise UNSUBSCRIBEs
         self._unconfirmed: Counter[tuple[str, str]] = Counter()
+        self._unwritten: list[str] = []  # Redis channels for which no SUBSCRIBE was written yet
         self._leaving: Counter[tuple[str, str]] = Counter()
         self._moved: set[str] = set()  # Redis channels whose slot moved, until they are subscribed to again
         self._heartbeats: dict[str, str] = {}  # Redis channel of a heartbeat -> its shard
@@ -84,7 +85,9 @@ class Subscriber:
         confirmed = self._confirmed.get(name)
         if confirmed is None:
             confirmed = self._confirmed[name] = asyncio.get_running_loop().create_future()
-            self._spawn(self._write(partial(self._write_subscribe, name)))
+            self._unwritten.append(name)
+            if len(self._unwritten) == 1:
+                self._spawn(self._write(self._write_subscribe))
         try:
             async with asyncio.timeout(SUBSCRIBE_SECONDS):
                 await asyncio.shield(confirmed)
@@ -103,6 +106,7 @@ class Subscriber:
     async def stop(self) -> None:
         """Drop the connections and every subscription; usable again."""
         self._wanted.clear()
+        self._unwritten.clear()
         self._moved.clear()
         for name in list(self._confirmed):
             self._let_go(name)
@@ -143,17 +147,20 @@ class Subscriber:
             async with asyncio.timeout(SUBSCRIBE_SECONDS), self._writing:
                 await write()
 
-    async def _write_subscribe(self, name: str) -> None:
-        """Write to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
-        if name not in self._wanted or self._group is None:
-            return
-        shard = self._shards.of(name)
-        line = self._lines.get(shard)
-        if line is not None:
-            await self._subscribe_on(shard, line, [name])
-        elif shard not in self._beaten:
-            with suppress(RuntimeError):  # all are being given up: the next ones take it along
-                self._open(self._group, shard)
+    async def _write_subscribe(self) -> None:
+        """Write what was asked for to the connection, if there is one: a new one subscribes to all that is wanted anyway."""
+        names, self._unwritten = self._unwritten, []
+        shards: dict[str, list[str]] = {}
+        for name in names:
+            if name in self._wanted and self._group is not None:
+                shards.setdefault(self._shards.of(name), []).append(name)
+        for shard, wanted in shards.items():
+            line = self._lines.get(shard)
+            if line is not None:
+                await self._subscribe_on(shard, line, wanted)
+            elif shard not in self._beaten and self._group is not None:
+                with suppress(RuntimeError):  # all are being given up: the next ones take it along
+                    self._open(self._group, shard)
 
     async def _write_unsubscribe(self, names: Sequence[str]) -> None:
         for name in names:
@@ -203,6 +210,7 @@ class Subscriber:
             await self._shards.look()
         for known in (self._unconfirmed, self._leaving, self._heartbeats, self._beaten, self._whole):
             known.clear()
+        self._unwritten.clear()  # they are wanted: these connections subscribe to them
         self._moved.clear()
         self._group = group
         for shard in self._shards.all():
@@ -315,8 +323,8 @@ class Subscriber:
         await asyncio.sleep(BACKOFF_SECONDS[0])  # servers hear of a move one after the other
         async with asyncio.timeout(SUBSCRIBE_SECONDS):
             await self._shards.look()
-        for name in names:
-            await self._write(partial(self._write_subscribe, name))
+        self._unwritten += names
+        await self._write(self._write_subscribe)
 
     async def _watch_heartbeat(self, shard: str, heartbeat: str) -> None:
         loop = asyncio.get_running_loop()

@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
-from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as Away
 from redis.exceptions import ResponseError
 
 from llmchat import pipelined
-from llmchat.errors import Unavailable
-from llmchat.pipelined import Pipelined
+from llmchat.pipelined import SHARED_BYTES, Pipelining
 from llmchat.redis_client import connect
 from tests.instances import Store
 
 MANY = 250
 
 
+class Counted:
+    """Counts the pipelines of a client."""
+
+    def __init__(self, redis: Pipelining, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made = 0
+        self._pipeline = redis.pipeline
+        monkeypatch.setattr(redis, "pipeline", self._make)
+
+    def _make(self, **options: bool) -> Any:
+        self.made += 1
+        return self._pipeline(**options)
+
+
 @pytest.fixture
-async def redis(store: Store) -> AsyncIterator[Redis]:
+async def redis(store: Store) -> AsyncIterator[Pipelining]:
     async with connect(store.url) as client:
-        yield client
+        yield cast(Pipelining, client)
 
 
 @pytest.fixture
@@ -30,80 +43,88 @@ def key() -> str:
     return f"pipelined-{secrets.token_hex(4)}"
 
 
-async def pipelines_of(redis: Redis, work: asyncio.Future[object]) -> int:
-    """Do some work, and count the pipelines."""
-    made = 0
-    pipeline = redis.pipeline
-
-    def counted(**options: bool) -> object:
-        nonlocal made
-        made += 1
-        return pipeline(**options)
-
-    redis.pipeline = counted  # type: ignore[method-assign, assignment]
-    await work
-    return made
+async def test_each_gets_its_own_answer_and_they_share_pipelines(
+    redis: Pipelining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(redis, monkeypatch)
+    answers = await asyncio.gather(*(redis.echo(str(number)) for number in range(MANY)))
+    assert answers == [str(number).encode() for number in range(MANY)]
+    assert counted.made == 3
 
 
-async def test_each_gets_its_own_answer_and_they_share_pipelines(redis: Redis, key: str) -> None:
-    run = Pipelined(redis)
-    work = asyncio.gather(*(run("ECHO", f"{key} {number}") for number in range(MANY)))
-    assert await pipelines_of(redis, work) == 3
-    assert work.result() == [f"{key} {number}".encode() for number in range(MANY)]
-
-
-async def test_commands_are_carried_out_in_order(redis: Redis, key: str) -> None:
-    run = Pipelined(redis)
-    assert await asyncio.gather(*(run("RPUSH", key, number) for number in range(MANY))) == [
-        *range(1, MANY + 1)
-    ]
+async def test_commands_are_carried_out_in_order(redis: Pipelining, key: str) -> None:
+    lengths = await asyncio.gather(*(redis.rpush(key, number) for number in range(MANY)))
+    assert lengths == [*range(1, MANY + 1)]
     assert await redis.lrange(key, 0, -1) == [str(number).encode() for number in range(MANY)]
 
 
-async def test_wrong_command_is_told_to_who_gave_it_alone(redis: Redis, key: str) -> None:
-    run = Pipelined(redis)
+async def test_answers_are_as_redis_py_gives_them(redis: Pipelining, key: str) -> None:
+    assert await redis.set(key, 1) is True
+    assert await redis.hgetall(f"{key}:none") == {}
+    assert await redis.zadd(f"{key}:z", {"a": 1.5}) == 1
+    assert await redis.zrange(f"{key}:z", 0, -1, withscores=True) == [(b"a", 1.5)]
+    assert (await redis.info("server"))["tcp_port"]
+
+
+async def test_wrong_command_is_told_to_who_gave_it_alone(redis: Pipelining, key: str) -> None:
     before, wrong, after = await asyncio.gather(
-        run("SET", key, 1), run("LPUSH", key, 1), run("GET", key), return_exceptions=True
+        redis.set(key, 1), redis.lpush(key, 1), redis.incr(key), return_exceptions=True
     )
-    assert (before, after) == (True, b"1")
+    assert (before, after) == (True, 2)
     assert isinstance(wrong, ResponseError)
 
 
-async def test_who_is_cancelled_takes_nobody_along(redis: Redis, key: str) -> None:
-    run = Pipelined(redis)
-    first, second, third = (asyncio.create_task(run("INCR", key)) for _ in range(3))
+async def test_who_is_cancelled_takes_nobody_along(redis: Pipelining, key: str) -> None:
+    first, second, third = (asyncio.create_task(redis.incr(key)) for _ in range(3))
     await asyncio.sleep(0)
     second.cancel()
     assert await asyncio.gather(first, third) in ([1, 2], [1, 3])
     assert second.cancelled()
 
 
-async def test_store_that_refuses_or_is_away_is_unavailable(
-    redis: Redis, key: str, monkeypatch: pytest.MonkeyPatch
+async def test_large_command_has_a_connection_to_itself(
+    redis: Pipelining, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Pipelined(redis)
-    oom = "return redis.error_reply('OOM command not allowed when used memory > maxmemory.')"
-    refused, served = await asyncio.gather(run("EVAL", oom, 0), run("ECHO", "a"), return_exceptions=True)
-    assert (type(refused), served) == (Unavailable, b"a")
-    monkeypatch.setattr(redis.connection_pool, "get_connection", _fail)
-    for failed in await asyncio.gather(*(run("ECHO", "a") for _ in range(3)), return_exceptions=True):
-        assert isinstance(failed, Unavailable)
+    counted = Counted(redis, monkeypatch)
+    large = "x" * (SHARED_BYTES + 1)
+    await asyncio.gather(*(redis.set(f"{key}:{number}", large) for number in range(10)))
+    assert (
+        await asyncio.gather(*(redis.get(f"{key}:{number}") for number in range(10))) == [large.encode()] * 10
+    )
+    assert counted.made == 0
+
+
+async def test_all_who_wait_are_told_of_a_failure_and_the_next_are_served(
+    redis: Pipelining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise Away("away")
+
+    monkeypatch.setattr(redis.connection_pool, "get_connection", fail)
+    for failed in await asyncio.gather(*(redis.echo("a") for _ in range(3)), return_exceptions=True):
+        assert isinstance(failed, Away)
     monkeypatch.undo()
-    assert await run("ECHO", "b") == b"b"
+    assert await redis.echo("b") == b"b"
 
 
-async def _fail(*_: object, **__: object) -> None:
-    raise ConnectionError("away")
-
-
-async def test_those_that_come_meanwhile_go_next(
-    redis: Redis, key: str, monkeypatch: pytest.MonkeyPatch
+async def test_pipeline_without_an_answer_is_given_up(
+    fresh_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipelined, "SECONDS", 0.2)
+    async with connect(fresh_store.url) as redis:
+        assert await redis.echo("a") == b"a"
+        fresh_store.freeze()
+        with pytest.raises(TimeoutError):
+            await redis.echo("b")
+        fresh_store.thaw()
+        assert await redis.echo("c") == b"c"
+
+
+async def test_those_that_come_meanwhile_go_next(redis: Pipelining, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelined, "MOST_COMMANDS", 2)
-    run = Pipelined(redis)
 
     async def twice(number: int) -> list[bytes]:
-        return [await run("ECHO", str(number)), await run("ECHO", str(number))]
+        return [await redis.echo(str(number)), await redis.echo(str(number))]
 
     found = await asyncio.gather(*map(twice, range(7)))
     assert found == [[str(number).encode()] * 2 for number in range(7)]

@@ -1074,6 +1074,17 @@ async def test_nothing_is_taken_of_another_processs_channel(server: Server) -> N
         server.make().take(channel, lambda *_: True)
 
 
+@rule(57)
+async def test_channel_of_groups_alone_gets_what_they_get_and_nothing_by_its_name(server: Server) -> None:
+    broadcaster = server.make()
+    channel = await broadcaster.new_channel(of_groups=True)
+    await broadcaster.group_add("g", channel)
+    await broadcaster.send(channel, {"n": 1})
+    await broadcaster.group_send("g", {"n": 2})
+    assert await received(broadcaster, channel) == numbered(2)
+    await broadcaster.close_channel(channel)
+
+
 # Construction
 
 

@@ -130,6 +130,7 @@ def test_class_is_imported_without_the_rest_of_the_application() -> None:
             "errors",
             "hosts",
             "keys",
+            "pipelined",
             "redis_client",
             "redis_url",
             "shards",
