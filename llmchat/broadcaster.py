@@ -386,10 +386,12 @@ class Broadcaster:
             log.warning("A message that cannot be read came on %s: %s", name, type(error).__name__)
             self._lapse([name])
             return
-        flat = all(not isinstance(value, (dict, list)) for value in message.values())
+        flat = None  # whether a copy of the dict is enough
         for inbox in [self._inboxes[channel] for channel in readers]:
             if inbox.offer(message, len(readers)):
                 continue
+            if flat is None:
+                flat = all(not isinstance(value, (dict, list)) for value in message.values())
             self.lapses += inbox.full
             inbox.put(dict(message) if flat else msgpack.unpackb(envelope))  # nobody shares what is in it
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 MOST_COMMANDS = 100
 """Of one pipeline: its answers come together."""
 SHARED_BYTES = 16 * 1024
-"""Of a command; a larger one has a connection to itself, so that nobody waits for it."""
+"""Of a word of a command; one with a larger has a connection to itself, so that nobody waits for it."""
 LARGE_ANSWERS = {"GET", "GETRANGE", "HGETALL"}
 """Commands that have, for theirs may be large."""
 SECONDS = 1.7
@@ -33,7 +33,7 @@ class Pipelining(Redis):
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         """Carry out a command with those that others give meanwhile."""
-        if words[0] in LARGE_ANSWERS or sum(map(_size, words)) > SHARED_BYTES:
+        if words[0] in LARGE_ANSWERS or _is_large(words):
             return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(((words, options), answered))
@@ -68,5 +68,8 @@ class Pipelining(Redis):
                 answered.set_result(answer)
 
 
-def _size(word: Any) -> int:
-    return len(word) if isinstance(word, str | bytes) else 0
+def _is_large(words: Sequence[Any]) -> bool:
+    for word in words:  # noqa: SIM110 - every command passes here, and any() would make a generator
+        if (type(word) is str or type(word) is bytes) and len(word) > SHARED_BYTES:
+            return True
+    return False

@@ -4,10 +4,11 @@ local conversation, log, turn, text, reasoning, fence = unpack(KEYS)
 local token, answer, attempt, count, more_text, more_reasoning, body, channel, log_ms, log_entries, log_bytes,
   retention_ms = unpack(ARGV)
 
-if redis.call('GET', fence) ~= token or redis.call('HGET', turn, 'answer') ~= answer then return {'fenced'} end
-local stop = redis.call('HGET', turn, 'stop') or '0'
-if redis.call('HGET', turn, 'attempt') ~= attempt then return {'behind'} end
-local placed = tonumber(redis.call('HGET', turn, 'count') or -1)
+local now, stop, made, placed = unpack(redis.call('HMGET', turn, 'answer', 'stop', 'attempt', 'count'))
+if redis.call('GET', fence) ~= token or now ~= answer then return {'fenced'} end
+stop = stop or '0'
+if made ~= attempt then return {'behind'} end
+placed = tonumber(placed or -1)
 if placed >= tonumber(count) then return {'ok', stop} end
 if placed ~= count - 1 then return {'behind'} end
 

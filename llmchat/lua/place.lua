@@ -21,8 +21,7 @@ local function envelope(channel, epoch, offset, frame)
 end
 
 -- How long a key of the conversation lives ('0' is for ever): what is doomed stays doomed, what is temporary goes soon.
-local function lifetime(conversation, ms)
-  local deleted, temporary = unpack(redis.call('HMGET', conversation, 'deleted', 'temporary'))
+local function lifetime(conversation, ms, deleted, temporary)
   if deleted then return redis.call('PTTL', conversation) end
   if temporary and (ms == '0' or tonumber(ms) > TEMPORARY_MS) then return TEMPORARY_MS end
   return ms
@@ -41,16 +40,16 @@ local function renew(conversation, log)
   local epoch = string.format('%x%05x', tonumber(time[1]), tonumber(time[2]))
   redis.call('HSET', conversation, 'epoch', epoch, 'offset', '0', 'history', history())
   redis.call('DEL', log)
+  return epoch
 end
 
--- Before anything is placed: a new epoch where the store may have lost something since the last time.
-local function settle(conversation, log)
-  local now, before = history(), redis.call('HGET', conversation, 'history')
-  if before and before ~= '' and now ~= '' and before ~= now then
-    renew(conversation, log)
-  elseif before ~= now then
-    redis.call('HSET', conversation, 'history', now)
-  end
+-- Before anything is placed: a new epoch where the store may have lost something since the last time. Returns the epoch.
+local function settle(conversation, log, epoch, before)
+  local now = history()
+  if before == now then return epoch end
+  if before and before ~= '' and now ~= '' then return renew(conversation, log) end
+  redis.call('HSET', conversation, 'history', now)
+  return epoch
 end
 
 -- Now and then, let go of what is too old, and of the oldest while the log is too large. `kept` of an entry is how
@@ -67,9 +66,9 @@ end
 
 -- Assign the next place, append to the log, publish: one step. Returns the offset.
 local function place(conversation, log, channel, body, log_ms, log_entries, log_bytes)
-  settle(conversation, log)
+  local deleted, temporary, epoch, before = unpack(redis.call('HMGET', conversation, 'deleted', 'temporary', 'epoch', 'history'))
+  epoch = settle(conversation, log, epoch, before)
   local offset = redis.call('HINCRBY', conversation, 'offset', 1)
-  local epoch = redis.call('HGET', conversation, 'epoch')
   local place = string.format('%d', offset)
   local frame = body .. ',"at":{"epoch":"' .. epoch .. '","offset":' .. place .. '}}'
   local time = redis.call('TIME')
@@ -78,14 +77,14 @@ local function place(conversation, log, channel, body, log_ms, log_entries, log_
   redis.call('XADD', log, 'MAXLEN', '~', log_entries, place .. '-0', 'frame', frame,
     'ms', string.format('%d', now_ms), 'sum', string.format('%d', kept))
   if offset % TRIM_EVERY == 0 then trim(log, now_ms, tonumber(log_ms), tonumber(log_bytes), kept) end
-  redis.call('PEXPIRE', log, lifetime(conversation, log_ms))
+  redis.call('PEXPIRE', log, lifetime(conversation, log_ms, deleted, temporary))
   redis.call(PUBLISH, channel, envelope(channel, epoch, offset, frame))
   return offset
 end
 
 -- Keep what a conversation owns for as long as its history is kept ('0' is for ever).
 local function keep(retention_ms, conversation, ...)
-  local ms = lifetime(conversation, retention_ms)
+  local ms = lifetime(conversation, retention_ms, unpack(redis.call('HMGET', conversation, 'deleted', 'temporary')))
   for _, key in ipairs({conversation, ...}) do
     if ms == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ms) end
   end
