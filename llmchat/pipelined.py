@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as Disconnected
 
 MOST_COMMANDS = 100
 """Of one pipeline: its answers come together."""
@@ -41,7 +42,15 @@ class Pipelining(Redis):
             self._sending = asyncio.create_task(self._carry_out_all(), name="pipelines")
         return await answered
 
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close all connections. Whoever waits for an answer gets a ConnectionError."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+        await super().aclose(close_connection_pool)
+
     async def _carry_out_all(self) -> None:
+        now: list[tuple[Command, asyncio.Future[Any]]] = []
         try:
             while self._waiting:
                 now, self._waiting = self._waiting[:MOST_COMMANDS], self._waiting[MOST_COMMANDS:]
@@ -49,6 +58,10 @@ class Pipelining(Redis):
                 await self._carry_out([each for each in now if not each[1].done()])
         finally:
             self._sending = None
+            left, self._waiting = [*now, *self._waiting], []
+            for _, answered in left:
+                if not answered.done():
+                    answered.set_exception(Disconnected("The client was closed."))
 
     async def _carry_out(self, commands: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
         pipe: Any = self.pipeline(transaction=False)

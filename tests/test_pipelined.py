@@ -120,6 +120,23 @@ async def test_pipeline_without_an_answer_is_given_up(
         assert await redis.echo("c") == b"c"
 
 
+async def test_who_waits_when_the_client_is_closed_is_told_and_no_connection_is_left(
+    fresh_store: Store,
+) -> None:
+    async with connect(fresh_store.url) as redis:
+        assert await redis.echo("a") == b"a"
+        fresh_store.freeze()
+        waiting = [asyncio.create_task(redis.echo("b")) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        waiting += [asyncio.create_task(redis.echo("c"))]
+        await asyncio.sleep(0)
+        await redis.aclose()
+        for told in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(told, Away)
+        assert not redis.connection_pool._in_use_connections
+    fresh_store.thaw()
+
+
 async def test_those_that_come_meanwhile_go_next(redis: Pipelining, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelined, "MOST_COMMANDS", 2)
 
