@@ -61,12 +61,19 @@ class ChatTranscript extends HTMLElement {
     this.addEventListener("unfold", () => this.#follower.stay()); // what opens is read from its top
     this.addEventListener("focusin", ({ target }) => target.closest(".editor") && this.#edited(target.closest(".editor")));
     this.addEventListener("left", () => this.#follower.back());
+    for (const type of ["focusin", "focusout"]) this.addEventListener(type, () => this.#noteEditor());
     new ResizeObserver(() => this.#makeRoom()).observe(this.#log);
     const line = new MutationObserver(() => this.lineUp());
     line.observe(this.#column, { childList: true });
     line.observe(this.#log, { subtree: true, attributeFilter: ["data-state", "data-siblings"] });
     line.observe(this, { attributeFilter: ["data-running", "data-turning"] });
+    new MutationObserver(() => this.#noteEditor()).observe(this.#column, { childList: true });
     this.#follower.snap();
+  }
+
+  // A rule that has `:has` in its place would look through all that is here with each word of an answer.
+  #noteEditor() {
+    this.toggleAttribute("data-edits", Boolean(document.activeElement.closest(".editor")));
   }
 
   // What is edited stays where it is, and in sight: the end is not followed under the person's hands.
@@ -722,6 +729,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #hideJump() {
+    if (this.#jump.hidden) return; // to hide it once more would be looked into by every rule with `hidden`
     if (document.activeElement === this.#jump) this.#log.focus({ preventScroll: true });
     this.#jump.hidden = true;
     this.#jump.toggleAttribute("data-new", false);
@@ -735,12 +743,14 @@ class ChatTranscript extends HTMLElement {
   }
 }
 
-// Deltas that only bring text are placed as one.
+// Deltas of one frame are placed as one, each block as it was rendered last; but text that came behind blocks goes behind them.
 function joined(deltas, delta) {
   const last = deltas.at(-1);
-  if (!last || last.blocks.length > 0 || delta.blocks.length > 0) return [...deltas, delta];
-  const { text, reasoning } = delta;
-  return [...deltas.slice(0, -1), { ...delta, text: last.text + text, reasoning: (last.reasoning ?? "") + (reasoning ?? "") }];
+  if (!last || (last.blocks.length > 0 && delta.blocks.length === 0)) return [...deltas, delta];
+  const blocks = [...new Map([...last.blocks, ...delta.blocks])];
+  const text = last.text + delta.text;
+  const reasoning = (last.reasoning ?? "") + (delta.reasoning ?? "");
+  return [...deltas.slice(0, -1), { ...last, ...delta, text, blocks, reasoning }];
 }
 
 customElements.define("chat-transcript", ChatTranscript);

@@ -17,6 +17,7 @@ export class LiveBlocks {
   #tail = null; // the text node that text is appended to: one of the next two
   #inline = null; // the text node that stands inside the last block
   #plain = null; // a paragraph of our own, for text that has no block yet
+  #end = null; // the element that text is appended in, which has the caret
   #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
   /** `text` is what the element's HTML was rendered from. */
@@ -25,6 +26,7 @@ export class LiveBlocks {
     this.#gap = gapAfter(text);
     furnish(this.#element);
     this.#level();
+    this.#markEnd();
   }
 
   /** What is here belongs to an earlier attempt: it stays, faded, until the first words of the next take its place. */
@@ -57,6 +59,7 @@ export class LiveBlocks {
     keepWraps(old, next);
     this.#element.replaceChildren(blocks);
     this.#level();
+    this.#markEnd();
     holdAgain(held, next);
   }
 
@@ -89,6 +92,7 @@ export class LiveBlocks {
     const placed = blocks.map(([index, html]) => this.#replace(index, html));
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
     this.#level();
+    this.#markEnd();
     placed.forEach((next, at) => holdAgain(held[at], next));
   }
 
@@ -128,6 +132,16 @@ export class LiveBlocks {
     if (this.#plain) this.#tail.appendData(text);
     else if (code) this.#tailIn(code).appendData(text);
     else this.#flow((this.#tail?.data ?? this.#gap) + text);
+    this.#markEnd();
+  }
+
+  #markEnd() {
+    const last = this.#element.lastElementChild;
+    const end = this.#openCode() ?? (last && deepest(last));
+    if (end === this.#end) return;
+    this.#end?.toggleAttribute("data-end", false);
+    end?.toggleAttribute("data-end", true);
+    this.#end = end;
   }
 
   /** Show what came since the last rendering: in the last block, and from a blank line on in one of its own. */
