@@ -10,6 +10,7 @@ const policy = globalThis.trustedTypes?.createPolicy("llmchat", { createHTML: (h
 const FLOW = "ul, ol, li, blockquote, dl, dd";
 const TAKES_TEXT = "p, ul, ol, blockquote, dl";
 const HELD = "a, button, [tabindex]"; // what may have the focus, or is a box that scrolls sideways
+const AT_END = 24; // blocks that are drawn also out of sight: more than are in sight, so that the end has its true height
 const BLANK_LINE = /\n[ \t]*\n/;
 
 export class LiveBlocks {
@@ -17,6 +18,7 @@ export class LiveBlocks {
   #tail = null; // the text node that text is appended to: one of the next two
   #inline = null; // the text node that stands inside the last block
   #plain = null; // a paragraph of our own, for text that has no block yet
+  #past = 0; // blocks that are not at the end any more
   #end = null; // the element that text is appended in, which has the caret
   #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
@@ -27,6 +29,7 @@ export class LiveBlocks {
     furnish(this.#element);
     this.#level();
     this.#markEnd();
+    this.#markPast();
   }
 
   /** What is here belongs to an earlier attempt: it stays, faded, until the first words of the next take its place. */
@@ -58,8 +61,10 @@ export class LiveBlocks {
     const held = holdsOf(old);
     keepWraps(old, next);
     this.#element.replaceChildren(blocks);
+    this.#past = 0;
     this.#level();
     this.#markEnd();
+    this.#markPast();
     holdAgain(held, next);
   }
 
@@ -93,6 +98,7 @@ export class LiveBlocks {
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
     this.#level();
     this.#markEnd();
+    this.#markPast();
     placed.forEach((next, at) => holdAgain(held[at], next));
   }
 
@@ -103,6 +109,12 @@ export class LiveBlocks {
       level = Math.min(level + 1, Number(heading.localName[1]));
       if (heading.ariaLevel !== String(level)) heading.ariaLevel = level;
     }
+  }
+
+  #markPast() {
+    const { children } = this.#element;
+    this.#past = Math.min(this.#past, children.length);
+    while (this.#past < children.length - AT_END) children[this.#past++].toggleAttribute("data-past", true);
   }
 
   #place(html) {
