@@ -645,6 +645,7 @@ class ChatTranscript extends HTMLElement {
     for (const [element, deltas] of this.#grown) for (const delta of deltas) element.grow(delta);
     this.#grown.clear();
     this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
+    void this.#log.scrollHeight; // lays out now: the frame has enough to do
   }
 
   finish(event) {
