@@ -107,7 +107,7 @@ async def main_thread(browser: Browser) -> AsyncIterator[list[float]]:
     of_threads = defaultdict(list)
     for event in events:
         thread = event["pid"], event["tid"]
-        if thread in threads and event["name"] == "ThreadControllerImpl::RunTask" and event["ph"] == "X":
+        if thread in threads and event["name"] == "ThreadControllerImpl::RunTask" and "tdur" in event:
             of_threads[thread].append(event["tdur"] / 1000)
     busiest = max(of_threads.values(), key=sum)
     tasks.extend(sorted(busiest, reverse=True))
