@@ -71,7 +71,7 @@ class ChatTranscript extends HTMLElement {
     this.#follower.snap();
   }
 
-  // A rule that has `:has` in its place would look through all that is here with each word of an answer.
+  // With `:has` in its place, each word of an answer would have the browser look through all that is here.
   #noteEditor() {
     this.toggleAttribute("data-edits", Boolean(document.activeElement.closest(".editor")));
   }
@@ -730,7 +730,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #hideJump() {
-    if (this.#jump.hidden) return; // to hide it once more would be looked into by every rule with `hidden`
+    if (this.#jump.hidden) return; // to set an attribute once more counts as a change of it
     if (document.activeElement === this.#jump) this.#log.focus({ preventScroll: true });
     this.#jump.hidden = true;
     this.#jump.toggleAttribute("data-new", false);
