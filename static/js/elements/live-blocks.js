@@ -113,8 +113,9 @@ export class LiveBlocks {
 
   #markPast() {
     const { children } = this.#element;
-    this.#past = Math.min(this.#past, children.length);
-    while (this.#past < children.length - AT_END) children[this.#past++].toggleAttribute("data-past", true);
+    const end = Math.max(0, children.length - AT_END);
+    this.#past = Math.min(this.#past, end);
+    while (this.#past < end) children[this.#past++].toggleAttribute("data-past", true);
   }
 
   #place(html) {
