@@ -14,17 +14,18 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
-import pytest
+import httpx2
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 from wsproto.connection import ConnectionState
 
+from bench.answer import pieces_of
 from llmchat import peers
 from llmchat.completion import _Said
 from llmchat.connection import Connection
 from llmchat.deflate import Deflate
 from llmchat.doors import ABORT
 from llmchat.settings import Settings
-from llmchat.turn import Delta
+from llmchat.turn import Answer, Delta
 from tests.fakes import Model
 from tests.house import ADDRESS, READY, FakeSocket, House
 from tests.instances import Store
@@ -32,6 +33,12 @@ from tests.instances import Store
 DELTAS = 60
 ROUNDS = 3
 """The least of them counts: what runs beside the answers (heartbeats, leases) is in some of them."""
+BUDGET = {"scripts": 1.1, "commands": 14.5, "bytes in": 1100, "bytes out": 650, "calls": 700}
+"""Of one delta: scripts, with what they ask for the commands that Redis carries out; its bytes; Python's calls."""
+CALLS_OF_AN_EVENT = 18
+PIECES_TOGETHER = 2
+"""Within 50 ms, at 50 a second: fewer than there are."""
+WIRE_RATIO = 4.0
 PIECES = ["The ", "tide ", "turns ", "twice ", "a ", "day, ", "**more** ", "or ", "less. "]
 
 
@@ -150,24 +157,79 @@ async def say(script: Script, wire: Wire, number: int) -> None:
     await asyncio.wait_for(wire.frames.get(), 15)
 
 
-async def test_cost(store: Store, model: Model) -> None:
+async def counted(house: House, script: Script, wire: Wire) -> dict[str, float]:
+    """Count what one delta costs, each shown before the next is said."""
+    calls = Calls()
+    before = await told_by_redis(house)
+    with calls.counted():
+        for number in range(DELTAS):
+            await say(script, wire, number)
+    after = await told_by_redis(house)
+    figures = {name: (after[name] - before[name]) / DELTAS for name in before}
+    return figures | {"calls": calls.count / DELTAS}
+
+
+async def told_by_redis(house: House) -> dict[str, int]:
+    told = await house.redis.info("everything")
+    return {
+        "scripts": told["cmdstat_evalsha"]["calls"],
+        "commands": sum(each["calls"] for name, each in told.items() if name.startswith("cmdstat_")),
+        "bytes in": told["total_net_input_bytes"],
+        "bytes out": told["total_net_output_bytes"],
+    }
+
+
+async def test_delta_costs_no_more_than_its_budget(store: Store, model: Model) -> None:
     async with answering(store, model) as (house, script, wire):
-        counts = []
-        for _ in range(ROUNDS):
-            calls = Calls()
-            before = await house.redis.info("commandstats")
-            stats = await house.redis.info("stats")
-            wire.bytes = 0
-            with calls.counted():
-                for number in range(DELTAS):
-                    await say(script, wire, number)
-            after = await house.redis.info("commandstats")
-            stats2 = await house.redis.info("stats")
-            diff = {n: (after[n]["calls"] - before.get(n, {"calls": 0})["calls"]) for n in after}
-            print({n: c / DELTAS for n, c in diff.items() if c > 5})
-            print(
-                calls.count / DELTAS,
-                wire.bytes / DELTAS,
-                (stats2["total_net_input_bytes"] - stats["total_net_input_bytes"]) / DELTAS,
-                (stats2["total_net_output_bytes"] - stats["total_net_output_bytes"]) / DELTAS,
-            )
+        rounds = [await counted(house, script, wire) for _ in range(ROUNDS)]
+    least = {name: min(each[name] for each in rounds) for name in rounds[0]}
+    assert {name: (least[name], most) for name, most in BUDGET.items() if least[name] > most} == {}
+    assert least["scripts"] >= 1  # it is stored
+
+
+async def test_reading_wakes_nobody_for_each_event_of_the_model_server() -> None:
+    body = [b"".join(event(piece) for piece in PIECES)] * DELTAS
+    said, calls = _Said(httpx2.Response(200, content=given(body))), Calls()
+    with calls.counted():
+        deltas = [await said.next() for _ in body]
+    assert [delta and delta.text for delta in deltas] == ["".join(PIECES)] * DELTAS
+    assert calls.count / (DELTAS * len(PIECES)) <= CALLS_OF_AN_EVENT
+
+
+def event(text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    told = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+    return f"data: {json.dumps(told)}\n\n".encode()
+
+
+async def given(body: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in body:
+        yield piece
+
+
+def test_answer_is_at_most_four_times_its_text_on_the_wire() -> None:
+    pieces = pieces_of(seed=1, count=10_000)
+    ratio = wire_bytes(pieces) / len("".join(pieces).encode())
+    assert ratio <= WIRE_RATIO
+
+
+def wire_bytes(pieces: list[str]) -> int:
+    """Make the frames of an answer, of which so many pieces come together, and write them."""
+    answer = Answer(
+        conversation=secrets.token_hex(16),
+        message=secrets.token_hex(16),
+        prompt="m1",
+        model="m",
+        created="2026-01-01T00:00:00Z",
+        attempt=1,
+    )
+    wire = Wire()
+    write = written_to(wire)
+    for number in range(0, len(pieces), PIECES_TOGETHER):
+        answer.take(Delta("".join(pieces[number : number + PIECES_TOGETHER])))
+        while (delta := answer.delta()) is not None:
+            at = f',"at":{{"epoch":"65f0c0de12ab","offset":{number}}}}}'
+            assert write((delta.encode()[:-1] + at).encode(), 1)
+    answer.mend()
+    write(answer.end(seconds=1.0).encode(), 1)
+    return wire.bytes
