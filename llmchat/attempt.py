@@ -41,8 +41,6 @@ from llmchat.settings import Settings
 from llmchat.summary import fold_up_to, with_summary
 from llmchat.turn import Answer
 
-COALESCE_SECONDS = 0.05
-"""What the model says within so many seconds is one event: each costs a step in Redis and a frame for each reader."""
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
 CONTEXT_MESSAGES = 1000
@@ -76,11 +74,14 @@ class Attempt:
         attachments: Attachments,
         models: Models,
         rendering: Budget,
+        pace: Callable[[], float],
     ) -> None:
+        """`pace` tells for how many seconds what the model says is one event."""
         self._settings = settings
         self._models = models
         self._attachments = attachments
         self._rendering = rendering
+        self._pace = pace
         self._history = history
         self._completions = completions
         self._listing = listing
@@ -318,7 +319,7 @@ class Attempt:
     ) -> None:
         """Take what the model says. Raises ProviderError."""
         stream = self._completions.stream(
-            self.turn.model, messages, parameters, kept=self._given, every=COALESCE_SECONDS
+            self.turn.model, messages, parameters, kept=self._given, every=self._pace
         )
         async with stream as deltas:
             async for delta in deltas:

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -198,12 +198,12 @@ class Completions:
         parameters: Mapping[str, Any],
         *,
         kept: str = "",
-        every: float = 0.0,
+        every: Callable[[], float] = lambda: 0.0,
     ) -> AsyncIterator[AsyncGenerator[Delta]]:
         """Ask for an answer; leaving the context closes the connection to the model server.
 
         `kept` is its beginning, where there is one and the model goes on from it. What came since the last Delta is one;
-        for so many seconds after each, nothing is read, unless there is much. The deltas end in a Delta with a
+        for so many seconds after each nothing is read, unless there is much. The deltas end in a Delta with a
         finish_reason, or raise ProviderError.
         """
         beginning, flags = _given(kept, await self._how_of(model)) if kept else ([], {})
@@ -221,7 +221,7 @@ class Completions:
         finally:
             await deltas.aclose()
 
-    async def _deltas(self, body: Mapping[str, Any], every: float) -> AsyncGenerator[Delta]:
+    async def _deltas(self, body: Mapping[str, Any], every: Callable[[], float]) -> AsyncGenerator[Delta]:
         loop = asyncio.get_running_loop()
         last = loop.time() + self._deadlines.answer
         ended = False
@@ -242,8 +242,8 @@ class Completions:
                     if ended:
                         continue
                     ended = delta.finish_reason is not None
-                    if every and not (ended or said.much):
-                        await asyncio.sleep(every)
+                    if not (ended or said.much):
+                        await said.collect(every())
                     deadline = loop.time() + (USAGE_SECONDS if ended else self._deadlines.between)
             finally:
                 await stream.close()
@@ -337,6 +337,19 @@ class _Said:
             )
         return event
 
+    async def collect(self, seconds: float) -> None:
+        """Let what comes gather, in the system's buffer rather than in ours piece by piece."""
+        transport = _transport_of(self._response)
+        if transport is None or not transport.is_reading():
+            await asyncio.sleep(seconds)
+            return
+        transport.pause_reading()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
+
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -344,6 +357,18 @@ class _Said:
                     pass
         except (httpx2.HTTPError, TimeoutError) as error:
             log.debug("A response did not end behind its last event: %s", type(error).__name__)
+
+
+def _transport_of(response: httpx2.Response) -> asyncio.Transport | None:
+    """Find what a response is read from; None where another version of the libraries has it elsewhere.
+
+    Neither httpx2 nor the SDK's transport for aiohttp has a way to have reading paused. Without, each piece of an answer
+    is a turn of the loop, also those that are not looked at yet: half as much again for an answer.
+    """
+    stream = getattr(response.stream, "_stream", None)
+    connection = getattr(getattr(stream, "_aiohttp_response", None), "connection", None)
+    transport = getattr(connection, "transport", None)
+    return transport if isinstance(transport, asyncio.Transport) else None
 
 
 def _merged(said: Sequence[Delta]) -> Delta:

@@ -9,8 +9,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import ResponseError
 
 MOST_COMMANDS = 100
 """Of one pipeline: its answers come together."""
@@ -64,12 +66,9 @@ class Pipelining(Redis):
                     answered.set_exception(Disconnected("The client was closed."))
 
     async def _carry_out(self, commands: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
-        pipe: Any = self.pipeline(transaction=False)
-        for (words, options), _ in commands:
-            pipe.execute_command(*words, **options)
         try:
             async with asyncio.timeout(SECONDS):
-                answers = await pipe.execute(raise_on_error=False)
+                answers = await self._answers([command for command, _ in commands])
         except Exception as error:  # whatever it is, it is theirs who wait
             answers = [error] * len(commands)
         for (_, answered), answer in zip(commands, answers, strict=True):
@@ -79,6 +78,31 @@ class Pipelining(Redis):
                 answered.set_exception(answer)
             else:
                 answered.set_result(answer)
+
+    async def _answers(self, commands: Sequence[Command]) -> list[Any]:
+        """Exchange commands for their answers, of which each may be an error. As redis-py's pipelines do, at half their cost."""
+        pool: Any = self.connection_pool
+        connection = await pool.get_connection()
+        try:
+            answers: list[Any] = await connection.retry.call_with_retry(
+                lambda: self._exchange(connection, commands),
+                lambda error: connection.disconnect(error=error),
+            )
+            return answers
+        finally:
+            await pool.release(connection)
+
+    async def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
+        await connection.send_packed_command(
+            [pack_command((*words[0].split(), *words[1:])) for words, _ in commands]
+        )
+        answers = []
+        for words, options in commands:
+            try:
+                answers.append(await self.parse_response(connection, words[0], **options))
+            except ResponseError as error:
+                answers.append(error)
+        return answers
 
 
 def _is_large(words: Sequence[Any]) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 from redis.asyncio import (
@@ -219,18 +218,31 @@ def _sentinel_pool(
     )
 
 
-@asynccontextmanager
-async def available(seconds: float = REQUEST_SECONDS) -> AsyncIterator[None]:
+class available:  # noqa: N801 - it is used as a function would be
     """Turn every way in which Redis fails us, and `seconds` without an answer, into Unavailable."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except (RedisError, OSError, TimeoutError) as error:
-        if isinstance(error, ResponseError) and not (
-            isinstance(error, STATES) or OF_A_PIPELINE.sub("", str(error)).startswith(REFUSALS)
-        ):
-            raise
-        raise Unavailable from error
+
+    def __init__(self, seconds: float = REQUEST_SECONDS) -> None:
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise Unavailable from late
+        if isinstance(error, RedisError | OSError | TimeoutError) and not _is_bug(error):
+            raise Unavailable from error
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Whether an answer tells of a mistake of ours, and not of the store's state."""
+    return isinstance(error, ResponseError) and not (
+        isinstance(error, STATES) or OF_A_PIPELINE.sub("", str(error)).startswith(REFUSALS)
+    )
 
 
 def said_by(error: BaseException) -> str:

@@ -40,7 +40,10 @@ STALE_SECONDS = 5.0
 TAKE_TRIES = 3
 TAKE_SECONDS = 0.1
 """Between tries to take a lease whose holder may just be giving it back."""
-RENDERING_SHARE, RENDERING_AT_ONCE = 0.25, 0.5
+TOGETHER_SECONDS, MORE_SECONDS, MOST_SECONDS = 0.05, 0.0001, 0.075
+"""What the model says within so many is one event, with so much more for each answer that is made here, up to so much:
+an event costs a step in Redis, and a frame for each reader."""
+RENDERING_SHARE, RENDERING_AT_ONCE = 0.15, 0.5
 """Of the time, and seconds: what the blocks of all running answers together may take. Their text goes on."""
 REPEAT_SECONDS = 0.25
 """Before listening again, while Redis is away."""
@@ -266,6 +269,7 @@ class Turns:
                 self._attachments,
                 self._models,
                 self._rendering,
+                self._pace,
             )
             self._told_away = False
             async with self._leases.holding(lease, partial(self._look_for_stop, attempt)):
@@ -275,6 +279,9 @@ class Turns:
             await self._listing.updated(session, lease.conversation, used=True)
             if (said := attempt.ended_well) is not None:  # the list is told of a title last
                 self._titles.want(session, lease.conversation, attempt.turn.model, *said)
+
+    def _pace(self) -> float:
+        return min(TOGETHER_SECONDS + len(self._running) * MORE_SECONDS, MOST_SECONDS)
 
     async def _look_for_stop(self, attempt: Attempt) -> None:
         if await self._history.stop_wanted(attempt.conversation):
