@@ -98,9 +98,10 @@ class Refusal:
 class Request:
     """What the model server was asked, and how it went."""
 
-    def __init__(self, body: dict[str, Any], headers: dict[str, str]) -> None:
+    def __init__(self, body: dict[str, Any], headers: dict[str, str], peer: object = None) -> None:
         self.body = body
         self.headers = headers
+        self.peer = peer  # the address of the client's end of the connection
         self.kept = ""  # the beginning of the answer that it was given to go on with
         self.outcome = ""  # then "answered", "cut" (by us) or "closed" (by the client)
         self._bell = Bell()
@@ -397,7 +398,8 @@ class Model:
         return web.json_response({"object": "list", "data": models})
 
     async def _completions(self, http: web.Request) -> web.StreamResponse:
-        request = Request(await http.json(), dict(http.headers))
+        peer = http.transport and http.transport.get_extra_info("peername")
+        request = Request(await http.json(), dict(http.headers), peer)
         if request.asks_how:
             self.questions += 1
             return self._say_how(request)

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from llmchat import completion
-from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines
+from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines, _Said, _transport_of
 from llmchat.errors import ProviderError
 from llmchat.turn import Delta
 from tests.fakes import CUT, SILENCE, Drip, Failure, Gate, Line, Model, Reasoning
@@ -465,6 +465,70 @@ async def test_silence_between_two_tokens_may_be_longer_than_that_before_the_fir
     async with opened(model, first=1.0, between=30.0) as completions:
         model.answer("Hello, ", Pause(1.5), "world")
         assert (await ask(completions)).text == "Hello, world"
+
+
+# What comes while nobody looks
+
+
+async def test_pieces_that_come_meanwhile_are_one(model: Model, completions: Completions) -> None:
+    said = [f"{number} " for number in range(60)]
+    model.answer(*(step for word in said for step in (word, Pause(0.005))))
+    async with completions.stream("m", PROMPT, {}, every=lambda: 0.1) as deltas:
+        got = [delta async for delta in deltas]
+    assert whole(got) == Delta("".join(said), finish_reason="stop", usage=got[-1].usage)
+    assert len(got) < len(said) / 2
+
+
+async def test_nothing_is_read_meanwhile(model: Model, completions: Completions) -> None:
+    body = {"model": "m", "messages": PROMPT, "stream": True}
+    model.answer("Hello", SILENCE)
+    stream = await completions._post(body)
+    transport = _transport_of(stream.response)
+    assert transport is not None  # else another version of the libraries has it elsewhere
+    collecting = asyncio.create_task(_Said(stream.response).collect(0.05))
+    await asyncio.sleep(0)
+    assert not transport.is_reading()
+    await collecting
+    assert transport.is_reading()
+    await stream.close()
+
+
+async def test_answer_that_comes_fast_is_not_held_up(model: Model, completions: Completions) -> None:
+    said = "word " * 100_000
+    model.answer(said)
+    asked = 0
+
+    def every() -> float:
+        nonlocal asked
+        asked += 1
+        return 0.01
+
+    async with completions.stream("m", PROMPT, {}, every=every) as deltas:
+        assert text_of([delta async for delta in deltas]) == said
+    assert asked <= 3
+
+
+@pytest.mark.parametrize(("step", "code"), [(CUT, "provider_unavailable"), (Failure(), "provider_refused")])
+async def test_what_breaks_off_meanwhile_comes_with_its_text(
+    model: Model, completions: Completions, step: Step, code: str
+) -> None:
+    model.answer("Hel", "lo", Pause(0.02), ", world", step)
+    got: list[Delta] = []
+
+    async def read() -> None:
+        async with completions.stream("m", PROMPT, {}, every=lambda: 0.1) as deltas:
+            async for delta in deltas:
+                got.append(delta)  # noqa: PERF401, for what came before the error counts
+
+    with pytest.raises(ProviderError) as caught:
+        await read()
+    assert (text_of(got), caught.value.code) == ("Hello, world", code)
+
+
+async def test_connection_serves_the_next_answer(model: Model, completions: Completions) -> None:
+    for _ in range(3):
+        await ask(completions)
+    assert len({request.peer for request in model.requests}) == 1
 
 
 # Leaving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -24,12 +24,12 @@ class Counted:
 
     def __init__(self, redis: Pipelining, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made = 0
-        self._pipeline = redis.pipeline
-        monkeypatch.setattr(redis, "pipeline", self._make)
+        self._exchange = redis._exchange
+        monkeypatch.setattr(redis, "_exchange", self._make)
 
-    def _make(self, **options: bool) -> Any:
+    async def _make(self, connection: Any, commands: Sequence[Any]) -> list[Any]:
         self.made += 1
-        return self._pipeline(**options)
+        return await self._exchange(connection, commands)
 
 
 @pytest.fixture

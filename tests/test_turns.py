@@ -19,6 +19,7 @@ from llmchat import turn as turn_room
 from llmchat import turns as turns_room
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
+from llmchat.budget import Budget
 from llmchat.completion import Completions, Deadlines
 from llmchat.conversation import Branch, Turn, digest
 from llmchat.conversations import Conversations
@@ -35,7 +36,7 @@ from llmchat.settings import Settings
 from llmchat.summaries import Summaries
 from llmchat.titles import Titles
 from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
-from llmchat.turns import Turns
+from llmchat.turns import MOST_SECONDS, TOGETHER_SECONDS, Turns, _Running
 from tests.fakes import CUT, Gate, Line, Model, Reasoning
 from tests.instances import Store
 from tests.steps import Failure, Step, Text
@@ -226,6 +227,30 @@ async def test_deltas_are_fewer_than_the_models_pieces(instance: Instance, model
     frames = await instance.frames()
     assert text_of(frames) == "".join(said)
     assert types(frames).count("completion.delta") < 250
+
+
+async def test_answer_goes_on_without_blocks_while_rendering_has_had_its_share(
+    instance: Instance, model: Model
+) -> None:
+    gate = Gate()
+    model.answer("# One\n\n", "Two.\n\n", gate, "Three.\n\n", "Four.")
+    instance.turns._rendering = Budget(share=0, at_once=0)
+    answer = await instance.send("m1")
+    await instance.text_so_far("# One\n\nTwo.\n\n")
+    assert not any(frame["blocks"] for frame in await instance.frames() if "blocks" in frame)
+    gate.open()
+    ended = await instance.end(answer)
+    assert [block for block, _ in ended["blocks"]] == [0, 1, 2, 3]
+
+
+async def test_more_is_one_event_the_more_answers_are_made(instance: Instance) -> None:
+    turns = instance.turns
+    assert turns._pace() == TOGETHER_SECONDS
+    turns._running.update({f"c{number}": _Running() for number in range(100)})
+    assert TOGETHER_SECONDS < turns._pace() < MOST_SECONDS
+    turns._running.update({f"d{number}": _Running() for number in range(1000)})
+    assert turns._pace() == MOST_SECONDS
+    turns._running.clear()
 
 
 async def test_next_prompt_is_answered_when_it_is_sent_the_moment_the_answer_ends(
