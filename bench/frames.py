@@ -42,7 +42,7 @@ def unmasked(frame: bytes) -> bytes | None:
     elif length == LENGTH_64:
         length, at = int.from_bytes(frame[2:10], "big"), 10
     mask, content = frame[at : at + 4], frame[at + 4 : at + 4 + length]
-    if len(content) < length:
+    if len(frame) < at + 4 + length:
         return None
     return bytes(byte ^ mask[at % 4] for at, byte in enumerate(content))
 
