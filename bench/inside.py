@@ -50,7 +50,7 @@ class Inside:
         )
 
     async def begin(self, lease: Any, number: int) -> Any:
-        """Begin the answer to a prompt; give it."""
+        """Begin the answer to a prompt; give it, for the deltas to come."""
         from llmchat.conversation import timestamp
         from llmchat.turn import Answer
 
@@ -65,16 +65,38 @@ class Inside:
         await self.history.begin(lease.conversation, lease.fence, 1, answer.record(), "", answer.started())
         return answer
 
-    async def finish(self, lease: Any, answer: Any, text: str) -> None:
-        """End an answer with a text that was not told in deltas."""
-        from llmchat.turn import Delta
+    async def answer(self, lease: Any, number: int, text: str) -> None:
+        """Begin and end the answer to a prompt: what the history does for it, and no Markdown."""
+        from llmchat.conversation import digest, timestamp
+        from llmchat.events import CompletionFinished, CompletionStarted
 
-        answer.take(Delta(text=text))
-        answer.take(Delta(finish_reason="stop"))
-        answer.delta()
-        answer.mend()
-        ended = answer.end(seconds=1.0)
-        await self.history.finish(lease.conversation, lease.fence, 1, 0, answer.record(ended), None, ended)
+        chat, message, prompt = lease.conversation, answer_of(number), f"p{number}"
+        created = timestamp()
+        record = {"id": message, "role": "assistant", "parent": prompt, "created": created, "model": MODEL}
+        started = CompletionStarted(
+            conversation=chat,
+            message=message,
+            parent=prompt,
+            created=created,
+            model=MODEL,
+            attempt=1,
+            text="",
+        )
+        running = record | {"text": "", "state": "running"}
+        await self.history.begin(chat, lease.fence, 1, running, "", started)
+        ended = CompletionFinished(
+            conversation=chat,
+            message=message,
+            finish_reason="stop",
+            digest=digest(text),
+            blocks=[],
+            count=1,
+            usage=None,
+            seconds=1.0,
+            reasoning_seconds=None,
+        )
+        done = record | {"text": text, "state": "done", "finish_reason": "stop", "seconds": 1.0}
+        await self.history.finish(chat, lease.fence, 1, 0, done, None, ended)
 
     async def fold(self, conversation: str, turns: int) -> None:
         """Have a summary stand for the first turns of a chat, as an instance makes it of what no context has room for."""
@@ -96,7 +118,7 @@ class Inside:
         for number in range(start, start + turns):
             await self.prompt(session, conversation, number, text)
             lease = lease or await self.leases.take(conversation)
-            await self.finish(lease, await self.begin(lease, number), text)
+            await self.answer(lease, number, text)
         if lease:
             await self.leases.release(lease)
 

@@ -245,7 +245,7 @@ async def watching(server: int, redis: int) -> AsyncIterator[Usage]:
         usage.seconds = time.monotonic() - began
         for name, each in pids.items():
             setattr(usage, name, (cpu_seconds(*each) - before[name]) / usage.seconds)
-        usage.others = (busy_seconds(core) - busy) / usage.seconds - usage.server
+        usage.others = max(0.0, (busy_seconds(core) - busy) / usage.seconds - usage.server)
         usage.lag_p99_ms = percentile(sorted(lags), 0.99) * MILLISECONDS
 
 

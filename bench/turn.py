@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from bench.model import Model
 from bench.replaced.history import History
 from bench.servers import redis_of, serving
 
+SESSION = "0" * 32
+"""Whose chats they are."""
 FOLD_SECONDS = 0.05
 """Between two looks whether a fold is over."""
 SMALL, LARGE = 10, 10_000
@@ -48,44 +51,58 @@ SETTINGS = {"CONTEXT_TOKENS": str(CONTEXT_TOKENS), "PROMPTS_PER_MINUTE": "100000
 COUNTED = ("used_cpu_user", "used_cpu_sys")
 
 Block = Callable[[int], Awaitable[None]]
-"""Has the turns of a block."""
+"""Has the turns of a block, or what goes before them and is not counted."""
 
 
 @dataclass(slots=True)
-class Cost:
-    """Milliseconds of CPU for a turn."""
+class Series:
+    """Blocks of turns in chats of one size, and the seconds of CPU that they took."""
 
-    own: float
-    redis: float
+    before: Block
+    block: Block
+    own: float = 0.0
+    redis: float = 0.0
+
+    @property
+    def own_ms(self) -> float:
+        """Of a turn, in the process."""
+        return self.own / (BLOCKS * TURNS) * MILLISECONDS
+
+    @property
+    def redis_ms(self) -> float:
+        """Of a turn, in Redis."""
+        return self.redis / (BLOCKS * TURNS) * MILLISECONDS
 
 
 async def measure(stack: str, *, root: Path = ROOT) -> Measured:
     """Measure in chats of both sizes."""
-    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         async with redis_of(Path(folder)) as (url, redis):
-            for size in (SMALL, LARGE):
-                cost = await (_of_ours if stack == "ours" else _of_theirs)(url, root, size)
-                figures |= {f"ms at {size}": cost.own, f"Redis ms at {size}": cost.redis}
-            figures["large over small"] = figures[f"ms at {LARGE}"] / figures[f"ms at {SMALL}"]
-            if stack == "ours":
-                for size in (SMALL, LARGE):
-                    figures[f"instance ms at {size}"] = await _of_instance((url, redis), root, size)
+            if stack == "theirs":
+                return Measured("turn", stack, _figures(await _of_theirs(url)))
+            async with inside(url, root) as rooms:
+                figures = _figures(await _of_ours(rooms))
+                figures |= await _of_instance(rooms, (url, redis), root)
     return Measured("turn", stack, figures)
 
 
-async def _cost(redis: Any, block: Block, between: Block, own_seconds: Callable[[], float]) -> Cost:
-    """Add up what the turns take, and not what is between the blocks."""
-    own = of_redis = 0.0
+def _figures(series: dict[int, Series]) -> dict[str, float]:
+    figures = {}
+    for size, each in series.items():
+        figures |= {f"ms at {size}": each.own_ms, f"Redis ms at {size}": each.redis_ms}
+    return figures | {"large over small": series[LARGE].own_ms / series[SMALL].own_ms}
+
+
+async def _run(redis: Any, series: dict[int, Series], own_seconds: Callable[[], float]) -> None:
+    """Have all blocks, of both sizes in turn: what disturbs one of them disturbs both."""
     for number in range(WARM_BLOCKS + BLOCKS):
-        await between(number)
-        before, began = await _redis_seconds(redis), own_seconds()
-        await block(number)
-        if number >= WARM_BLOCKS:
-            own += own_seconds() - began
-            of_redis += await _redis_seconds(redis) - before
-    turns = BLOCKS * TURNS
-    return Cost(own / turns * MILLISECONDS, of_redis / turns * MILLISECONDS)
+        for each in series.values():
+            await each.before(number)
+            of_redis, own = await _redis_seconds(redis), own_seconds()
+            await each.block(number)
+            if number >= WARM_BLOCKS:
+                each.own += own_seconds() - own
+                each.redis += await _redis_seconds(redis) - of_redis
 
 
 async def _redis_seconds(redis: Any) -> float:
@@ -98,7 +115,6 @@ class _Chats:
     """Chats of one size, and how many turns each has."""
 
     rooms: Inside
-    session: str
     names: list[str]
     turns: list[int]
 
@@ -112,93 +128,96 @@ class _Chats:
 
 
 async def _chats(rooms: Inside, size: int, kind: str) -> _Chats:
-    """Make one large chat, or as many small ones as there are blocks; they are made once for each `kind`."""
-    session = f"{size:032x}"  # as `Sessions.new` makes them, and always the same
+    """Make one large chat, or as many small ones as there are blocks; the large one is made once for all kinds."""
     count = 1 if size == LARGE else WARM_BLOCKS + BLOCKS
     names = [f"chat{size}{kind if size == SMALL else ''}-{each}" for each in range(count)]
-    chats = _Chats(rooms, session, names, [])
+    chats = _Chats(rooms, names, [])
     for name in names:
         there = int(await rooms.redis.hlen(rooms.keys.of_conversation(name).messages)) // 2
-        await rooms.grow(session, name, there, max(0, size // 2 - there), TEXT)
+        await rooms.grow(SESSION, name, there, max(0, size // 2 - there), TEXT)
         chats.turns.append(max(there, size // 2))
     return chats
 
 
-async def _of_ours(url: str, root: Path, size: int) -> Cost:
-    """Have turns as an instance has them of the history: prompt, lease, read, begin, finish."""
-    async with inside(url, root) as rooms:
+async def _of_ours(rooms: Inside) -> dict[int, Series]:
+    """Have turns as an instance has them of the history: prompt, read, begin, finish."""
+    series = {}
+    for size in (SMALL, LARGE):
         chats = await _chats(rooms, size, "history")
-
-        async def turn(chat: str, number: int) -> None:
-            await rooms.prompt(chats.session, chat, number, TEXT)
-            lease = await rooms.leases.take(chat)
-            branch = await rooms.history.read(
-                chats.session,
-                chat,
-                start=f"p{number}",
-                limit=CONTEXT_MESSAGES,
-                max_bytes=CONTEXT_BYTES,
-                texts_only=True,
-                to_summary=True,
-            )
-            if not 2 * UNFOLDED < len(branch.messages) <= 2 * (UNFOLDED + TURNS):
-                raise RuntimeError(f"The context has {len(branch.messages)} messages.")
-            await rooms.finish(lease, await rooms.begin(lease, number), TEXT)
-            await rooms.leases.release(lease)
-
-        async def block(number: int) -> None:
-            at = chats.at(number)
-            for _ in range(TURNS):
-                await turn(chats.names[at], chats.turns[at])
-                chats.turns[at] += 1
-
-        return await _cost(rooms.redis, block, chats.fold, time.process_time)
+        series[size] = Series(chats.fold, partial(_history_block, rooms, chats))
+    await _run(rooms.redis, series, time.process_time)
+    return series
 
 
-async def _of_theirs(url: str, root: Path, size: int) -> Cost:
+async def _history_block(rooms: Inside, chats: _Chats, block: int) -> None:
+    at = chats.at(block)
+    chat = chats.names[at]
+    lease = await rooms.leases.take(chat)
+    for _ in range(TURNS):
+        number = chats.turns[at]
+        await rooms.prompt(SESSION, chat, number, TEXT)
+        branch = await rooms.history.read(
+            SESSION,
+            chat,
+            start=f"p{number}",
+            limit=CONTEXT_MESSAGES,
+            max_bytes=CONTEXT_BYTES,
+            texts_only=True,
+            to_summary=True,
+        )
+        if not 2 * UNFOLDED < len(branch.messages) <= 2 * (UNFOLDED + TURNS):
+            raise RuntimeError(f"The context has {len(branch.messages)} messages.")
+        await rooms.answer(lease, number, TEXT)
+        chats.turns[at] += 1
+    await rooms.leases.release(lease)
+
+
+async def _of_theirs(url: str) -> dict[int, Series]:
     redis = Redis.from_url(url)
     history = History(redis)
     said = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
 
-    async def renew(number: int) -> None:
+    async def renew(size: int, _: int) -> None:
         await history.write("chat", said * (size // 2))
 
-    async def block(number: int) -> None:
+    async def block(_: int) -> None:
         for _ in range(TURNS):
             await history.write("chat", await history.read("chat") + said)
 
+    series = {size: Series(partial(renew, size), block) for size in (SMALL, LARGE)}
     try:
-        return await _cost(redis, block, renew, time.process_time)
+        await _run(redis, series, time.process_time)
     finally:
         await redis.aclose()
+    return series
 
 
-async def _of_instance(redis: tuple[str, Child], root: Path, size: int) -> float:
+async def _of_instance(rooms: Inside, redis: tuple[str, Child], root: Path) -> dict[str, float]:
     """Tell the milliseconds of CPU that a whole instance takes for a turn over the websocket, of a one-word answer."""
-    async with Model() as model, inside(redis[0], root) as rooms:
-        chats = await _chats(rooms, size, "instance")
-        async with serving("ours", model.url, root=root, redis=redis, **SETTINGS) as server:
-            browser = Ours(next(numbers), server.port, cookie=rooms.cookie(chats.session))
-            await connect(browser, server.port)
+    sizes = {size: await _chats(rooms, size, "instance") for size in (SMALL, LARGE)}
+    for chats in sizes.values():
+        for number in range(len(chats.names)):
+            await chats.fold(number)
+    async with Model() as model, serving("ours", model.url, root=root, redis=redis, **SETTINGS) as server:
+        browser = Ours(next(numbers), server.port, cookie=rooms.cookie(SESSION))
+        await connect(browser, server.port)
 
-            async def block(number: int) -> None:
-                browser.conversation = chats.names[chats.at(number)]
-                for _ in range(TURNS):
-                    answer = Answer(next(numbers), 1)
-                    model.answers[answer.number] = answer
-                    if (ended := await browser.ask(answer)) != "stop":
-                        raise RuntimeError(ended)
-                    chats.turns[chats.at(number)] += 1
+        async def block(chats: _Chats, number: int) -> None:
+            browser.conversation = chats.names[chats.at(number)]
+            for _ in range(TURNS):
+                answer = Answer(next(numbers), 1)
+                model.answers[answer.number] = answer
+                if (ended := await browser.ask(answer)) != "stop":
+                    raise RuntimeError(ended)
 
-            async def let_it_fold(_: int) -> None:
-                while await rooms.summaries.open():  # noqa: ASYNC110 - it is in another process
-                    await asyncio.sleep(FOLD_SECONDS)
+        async def let_it_fold(_: int) -> None:
+            while await rooms.summaries.open():  # noqa: ASYNC110 - it is in another process
+                await asyncio.sleep(FOLD_SECONDS)
 
-            for number in range(len(chats.names)):
-                await chats.fold(number)
-            cost = await _cost(rooms.redis, block, let_it_fold, lambda: cpu_seconds(server.pid))
-            browser.leave()
-    return cost.own
+        series = {size: Series(let_it_fold, partial(block, chats)) for size, chats in sizes.items()}
+        await _run(rooms.redis, series, lambda: cpu_seconds(server.pid))
+        browser.leave()
+    return {f"instance ms at {size}": each.own_ms for size, each in series.items()}
 
 
 if __name__ == "__main__":
