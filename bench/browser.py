@@ -169,15 +169,16 @@ class Ours(Browser):
         self.conversation: str | None = None
         self.finished: asyncio.Future[str] | None = None
         self.snapshots = 0
+        self.message = ""
+        """The id of the answer."""
         self._answer: Answer | None = None
-        self._message = ""
         self._text = ""
         self._length = 0
         self._snapshot: asyncio.Future[dict[str, Any]] | None = None
 
     def ask(self, answer: Answer) -> asyncio.Future[str]:
         """Send the prompt for an answer; what is returned is done, with its finish_reason, once it is whole."""
-        self._answer, self._message, self._length = answer, "", 0
+        self._answer, self.message, self._length = answer, "", 0
         self.finished = asyncio.get_running_loop().create_future()
         told = {"type": "message.send", "id": f"m{self.number}-{answer.number}", "text": answer.prompt}
         if self.conversation:
@@ -215,12 +216,12 @@ class Ours(Browser):
                 pass
 
     def _begin(self, message: str, text: str) -> None:
-        self._message, self._length = message, len(text)
+        self.message, self._length = message, len(text)
         self._check(0, text)
 
     def _show(self, told: dict[str, Any], now: float) -> None:
         answer = self._answer
-        if answer is None or told["message"] != self._message:
+        if answer is None or told["message"] != self.message:
             return
         text = told["text"]
         self._check(self._length, text)
@@ -233,7 +234,7 @@ class Ours(Browser):
 
     def _finish(self, told: dict[str, Any]) -> None:
         answer, finished = self._answer, self.finished
-        if answer is None or finished is None or finished.done() or told["message"] != self._message:
+        if answer is None or finished is None or finished.done() or told["message"] != self.message:
             return
         if told["finish_reason"] == "stop":
             digest = hashlib.sha256(answer.text.encode()).hexdigest()
@@ -248,7 +249,7 @@ class Ours(Browser):
         if self._snapshot is not None and not self._snapshot.done():
             self._snapshot.set_result(told)
         for message in told["messages"]:
-            if self._answer and message["id"] == self._message:
+            if self._answer and message["id"] == self.message:
                 self._begin(message["id"], message["text"])
                 self._answer.show(self._length, now)
                 if message["state"] == "done":

@@ -98,12 +98,12 @@ class Inside:
         done = record | {"text": text, "state": "done", "finish_reason": "stop", "seconds": 1.0}
         await self.history.finish(chat, lease.fence, 1, 0, done, None, ended)
 
-    async def fold(self, conversation: str, turns: int) -> None:
-        """Have a summary stand for the first turns of a chat, as an instance makes it of what no context has room for."""
+    async def fold(self, conversation: str, message: str, messages: int) -> None:
+        """Have a summary stand for a chat up to an answer, as an instance makes it of what no context has room for."""
         from llmchat.conversation import Summary, timestamp
 
-        message, text = answer_of(turns - 1), "What was said before. " * 8
-        summary = Summary(message=message, text=text, messages=2 * turns, created=timestamp())
+        text = "What was said before. " * 8
+        summary = Summary(message=message, text=text, messages=messages, created=timestamp())
         lease = await self.fold_leases.take(conversation)
         folded = await self.summaries.fold(
             conversation, lease.fence, None, summary, answers=[message], continued=0

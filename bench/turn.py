@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from bench.answer import Answer
 from bench.answers import numbers
 from bench.browser import Ours, connect
 from bench.figures import MILLISECONDS
-from bench.inside import Inside, inside
+from bench.inside import Inside, answer_of, inside
 from bench.machine import ROOT, Child, cpu_seconds
 from bench.measured import Measured, measure_as_told
 from bench.model import Model
@@ -31,8 +32,6 @@ from bench.servers import redis_of, serving
 
 SESSION = "0" * 32
 """Whose chats they are."""
-FOLD_SECONDS = 0.05
-"""Between two looks whether a fold is over."""
 SMALL, LARGE = 10, 10_000
 """Messages in the chat."""
 BLOCKS = 24
@@ -41,13 +40,11 @@ TURNS = 5
 WARM_BLOCKS = 4
 UNFOLDED = 2
 """The newest turns before a block, which no summary stands for."""
-CONTEXT_TOKENS = 256
-"""So few that both chats have more: then the model is sent as many messages of either."""
-CONTEXT_BYTES = CONTEXT_TOKENS * 12
-"""What an attempt reads for them (llmchat.attempt)."""
+CONTEXT_BYTES = 8000 * 12
+"""What an attempt reads at most for the tokens it may send (llmchat.attempt); of either chat it ends at the summary."""
 CONTEXT_MESSAGES = 1000
 TEXT = "A message of a chat, as long as they are on the whole: a line or two on a screen that is wide. " * 2
-SETTINGS = {"CONTEXT_TOKENS": str(CONTEXT_TOKENS), "PROMPTS_PER_MINUTE": "1000000"}
+SETTINGS = {"PROMPTS_PER_MINUTE": "1000000"}
 COUNTED = ("used_cpu_user", "used_cpu_sys")
 
 Block = Callable[[int], Awaitable[None]]
@@ -117,25 +114,35 @@ class _Chats:
     rooms: Inside
     names: list[str]
     turns: list[int]
+    answers: list[deque[str]]
+    """The ids of the newest."""
 
     def at(self, block: int) -> int:
         return block % len(self.names)
 
+    def note(self, at: int, answer: str) -> None:
+        """Note a turn that was had."""
+        self.turns[at] += 1
+        self.answers[at].append(answer)
+
     async def fold(self, block: int) -> None:
         """Leave a chat as an instance does: what is out of the context is told by a summary."""
         at = self.at(block)
-        await self.rooms.fold(self.names[at], self.turns[at] - UNFOLDED)
+        await self.rooms.fold(self.names[at], self.answers[at][0], 2 * (self.turns[at] - UNFOLDED))
 
 
 async def _chats(rooms: Inside, size: int, kind: str) -> _Chats:
     """Make one large chat, or as many small ones as there are blocks; the large one is made once for all kinds."""
     count = 1 if size == LARGE else WARM_BLOCKS + BLOCKS
     names = [f"chat{size}{kind if size == SMALL else ''}-{each}" for each in range(count)]
-    chats = _Chats(rooms, names, [])
+    chats = _Chats(rooms, names, [], [])
     for name in names:
         there = int(await rooms.redis.hlen(rooms.keys.of_conversation(name).messages)) // 2
         await rooms.grow(SESSION, name, there, max(0, size // 2 - there), TEXT)
-        chats.turns.append(max(there, size // 2))
+        turns = max(there, size // 2)
+        chats.turns.append(turns)
+        newest = map(answer_of, range(turns - UNFOLDED - 1, turns))
+        chats.answers.append(deque(newest, maxlen=UNFOLDED + 1))
     return chats
 
 
@@ -168,7 +175,7 @@ async def _history_block(rooms: Inside, chats: _Chats, block: int) -> None:
         if not 2 * UNFOLDED < len(branch.messages) <= 2 * (UNFOLDED + TURNS):
             raise RuntimeError(f"The context has {len(branch.messages)} messages.")
         await rooms.answer(lease, number, TEXT)
-        chats.turns[at] += 1
+        chats.note(at, answer_of(number))
     await rooms.leases.release(lease)
 
 
@@ -195,26 +202,21 @@ async def _of_theirs(url: str) -> dict[int, Series]:
 async def _of_instance(rooms: Inside, redis: tuple[str, Child], root: Path) -> dict[str, float]:
     """Tell the milliseconds of CPU that a whole instance takes for a turn over the websocket, of a one-word answer."""
     sizes = {size: await _chats(rooms, size, "instance") for size in (SMALL, LARGE)}
-    for chats in sizes.values():
-        for number in range(len(chats.names)):
-            await chats.fold(number)
     async with Model() as model, serving("ours", model.url, root=root, redis=redis, **SETTINGS) as server:
         browser = Ours(next(numbers), server.port, cookie=rooms.cookie(SESSION))
         await connect(browser, server.port)
 
         async def block(chats: _Chats, number: int) -> None:
-            browser.conversation = chats.names[chats.at(number)]
+            at = chats.at(number)
+            browser.conversation = chats.names[at]
             for _ in range(TURNS):
                 answer = Answer(next(numbers), 1)
                 model.answers[answer.number] = answer
                 if (ended := await browser.ask(answer)) != "stop":
                     raise RuntimeError(ended)
+                chats.note(at, browser.message)
 
-        async def let_it_fold(_: int) -> None:
-            while await rooms.summaries.open():  # noqa: ASYNC110 - it is in another process
-                await asyncio.sleep(FOLD_SECONDS)
-
-        series = {size: Series(let_it_fold, partial(block, chats)) for size, chats in sizes.items()}
+        series = {size: Series(chats.fold, partial(block, chats)) for size, chats in sizes.items()}
         await _run(rooms.redis, series, lambda: cpu_seconds(server.pid))
         browser.leave()
     return {f"instance ms at {size}": each.own_ms for size, each in series.items()}
