@@ -44,6 +44,8 @@ class Browser(asyncio.Protocol):
         self.number = number
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.finished: asyncio.Future[str] | None = None
+        """Of the answer that was asked for: how it ended."""
         self.received_bytes = 0
         """Since the handshake."""
         self.on_counted: Callable[[int], None] | None = None
@@ -101,7 +103,10 @@ class Browser(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         for opcode, content in self._reader.feed(received):
             if opcode == TEXT:
-                self.hear(json.loads(content), now)
+                try:
+                    self.hear(json.loads(content), now)
+                except Changed as changed:
+                    self.changed(changed)
             elif opcode == PING:
                 self._transport.write(frame_of(PONG, content))
             elif opcode == CLOSE:
@@ -154,6 +159,11 @@ class Browser(asyncio.Protocol):
     def ended(self, why: str) -> None:
         """The connection is over."""
 
+    def changed(self, changed: Changed) -> None:
+        """Another text came than the model said."""
+        if self.finished is not None and not self.finished.done():
+            self.finished.set_exception(changed)
+
     def hear(self, told: dict[str, Any], now: float) -> None:
         """Take a message."""
         raise NotImplementedError
@@ -167,8 +177,6 @@ class Ours(Browser):
     def __init__(self, number: int, port: int, **options: Any) -> None:
         super().__init__(number, port, **options)
         self.conversation: str | None = None
-        self.finished: asyncio.Future[str] | None = None
-        self.snapshots = 0
         self.message = ""
         """The id of the answer."""
         self._answer: Answer | None = None
@@ -239,13 +247,11 @@ class Ours(Browser):
         if told["finish_reason"] == "stop":
             digest = hashlib.sha256(answer.text.encode()).hexdigest()
             if self._length != len(answer.text) or digest != told["digest"]:
-                finished.set_exception(Changed(f"answer {answer.number} ends after {self._length}"))
-                return
+                raise Changed(f"answer {answer.number} ends after {self._length}")
             answer.finished = True
         finished.set_result(told["finish_reason"])
 
     def _resume(self, told: dict[str, Any], now: float) -> None:
-        self.snapshots += 1
         if self._snapshot is not None and not self._snapshot.done():
             self._snapshot.set_result(told)
         for message in told["messages"]:
@@ -277,7 +283,6 @@ class Theirs(Browser):
     def __init__(self, number: int, port: int, *, chat: str | None = None, **options: Any) -> None:
         super().__init__(number, port, **options)
         self.path = f"/ws/chat/{chat or number}/"
-        self.finished: asyncio.Future[str] | None = None
         self._answer: Answer | None = None
 
     def opened(self) -> None:
@@ -299,7 +304,7 @@ class Theirs(Browser):
         if answer is None:
             return
         if told["type"] == "delta":
-            if answer.pieces[told["index"]] != told["text"]:
+            if answer.pieces[told["index"]] != told["text"] or told["index"] < len(answer.shown):
                 raise Changed(f"answer {answer.number}, piece {told['index']}: {told['text']!r}")
             answer.show_piece(told["index"], now)
         elif self.finished is not None and not self.finished.done():

@@ -40,7 +40,8 @@ async def measure(stack: str, *, root: Path = ROOT) -> Measured:
         async def ask() -> None:
             while waiting:
                 browser, answer = waiting.pop()
-                await browser.ask(answer)
+                if (ended := await browser.ask(answer)) != "stop":
+                    raise RuntimeError(f"An answer ended: {ended}")
 
         async with watching(server.pid, server.redis_pid) as usage:
             await asyncio.gather(*(ask() for _ in range(AT_ONCE)))

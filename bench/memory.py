@@ -59,7 +59,9 @@ async def _batch(server: Server, model: Model, count: int) -> list[Ours | Theirs
     async def some() -> None:
         for browser, answer in left:
             await connect(browser, server.port)
-            await asyncio.wait([browser.ask(answer)], timeout=LATE_SECONDS)
+            done, _ = await asyncio.wait([browser.ask(answer)], timeout=LATE_SECONDS)
+            if server.stack == "ours" and [each.result() for each in done] != ["stop"]:
+                raise RuntimeError(f"An answer did not end as it should: {done}")
             del model.answers[answer.number]
 
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))

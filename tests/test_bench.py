@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bench.answer import Answer, asked_for, pieces_of
 from bench.answers import Run, carries
+from bench.browser import Changed, Ours
 from bench.figures import Delays, Spread, percentile
 from bench.frames import CLOSE, FIN, PING, RSV1, TEXT, WINDOW_BITS, Counter, Reader, frame_of, unmasked
 from bench.machine import Usage
@@ -139,6 +140,27 @@ async def test_completions_read_what_the_model_server_says() -> None:
                 assert len(answer.said) == 40
         finally:
             await completions.close()
+
+
+async def test_browser_fails_where_another_text_comes_than_was_said() -> None:
+    browser, answer = Ours(1, 1), Answer(1, 4)
+    browser._transport = FakeTransport()
+    asked = browser.ask(answer)
+    browser.hear({"type": "completion.started", "message": "a", "text": ""}, 0.0)
+    browser.hear({"type": "completion.delta", "message": "a", "text": answer.pieces[0]}, 1.0)
+    assert list(answer.shown) == [1.0]
+    with pytest.raises(Changed):
+        browser.hear({"type": "completion.delta", "message": "a", "text": "\0"}, 1.0)
+    browser.changed(Changed("of the test"))
+    with pytest.raises(Changed):
+        await asked
+
+
+class FakeTransport:
+    """Takes what is written."""
+
+    def write(self, _: bytes) -> None:
+        pass
 
 
 def run(answers: int, *, p99: float = 50, lost: int = 0) -> Run:
