@@ -24,6 +24,9 @@ CHROME = (
 )
 DEFLATE = "permessage-deflate; client_max_window_bits"
 NORMAL = 1000
+BUFFER = memoryview(bytearray(256 * 1024))
+"""One for all browsers of a loop: what is read into it is taken at once."""
+parsed = json.JSONDecoder().decode
 
 
 class Changed(Exception):
@@ -34,7 +37,7 @@ class Closed(Exception):
     """The server ended a connection, or refused it."""
 
 
-class Browser(asyncio.Protocol):
+class Browser(asyncio.BufferedProtocol):
     """One websocket. What a message means is `hear`'s to know; `ready` is set once the server let it in."""
 
     path = "/ws/chat/"
@@ -89,7 +92,13 @@ class Browser(asyncio.Protocol):
             lines.append(f"Sec-WebSocket-Extensions: {DEFLATE}")
         return "\r\n".join([*lines, "", ""])
 
-    def data_received(self, received: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._take(bytes(BUFFER[:nbytes]))
+
+    def _take(self, received: bytes) -> None:
         if self._reader is None:
             received = self._opened(received)
             if self._reader is None:
@@ -104,7 +113,7 @@ class Browser(asyncio.Protocol):
         for opcode, content in self._reader.feed(received):
             if opcode == TEXT:
                 try:
-                    self.hear(json.loads(content), now)
+                    self.hear(parsed(content.decode()), now)
                 except Changed as changed:
                     self.changed(changed)
             elif opcode == PING:

@@ -83,7 +83,7 @@ class Reader:
     """Takes a server's bytes and gives its messages whole, inflated where they were deflated."""
 
     def __init__(self, *, deflated: bool, keeps_context: bool = True) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
         self._inflate = zlib.decompressobj(WINDOW_BITS) if deflated else None
         self._keeps_context = keeps_context
         self._parts: list[bytes] = []
@@ -92,28 +92,28 @@ class Reader:
 
     def feed(self, received: bytes) -> Iterator[tuple[int, bytes]]:
         """Take bytes; give (opcode, content) of each message and control frame that came whole."""
-        buffer = self._buffer
-        buffer += received
-        at, size = 0, len(buffer)
-        try:
-            while size - at >= 2:
-                length = buffer[at + 1] & LENGTH
-                head = 4 if length == LENGTH_16 else 10 if length == LENGTH_64 else 2
-                if size - at < head:
-                    break
-                if head > 2:
-                    length = int.from_bytes(buffer[at + 2 : at + head], "big")
-                if size - at < head + length:
-                    break
-                first = buffer[at]
-                content = bytes(buffer[at + head : at + head + length])
-                at += head + length
-                if first & OPCODE >= CONTROLS:
-                    yield first & OPCODE, content
-                elif (whole := self._message(first, content)) is not None:
-                    yield self._opcode, whole
-        finally:
-            del buffer[:at]
+        if self._rest:
+            received, self._rest = self._rest + received, b""
+        at, size = 0, len(received)
+        while size - at >= 2:
+            length = received[at + 1] & LENGTH
+            head = 4 if length == LENGTH_16 else 10 if length == LENGTH_64 else 2
+            if size - at < head:
+                break
+            if head > 2:
+                length = int.from_bytes(received[at + 2 : at + head], "big")
+            end = at + head + length
+            if size < end:
+                break
+            first, content = received[at], received[at + head : end]
+            at = end
+            if first == FIN | TEXT:
+                yield TEXT, content
+            elif first & OPCODE >= CONTROLS:
+                yield first & OPCODE, content
+            elif (whole := self._message(first, content)) is not None:
+                yield self._opcode, whole
+        self._rest = received[at:]
 
     def _message(self, first: int, content: bytes) -> bytes | None:
         if first & OPCODE != CONTINUATION:

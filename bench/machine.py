@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import platform
 import signal
@@ -23,6 +24,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 DEATH_SIGNAL = 1
 """prctl(2): PR_SET_PDEATHSIG."""
+SELDOM = 100_000
+"""Objects made since garbage was last looked for: each look holds the loop up."""
 STOP_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 LAG_SECONDS = 0.005
@@ -48,8 +51,9 @@ _all_cores = os.sched_getaffinity(0)
 
 
 def take_own_cores() -> None:
-    """Leave the server's core to the server."""
+    """Leave the server's core to the server; and have garbage looked for seldom, as there is little of it."""
     os.sched_setaffinity(0, cores()[1])
+    gc.set_threshold(SELDOM)
 
 
 def machine() -> Json:

@@ -61,7 +61,8 @@ class Stream:
         self._ended = ended
         self._id = f"chatcmpl-{answer.number}"
         before, after = event_of(self._id, choice_of({"content": "\0"})).split(json.dumps("\0").encode())
-        self._before, self._after = before, after
+        # Made beforehand: within the window that is measured the load generator has enough to do.
+        self._parts = [part(before + json.dumps(piece).encode() + after) for piece in answer.pieces]
         self._at = 0
         self._begun: float | None = None
 
@@ -78,12 +79,11 @@ class Stream:
         answer = self.answer
         if self._begun is None:
             self._begun = due
-        if self._at == len(answer.pieces):
+        if self._at == len(self._parts):
             self._end()
             return None
-        content = json.dumps(answer.pieces[self._at]).encode()
         answer.said.append(now)
-        self._transport.write(part(self._before + content + self._after))
+        self._transport.write(self._parts[self._at])
         self._at += 1
         return self._begun + self._at / answer.rate
 
