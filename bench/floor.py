@@ -1,6 +1,9 @@
 """What passes an answer on with no app in between: a model's pieces in, frames like llmchat's out, on bare transports.
 
     python -m bench.answers floor 200,300
+    python -m bench.group floor
+
+Each line of its stdin goes to all websockets as an event, with the clock's seconds in it.
 
 No stack could be quicker. What the load generator takes is seen by it: at the rate of the goal, and beyond.
 """
@@ -12,6 +15,7 @@ import hashlib
 import json
 import struct
 import sys
+import time
 from typing import Any
 
 from bench.frames import FIN, LENGTH_16, TEXT, unmasked
@@ -36,8 +40,9 @@ def frame(text: bytes) -> bytes:
 class Visitor(asyncio.Protocol):
     """One websocket, which asks for one answer."""
 
-    def __init__(self, model_port: int) -> None:
+    def __init__(self, model_port: int, group: set[Visitor]) -> None:
         self._model_port = model_port
+        self._group = group
         self._received = b""
         self._open = False
 
@@ -48,6 +53,7 @@ class Visitor(asyncio.Protocol):
         self._received += received
         if not self._open and b"\r\n\r\n" in self._received:
             self._open, self._received = True, b""
+            self._group.add(self)
             self.transport.write(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
                 + frame(b'{"type":"session.ready"}')
@@ -55,6 +61,9 @@ class Visitor(asyncio.Protocol):
         elif self._open and (content := unmasked(self._received)) is not None:
             self._received = b""
             self._ask(content)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._group.discard(self)
 
     def _ask(self, content: bytes) -> None:
         if not content.startswith(b"{"):
@@ -116,13 +125,24 @@ class Passing(asyncio.Protocol):
         )
 
 
+def event() -> bytes:
+    """Make an event for all, as large as llmchat's are on the whole."""
+    told = {"type": "delta", "text": repr(time.monotonic()), "blocks": json.loads(BLOCKS)}
+    return frame(json.dumps(told).encode())
+
+
 async def main(port: int, model_port: int) -> None:
     """Serve until it is ended."""
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Visitor(model_port), "127.0.0.1", port, backlog=1000
-    )
+    group: set[Visitor] = set()
+    loop, lines = asyncio.get_running_loop(), asyncio.StreamReader()
+    await loop.create_server(lambda: Visitor(model_port, group), "127.0.0.1", port, backlog=1000)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     print("serves at", port, flush=True)
-    await server.serve_forever()
+    while await lines.readline():
+        told = event()
+        for visitor in group:
+            visitor.transport.write(told)
+        await asyncio.sleep(0)
 
 
 if __name__ == "__main__":

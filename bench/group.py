@@ -1,6 +1,6 @@
 """One conversation that a hundred browsers have open: what reaches them flat out, and how late at 20 events a second.
 
-    python -m bench.group ours|theirs [--root /another/clone] [--repeat 3]
+    python -m bench.group ours|theirs|floor [--root /another/clone] [--repeat 3]
 
 Of llmchat the bench holds the turn itself, and places real deltas; of the replaced stack a publisher sends to the group.
 """
@@ -22,7 +22,7 @@ from bench.inside import inside
 from bench.machine import ROOT, Child, cores, watching
 from bench.measured import Measured, measure_as_told
 from bench.model import Model
-from bench.servers import THEIR_PYTHON, Server, serving, their_environment
+from bench.servers import FLOOR, STACKS, THEIR_PYTHON, Server, serving, their_environment
 
 SIZE = 100
 UNDELIVERED = 30
@@ -108,6 +108,7 @@ class _Theirs:
 
     async def place(self) -> None:
         self._publisher.stdin.write(b"1\n")
+        await self._publisher.stdin.drain()
 
     def delays(self) -> list[float]:
         return [
@@ -168,7 +169,21 @@ async def _of_theirs(server: Server, *, timed: bool) -> AsyncIterator[_Theirs]:
         browser.leave()
 
 
-GROUPS: dict[str, Callable[..., AbstractAsyncContextManager[Any]]] = {"ours": _of_ours, "theirs": _of_theirs}
+@asynccontextmanager
+async def _of_floor(server: Server, *, timed: bool) -> AsyncIterator[_Theirs]:
+    browsers = [_OurWatcher(next(numbers), server.port) for _ in range(SIZE)]
+    for browser in browsers:
+        await connect(browser, server.port)
+    yield _Theirs(browsers, server.child)
+    for browser in browsers:
+        browser.leave()
+
+
+GROUPS: dict[str, Callable[..., AbstractAsyncContextManager[Any]]] = {
+    "ours": _of_ours,
+    "theirs": _of_theirs,
+    FLOOR: _of_floor,
+}
 
 
 async def measure(stack: str, *, root: Path = ROOT) -> Measured:
@@ -240,4 +255,4 @@ async def _flat_out(group: Any) -> tuple[float, int]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(asyncio.run(measure_as_told(measure, __doc__)))
+    raise SystemExit(asyncio.run(measure_as_told(measure, __doc__, stacks=(*STACKS, FLOOR))))

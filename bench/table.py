@@ -15,6 +15,7 @@ NOTES = (
     "theirs: Channels, channels_redis' core layer (capacity 100), daphne; a consumer as tutorials have it.",
     "  It has no log of events, no leases, no limits, no Markdown, and gives no snapshot when a chat is opened.",
     "ours: `python -m llmchat serve` with all of that on; without automatic titles (TITLE_MODEL=off, CONTINUATION=never).",
+    "floor: frames like ours on bare transports with no app in between: what the load generator takes at least.",
     "ratio: how many times as good ours is. Medians; server on one core, all else on the others.",
 )
 
@@ -98,11 +99,11 @@ def table_of(figures: Figures) -> str:
 
 def others_of(figures: Figures) -> list[str]:
     """List the medians that have no row."""
-    shown = {(row.measure, row.figure) for row in ROWS}
+    shown = {(row.measure, stack, row.figure) for row in ROWS for stack in ("theirs", "ours")}
     return [
         f"  {measure}, {stack}: {name} {_number(each.median)} ({_number(each.least)}–{_number(each.most)})"
         for (measure, stack, name), each in figures.items()
-        if (measure, name) not in shown
+        if (measure, stack, name) not in shown
     ]
 
 
