@@ -36,8 +36,7 @@ log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Taker = Callable[[Message, int], bool]
-"""Offered a message before it is put in a channel's inbox, with how many channels here it goes to: tells whether it
-took it. It must neither change it nor wait."""
+"""Given a message and how many channels here get it, tells whether it took it. It must neither change it nor wait."""
 
 
 class ChannelFull(LlmchatError):
@@ -58,27 +57,36 @@ class _Reading:
 
 
 class _Inbox:
-    """What one channel of this process has not received yet."""
+    """What one channel of this process has not received yet. Thousands are idle: what few need is made when it is."""
+
+    __slots__ = (
+        "_ended", "_expiry", "_lapsed", "_messages", "_news", "capacity", "groups", "own", "taker", "wake",
+    )  # fmt: skip
 
     def __init__(self, capacity: int, expiry: float) -> None:
         self.capacity = capacity
         self.own = _Reading()  # of what is sent to the channel itself
         self.groups: dict[str, _Reading] = {}
         self._expiry = expiry
-        self._messages: deque[tuple[float, Message]] = deque()
+        self._messages: deque[tuple[float, Message]] | None = None  # and by when each is to be received
         self._lapsed = False
         self._ended = False
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None  # once somebody has waited
         self.taker: Taker | None = None
-        self._idle = False  # somebody waits, and all before was received
+        self.wake: Callable[[], object] | None = None
 
     @property
     def full(self) -> bool:
-        return len(self._messages) >= self.capacity
+        return len(self._messages or ()) >= self.capacity
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to be received."""
+        return bool(self._messages) or self._lapsed
 
     def offer(self, message: Message, readers: int) -> bool:
-        """Tell whether whoever receives from the channel, and waits, took the message at once."""
-        if self.taker is None or not self._idle or self._news.is_set():
+        """Tell whether the taker took a message that nothing waits before."""
+        if self.taker is None or self._messages or self._lapsed:
             return False
         try:
             return self.taker(message, readers)
@@ -90,18 +98,29 @@ class _Inbox:
         if self.full or self._lapsed:  # a lapse is told before anything newer
             self.lapse()
             return
+        if self._messages is None:
+            self._messages = deque()
         self._messages.append((asyncio.get_running_loop().time() + self._expiry, message))
-        self._news.set()
+        self._tell()
 
     def lapse(self) -> None:
         self._lapsed = True
-        self._news.set()
+        self._tell()
 
     def end(self) -> None:
         """Tell each who waits, and whoever comes late, of a lapse."""
         self._ended = True
         self.groups.clear()
         self.lapse()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+        if self.wake is not None:
+            try:
+                self.wake()
+            except Exception:  # likewise
+                log.exception("Whoever receives was not woken.")
 
     async def get(self) -> Message:
         while True:
@@ -112,12 +131,10 @@ class _Inbox:
             if self._lapsed:
                 self._lapsed = self._ended
                 raise ChannelLapsed("Messages may be missing: read on in the log.")
+            if self._news is None:
+                self._news = asyncio.Event()
             self._news.clear()
-            self._idle = True
-            try:
-                await self._news.wait()
-            finally:
-                self._idle = False
+            await self._news.wait()
 
 
 class Broadcaster:
@@ -165,9 +182,11 @@ class Broadcaster:
             prefix,
             self._deliver,
             self._lapse,
-            on_loss=partial(_told, on_disconnect),
-            on_return=partial(_told, on_reconnect),
+            on_loss=partial(self._tell, False, on_disconnect),
+            on_return=partial(self._tell, True, on_reconnect),
         )
+        self.watchers: set[Callable[[bool], object]] = set()
+        """Each is called with False when the connection to Redis is lost, and with True when all is subscribed again."""
         self._reading = reading
         self._prefix = prefix
         self._capacity = _checked_capacity(capacity)
@@ -250,13 +269,19 @@ class Broadcaster:
             inbox = await self._open(channel)
         return await inbox.get()
 
-    def take(self, channel: str, taker: Taker) -> None:
-        """Have messages of a channel of this process taken at once, rather than received in another turn of the loop:
-        those that come while somebody waits in `receive` with nothing before them. What is not taken is received.
+    def take(self, channel: str, taker: Taker, wake: Callable[[], object]) -> None:
+        """Have messages of a channel of this process taken as they come, rather than received by a task that waits.
 
-        Raises RuntimeError for a channel that is not of this process.
+        What is not taken, what comes behind it and a lapse are received: `wake` is called for each. Raises RuntimeError
+        for a channel that is not of this process.
         """
-        self._own(_checked(channel, CHANNEL_NAME, "channel")).taker = taker
+        inbox = self._own(_checked(channel, CHANNEL_NAME, "channel"))
+        inbox.taker, inbox.wake = taker, wake
+
+    def waits(self, channel: str) -> bool:
+        """Tell whether a channel of this process has something to be received."""
+        inbox = self._inboxes.get(_checked(channel, CHANNEL_NAME, "channel"))
+        return inbox is not None and inbox.waits
 
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel of this process to a group; what anyone sends afterwards arrives.
@@ -332,6 +357,7 @@ class Broadcaster:
         del self._inboxes[channel]
         groups = [redis_channel(self._prefix, "group", group) for group in inbox.groups]
         names = [redis_channel(self._prefix, "channel", channel), *groups]
+        inbox.taker = inbox.wake = None
         inbox.end()
         self._subscriber.unsubscribe([name for name in names if self._forget_reader(name, channel)])
 
@@ -406,6 +432,15 @@ class Broadcaster:
         for channel in channels:
             self._inboxes[channel].lapse()
 
+    def _tell(self, ready: bool, callback: Callable[[], object] | None) -> None:
+        """Call what is not ours: its failure must not end the connection."""
+        callbacks: list[Callable[[], object]] = [partial(each, ready) for each in self.watchers]
+        for each in [*callbacks, *([callback] if callback is not None else [])]:
+            try:
+                each()
+            except Exception:
+                log.exception("Whoever watches the connection to Redis failed.")
+
     def _own(self, channel: str) -> _Inbox:
         try:
             return self._inboxes[channel]
@@ -467,12 +502,3 @@ def _checked_capacity(capacity: int) -> int:
     if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 0:
         raise ValueError(f"A capacity is a number of messages, not {capacity!r:.40}.")
     return capacity
-
-
-def _told(callback: Callable[[], object] | None) -> None:
-    """Call what is not ours: its failure must not end the connection."""
-    try:
-        if callback is not None:
-            callback()
-    except Exception:
-        log.exception("on_disconnect or on_reconnect failed.")

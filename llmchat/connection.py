@@ -1,6 +1,7 @@
-"""One websocket of the protocol: a reader, a writer, and the places up to which it has told each conversation.
+"""One websocket of the protocol: a reader, and the places up to which it has told each conversation.
 
-Carries out commands through `chat`; owns no answer, so it may end at any moment.
+Carries out commands through `chat`; owns no answer, so it may end at any moment. Most connections are idle: only the
+reader is always there, and a task for each other part as long as it has something to do.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from sys import getsizeof
 from typing import Any, Protocol
 
@@ -83,23 +85,22 @@ class Meter:
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._untaken = 0
-        self._some = asyncio.Event()
+        self.begin: Callable[[], object] = lambda: None
+        """Called with the first of those that are to be taken: has `take` run."""
 
     def count(self) -> None:
         """Count one."""
         self._untaken += 1
-        self._some.set()
+        if self._untaken == 1:
+            self.begin()
 
     async def take(self) -> None:
-        """Take them for ever. Raises Closing where they are too many; not while Redis is away."""
-        while True:
-            await self._some.wait()
-            await asyncio.sleep(COUNT_SECONDS)
-            self._some.clear()
-            try:
-                await self._take()
-            except RateLimited:
-                raise Closing(FLOOD, "Too many frames.") from None
+        """Take those of the next second. Raises Closing where they are too many; not while Redis is away."""
+        await asyncio.sleep(COUNT_SECONDS)
+        try:
+            await self._take()
+        except RateLimited:
+            raise Closing(FLOOD, "Too many frames.") from None
 
     async def settle(self) -> None:
         """Take what is left when the connection has ended, so that short ones count, too."""
@@ -189,81 +190,76 @@ class Connection:
         self._session = allowance.session
         self._allowance = allowance
         self._meter = Meter(allowance)
+        self._meter.begin = partial(self._begin, self._meter.take)
         self._welcome = welcome  # where sign-outs are to be heard of
         self._chat = chat
         self._broadcaster = broadcaster
         self._ready = ready
-        self._channel = ""
-        self._joined = asyncio.Event()  # set once the store could be reached, and the channel is there
-        # with when each came
-        self._commands: asyncio.Queue[tuple[float, str]] = asyncio.Queue(COMMANDS_WAITING)
-        self._frames: asyncio.Queue[str | bytes] = asyncio.Queue(FRAMES_WAITING)
-        self._writing = False  # a frame that has left the queue
+        self._channel = ""  # once the store could be reached
+        self._store_told = True  # whether it is there, as was told last
+        self._commands: list[tuple[float, str]] = []  # that wait, with when each came
+        self._obeying = False
+        self._failed = float("-inf")  # when the store last failed a command
+        self._frames: list[str | bytes] = []  # that wait
+        self._writing = False
+        self._relaying = True  # and what is to be received waits; at first for what is told before all else
         self._waiting = 0  # bytes of memory in frames that are not written yet
         self._backlog = backlog  # which counts them, too
         self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
         self._telling = asyncio.Lock()  # held from a read of the log to the last frame that comes of it
         self._tasks = asyncio.TaskGroup()
+        self._ending = False
         self._searching: asyncio.Task[object] | None = None
-        self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
-        self._carry_out: dict[type[Command], Callable[[Any], Awaitable[None]]] = {
-            events.ConversationOpen: self._open,
-            events.ConversationClose: self._close_conversation,
-            events.ConversationOlder: self._older,
-            events.ConversationList: self._list,
-            events.ConversationSearch: self._search,
-            events.ConversationSummary: self._summary,
-            events.SummaryCorrect: self._correct,
-            events.ShareCreate: self._share,
-            events.ShareList: self._list_shares,
-            events.ShareRevoke: self._revoke,
-            events.ConversationUpdate: self._update,
-            events.ConversationDelete: self._delete,
-            events.ConversationRestore: self._restore,
-            events.ConversationRead: self._see,
-            events.MessageSend: self._send,
-            events.MessageSelect: self._select,
-            events.MessageWithdraw: self._withdraw,
-            events.CompletionStop: self._stop,
-            events.CompletionRegenerate: self._regenerate,
-            events.CompletionContinue: self._continue,
-            events.Ping: self._ping,
-        }
 
     def close(self, code: int, reason: str) -> None:
         """End the connection from outside."""
-        if not self._closing.done():
-            self._closing.set_result(Closing(code, reason))
+        self._begin(partial(self._end, Closing(code, reason)))
 
     async def serve(self) -> None:
         """Serve until the end; then close the websocket, if it is still there, with what it ended in."""
         closing: BaseException = Closing(BUG, "An error of ours.")
-        parts = (
-            self._read,
-            self._obey,
-            self._relay,
-            self._write,
-            self._watch_store,
-            self._meter.take,
-            self._until_closing,
-        )
         try:
-            with suppress(Unavailable):
-                await self._join_session()
-            self._tell(self._ready)
             async with self._tasks:
-                for part in parts:  # each ends only by raising
-                    self._tasks.create_task(part())
+                await self._carry_out(self._serve)
         except* Closing as ended:
             closing = ended.exceptions[0]
         except* Exception:
             log.exception("A connection failed.")
         finally:
+            self._broadcaster.watchers.discard(self._tell_store)
             self._count_waiting(-self._waiting)
             await self._meter.settle()
             if self._channel:
                 await self._broadcaster.close_channel(self._channel)
         await close(self._socket, closing)
+
+    async def _serve(self) -> None:
+        with suppress(Unavailable):
+            await self._join_session()
+        self._tell(self._ready)
+        self._tell_store(bool(self._channel))
+        self._broadcaster.watchers.add(self._tell_store)
+        if self._welcome is None and self._channel:
+            self._relaying = False
+            self._wake()
+        else:
+            self._begin(self._relay_first)
+        await self._read()
+
+    def _begin(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have a part carried out beside the others, unless all end; its failure ends them."""
+        if not self._ending:
+            self._tasks.create_task(self._carry_out(part))
+
+    async def _carry_out(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await part()
+        except BaseException:
+            self._ending = True
+            raise
+
+    async def _end(self, closing: Closing) -> None:
+        raise closing
 
     async def _join_session(self) -> None:
         """Have told here what every connection of the session is told. Raises Unavailable."""
@@ -273,14 +269,10 @@ class Connection:
         except BaseException:
             await self._broadcaster.close_channel(channel)
             raise
-        self._broadcaster.take(channel, self._take)
+        self._broadcaster.take(channel, self._take, self._wake)
         self._channel = channel
-        self._joined.set()
 
-    async def _until_closing(self) -> None:
-        raise await self._closing
-
-    # The parts, each a task
+    # The parts
 
     async def _read(self) -> None:
         """Only read, check and count: what waits here is memory."""
@@ -288,29 +280,31 @@ class Connection:
             if frame is None:
                 self._tell(Error(code="bad_frame", detail="The frame is not text."))
                 continue
-            try:
-                self._commands.put_nowait((asyncio.get_running_loop().time(), frame))
-            except asyncio.QueueFull:
-                raise Closing(FLOOD, "Too many commands at once.") from None
+            if len(self._commands) >= COMMANDS_WAITING:
+                raise Closing(FLOOD, "Too many commands at once.")
+            self._commands.append((asyncio.get_running_loop().time(), frame))
+            if not self._obeying:
+                self._obeying = True
+                self._begin(self._obey)
 
     async def _obey(self) -> None:
-        loop = asyncio.get_running_loop()
-        failed = float("-inf")  # when the store last failed a command
-        while True:
-            came, frame = await self._commands.get()
+        """Carry out the commands that wait, one after the other."""
+        while self._commands:
+            came, frame = self._commands.pop(0)
             try:
                 command = events.parse_frame(frame)
             except CommandError as error:
                 self._tell(Error(id=error.id, code=error.code, detail=error.detail))
                 continue
-            if not isinstance(command, events.Ping) and (not self._joined.is_set() or came < failed):
+            if not isinstance(command, events.Ping) and (not self._channel or came < self._failed):
                 self._refuse(
                     command, Unavailable()
                 )  # what has waited while the store failed another: that is enough
                 continue
-            refused = await self._attempt(command, self._carry_out[type(command)])
+            refused = await self._attempt(command, getattr(self, METHODS[type(command)]))
             if isinstance(refused, Unavailable):
-                failed = loop.time()
+                self._failed = asyncio.get_running_loop().time()
+        self._obeying = False
 
     async def _attempt(
         self, command: Command, carry_out: Callable[[Any], Awaitable[None]]
@@ -333,27 +327,36 @@ class Connection:
     def _refuse(self, command: Command, error: CommandError) -> None:
         self._tell(Error(id=command.id, code=error.code, detail=error.detail, retry_after=error.retry_after))
 
-    async def _watch_store(self) -> None:
+    def _tell_store(self, available: bool) -> None:
         """Tell when Redis is away, and when it is back; what was missed meanwhile comes by the lapse."""
-        while True:
-            if self._joined.is_set():
-                await self._broadcaster.lost.wait()
-            detail = "The store is away; nothing is lost"
-            self._tell(events.SessionStore(available=False, detail=detail))
-            await self._broadcaster.ready.wait()
-            await self._joined.wait()
-            self._tell(events.SessionStore(available=True))
+        if available == self._store_told or (available and not self._channel):
+            return
+        self._store_told = available
+        detail = None if available else "The store is away; nothing is lost"
+        self._tell(events.SessionStore(available=available, detail=detail))
 
-    async def _relay(self) -> None:
-        while not self._joined.is_set():
+    async def _relay_first(self) -> None:
+        """Begin to pass on what comes: once the store could be reached, to whoever still is welcome."""
+        while not self._channel:
             try:
                 await self._broadcaster.ready.wait()
                 await self._join_session()
                 await self._bring_up_all()
             except Unavailable:
                 await asyncio.sleep(REPEAT_SECONDS)
+        self._tell_store(self._broadcaster.ready.is_set())
         await check_welcome(self._welcome)  # a sign-out between the handshake and the join was not heard of
-        while True:
+        await self._relay()
+
+    def _wake(self) -> None:
+        """Have what waits received."""
+        if not self._relaying and self._broadcaster.waits(self._channel):
+            self._relaying = True
+            self._begin(self._relay)
+
+    async def _relay(self) -> None:
+        """Pass on what waits."""
+        while self._broadcaster.waits(self._channel):
             try:
                 message = await self._broadcaster.receive(self._channel)
             except ChannelLapsed:
@@ -367,28 +370,31 @@ class Connection:
                     raise Closing(SIGNED_OUT, "You signed out.")
                 case "session.event":
                     self._put(message["frame"])
+        self._relaying = False
 
     async def _write(self) -> None:
-        while True:
-            frame = await self._frames.get()
-            self._writing = True
+        """Write the frames that wait."""
+        while self._frames:
+            frame = self._frames.pop(0)
             self._count_waiting(-getsizeof(frame))
             await send(self._socket, frame if isinstance(frame, str) else frame.decode())
-            self._writing = False
+        self._writing = False
 
     def _tell(self, event: Event) -> None:
         self._put(event.encode())
 
     def _put(self, frame: str | bytes, readers: int = 1) -> None:
         """Have a frame written: at once, where the peer takes it and nothing waits before it."""
-        waits = self._writing or not self._frames.empty()
-        if self._direct is not None and not waits and self._direct(frame, readers):
+        if self._direct is not None and not self._writing and self._direct(frame, readers):
             return
         self._count_waiting(getsizeof(frame))
         most = LITTLE_WAITING if self._backlog.waiting > ALL_BYTES_WAITING else BYTES_WAITING
-        if self._frames.full() or (self._waiting > most and not self._frames.empty()):
+        if len(self._frames) >= FRAMES_WAITING or (self._waiting > most and self._frames):
             raise Closing(TOO_SLOW, "You read too slowly.")
-        self._frames.put_nowait(frame)
+        self._frames.append(frame)
+        if not self._writing:
+            self._writing = True
+            self._begin(self._write)
 
     def _count_waiting(self, size: int) -> None:
         self._waiting += size
@@ -398,7 +404,7 @@ class Connection:
 
     def _take(self, message: dict[str, Any], readers: int) -> bool:
         """Pass on, without a turn of the loop, the event that is the next one."""
-        if message.get("type") != "event" or self._telling.locked():
+        if message.get("type") != "event" or self._telling.locked() or self._ending:
             return False
         conversation, frame = message.get("conversation"), message.get("frame")
         told = self._told.get(conversation) if isinstance(conversation, str) else None
@@ -601,3 +607,29 @@ class Connection:
 
     async def _ping(self, command: events.Ping) -> None:
         self._tell(Pong(id=command.id))
+
+
+METHODS: dict[type[Command], str] = {
+    events.ConversationOpen: "_open",
+    events.ConversationClose: "_close_conversation",
+    events.ConversationOlder: "_older",
+    events.ConversationList: "_list",
+    events.ConversationSearch: "_search",
+    events.ConversationSummary: "_summary",
+    events.SummaryCorrect: "_correct",
+    events.ShareCreate: "_share",
+    events.ShareList: "_list_shares",
+    events.ShareRevoke: "_revoke",
+    events.ConversationUpdate: "_update",
+    events.ConversationDelete: "_delete",
+    events.ConversationRestore: "_restore",
+    events.ConversationRead: "_see",
+    events.MessageSend: "_send",
+    events.MessageSelect: "_select",
+    events.MessageWithdraw: "_withdraw",
+    events.CompletionStop: "_stop",
+    events.CompletionRegenerate: "_regenerate",
+    events.CompletionContinue: "_continue",
+    events.Ping: "_ping",
+}
+"""What carries each command out."""

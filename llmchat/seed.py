@@ -71,12 +71,12 @@ class SeedConnection:
         parts = (
             self._read,
             self._answer_all,
-            self._meter.take,
             self._until_signed_out,
             self._until_closing,
         )
         try:
             async with asyncio.TaskGroup() as tasks:  # each part ends only by raising
+                self._meter.begin = lambda: tasks.create_task(self._meter.take())
                 for part in parts:
                     tasks.create_task(part())
         except* Closing as ended:

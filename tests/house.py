@@ -133,14 +133,19 @@ class Holed(Broadcaster):
             self._again.append(dict(message))
         return message
 
-    def take(self, channel: str, taker: Taker) -> None:
+    def take(self, channel: str, taker: Taker, wake: Callable[[], object]) -> None:
         """Have what the test wants to lay hands on received."""
         super().take(
             channel,
             lambda message, readers: (
                 not (self.lose or self.twice or self.lapse or self._again) and taker(message, readers)
             ),
+            wake,
         )
+
+    def waits(self, channel: str) -> bool:
+        """Tell of what is to come again, too."""
+        return bool(self._again) or super().waits(channel)
 
     async def group_add(self, group: str, channel: str) -> None:
         """Note who joins what."""

@@ -1019,31 +1019,25 @@ async def test_use_from_another_loop_is_a_clear_error(server: Server) -> None:
 
 
 @rule(56)
-async def test_message_is_taken_while_a_receive_waits(server: Server) -> None:
-    broadcaster, taken = server.make(), []
+async def test_message_is_taken_as_it_comes(server: Server) -> None:
+    broadcaster, taken, woken = server.make(), [], []
     channels = [await joined(broadcaster, "g") for _ in range(2)]
-    broadcaster.take(channels[0], lambda message, readers: not taken.append((message, readers)))
-    receiving = asyncio.create_task(broadcaster.receive(channels[0]))
-    await turns(3)
+    broadcaster.take(
+        channels[0], lambda message, readers: not taken.append((message, readers)), lambda: woken.append(1)
+    )
     for number in range(3):
         await broadcaster.group_send("g", {"n": number})
     assert await received(broadcaster, channels[1], 3) == numbered(0, 1, 2)
     assert taken == [(message, 2) for message in numbered(0, 1, 2)]
-    assert not receiving.done()
-    receiving.cancel()
-    await broadcaster.group_send("g", {"n": 3})
-    assert await received(broadcaster, channels[1]) == numbered(3)  # it has come, and nobody waited
-    assert await received(broadcaster, channels[0]) == numbered(3)
-    assert len(taken) == 3
+    assert not woken
+    assert not broadcaster.waits(channels[0])
 
 
 @rule(56)
 @pytest.mark.parametrize("raises", [False, True])
-async def test_what_is_not_taken_is_received_with_all_behind_it_in_order(
-    server: Server, raises: bool
-) -> None:
-    broadcaster, taken = server.make(), []
-    channel = await joined(broadcaster, "g")
+async def test_what_is_not_taken_is_received_with_all_behind_it(server: Server, raises: bool) -> None:
+    broadcaster, taken, woken = server.make(), [], []
+    channel, other = await joined(broadcaster, "g"), await joined(broadcaster, "g")
 
     def odd(message: dict[str, Any], _: int) -> bool:
         if message["n"] % 2:
@@ -1053,25 +1047,42 @@ async def test_what_is_not_taken_is_received_with_all_behind_it_in_order(
             raise ValueError(message)
         return False
 
-    broadcaster.take(channel, odd)
-    got: list[int] = []
-    async with within(20, "all arrive"):
-        sending = asyncio.gather(
-            *(broadcaster.group_send("g", {"n": number}) for number in (1, 3, 4, 5, 7, 8))
-        )
-        while 8 not in got:
-            got.append((await broadcaster.receive(channel))["n"])
-        await sending
-    assert sorted([*taken, *got]) == [1, 3, 4, 5, 7, 8]
-    assert got == sorted(got)
-    assert taken == sorted(taken)
+    broadcaster.take(channel, odd, lambda: woken.append(1))
+    for number in (1, 3, 4, 5):
+        await broadcaster.group_send("g", {"n": number})
+    await received(broadcaster, other, 4)
+    assert (taken, len(woken), broadcaster.waits(channel)) == ([1, 3], 2, True)
+    assert await received(broadcaster, channel, 2) == numbered(4, 5)
+    assert not broadcaster.waits(channel)
+    await broadcaster.group_send("g", {"n": 7})
+    await received(broadcaster, other)
+    assert taken == [1, 3, 7]
+
+
+@rule(56)
+async def test_lapse_is_received_before_anything_newer_is_taken(server: Server) -> None:
+    broadcaster, taken, woken = server.make(capacity=1), [], []
+    channel = await joined(broadcaster, "g")
+
+    def take(message: dict[str, Any], _: int) -> bool:
+        taken.append(message["n"])
+        return message["n"] > 2
+
+    broadcaster.take(channel, take, lambda: woken.append(1))
+    for number in range(4):
+        await broadcaster.group_send("g", {"n": number})
+    await eventually(lambda: len(woken) == 4, seconds=20, what="all have come")
+    assert taken == [0]
+    assert await received(broadcaster, channel) == numbered(0)
+    await lapsed(broadcaster, channel)
+    assert not broadcaster.waits(channel)
 
 
 @rule(56)
 async def test_nothing_is_taken_of_another_processs_channel(server: Server) -> None:
     channel = await server.make().new_channel()
     with pytest.raises(RuntimeError):
-        server.make().take(channel, lambda *_: True)
+        server.make().take(channel, lambda *_: True, lambda: None)
 
 
 @rule(57)
