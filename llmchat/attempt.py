@@ -98,6 +98,11 @@ class Attempt:
         self._seen = ""  # the answer's text before this attempt
         self._began = time.monotonic()
 
+    @property
+    def placed(self) -> int:
+        """How many deltas were."""
+        return self._count
+
     def stop(self) -> None:
         """Ask the model for no more. Wanted by a wake-up, an append or a renewal, whichever sees it first."""
         self._stopped = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from redis.asyncio import Redis
@@ -106,6 +107,7 @@ class Allowance:
         await self.limits.take("sign_ins", self.session, self.address, 1)
 
 
+@lru_cache(maxsize=1024)
 def network_of(address: str) -> str:
     """Name whoever is behind an address: of IPv6 a customer's network, else the address itself."""
     try:

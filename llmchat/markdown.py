@@ -124,7 +124,8 @@ class LiveMarkdown:
         self._last_bytes = 0  # of the last block's HTML
         self._pending: list[str] = []  # what came since
         self._pending_bytes = 0
-        self._near = "\n\n"  # the last few characters that came, for the watch
+        self._near = "\n\n"  # the last few characters that were watched
+        self._unwatched: list[str] = []  # what came since
         self._kind = ""  # token type of the last block; "open" for an open code block
         self._urgency = _Urgency.NONE
         self._settled = 0  # blocks before the cut
@@ -154,14 +155,20 @@ class LiveMarkdown:
         self._pending_bytes += size
         self._parsing_left += PARSED_PER_BYTE * size
         self._sending_left += SENT_PER_BYTE * size
-        new = NEWLINE.sub("\n", text)
-        watched = self._near + new
-        self._urgency = max(self._urgency, _urgency(watched, len(self._near), self._kind))
-        self._near = watched[-NEAR:]
+        self._unwatched.append(text)
 
     def changed(self) -> list[tuple[int, str]]:
         """Return the blocks that are due now, as index and HTML; mostly there are none."""
+        self._watch()
         return self._rendered(running=True) if self._is_due() else []
+
+    def _watch(self) -> None:
+        """See what came since the last time: whether it makes a rendering due."""
+        new = NEWLINE.sub("\n", "".join(self._unwatched))
+        self._unwatched = []
+        watched = self._near + new
+        self._urgency = max(self._urgency, _urgency(watched, len(self._near), self._kind))
+        self._near = watched[-NEAR:]
 
     def finish(self) -> list[tuple[int, str]]:
         """Return every block whose final HTML differs from what was returned before."""

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,7 +42,7 @@ TAKE_SECONDS = 0.1
 TOGETHER_SECONDS, MORE_SECONDS, MOST_SECONDS = 0.05, 0.0001, 0.075
 """What the model says within so many is one event, with so much more for each answer that is made here, up to so much:
 an event costs a step in Redis, and a frame for each reader."""
-RENDERING_SHARE, RENDERING_AT_ONCE = 0.15, 0.5
+RENDERING_SHARE, RENDERING_AT_ONCE = 0.15, 0.1
 """Of the time, and seconds: what the blocks of all running answers together may take. Their text goes on."""
 REPEAT_SECONDS = 0.25
 """Before listening again, while Redis is away."""
@@ -61,6 +60,20 @@ class _Running:
     def __init__(self) -> None:
         self.attempt: Attempt | None = None  # once the lease is ours
         self.again = False  # a turn was accepted while this one ended
+
+
+class _LookForStop:
+    """Looks whether an answer's stop is wanted, where no delta was placed since the last time: that tells it, too."""
+
+    def __init__(self, history: History, attempt: Attempt) -> None:
+        self._history = history
+        self._attempt = attempt
+        self._placed = 0
+
+    async def __call__(self) -> None:
+        placed, self._placed = self._placed, self._attempt.placed
+        if placed == self._placed and await self._history.stop_wanted(self._attempt.conversation):
+            self._attempt.stop()
 
 
 class Turns:
@@ -272,7 +285,7 @@ class Turns:
                 self._pace,
             )
             self._told_away = False
-            async with self._leases.holding(lease, partial(self._look_for_stop, attempt)):
+            async with self._leases.holding(lease, _LookForStop(self._history, attempt)):
                 await attempt.make()
             self._completions.learn(attempt.turn.model)  # a takeover has no time for it
             self._spawn(self._want_fold(attempt), f"fold wish {lease.conversation}")
@@ -282,10 +295,6 @@ class Turns:
 
     def _pace(self) -> float:
         return min(TOGETHER_SECONDS + len(self._running) * MORE_SECONDS, MOST_SECONDS)
-
-    async def _look_for_stop(self, attempt: Attempt) -> None:
-        if await self._history.stop_wanted(attempt.conversation):
-            attempt.stop()
 
     async def _want_fold(self, attempt: Attempt) -> None:
         """Have a conversation folded where it should be, beside its next turn."""

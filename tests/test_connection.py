@@ -370,8 +370,10 @@ async def test_bug_beside_the_commands_closes_the_connection_as_ours(
     async def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(house.broadcaster, "receive", broken)
-    socket = house.let_in()
+    monkeypatch.setattr(connection_room.Connection, "_relay_event", broken)
+    house.broadcaster.lose = {-1}  # so that what comes is received
+    socket = await house.connect()
+    await socket.ask(type="message.send", text="Hi")
     assert await socket.ended() == 1011
 
 
