@@ -23,7 +23,7 @@ CONNECTIONS = 1000
 AT_ONCE = 25
 """Answers that are made at a time."""
 PIECES = 3
-IDLE_SECONDS = 3.0
+IDLE_SECONDS = 15.0
 """Since the last of the traffic, and since the start."""
 LATE_SECONDS = 10.0
 """After which an answer whose end the replaced stack lost is not waited for."""

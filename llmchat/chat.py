@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from llmchat import events
@@ -58,6 +59,8 @@ SNAPSHOT_TEXT_BYTES = 300 * 1024
 SHED = {"html", "reasoning"}
 SHORT_CHARACTERS = 2000
 """Of texts that are rendered in less time than it takes to have another thread do it."""
+SHORT_TEXTS = 256
+"""Of which the HTML is kept: a page that loads again, or comes back to a chat, asks for the same."""
 """What a message goes without where it would not fit in a frame."""
 
 
@@ -522,12 +525,22 @@ def _summary_event(
     )
 
 
+def _html(text: str, running: bool) -> str:
+    if running or len(text) > SHORT_CHARACTERS:
+        return "".join(render(text, running=running))
+    return _short_html(text)
+
+
+@lru_cache(maxsize=SHORT_TEXTS)
+def _short_html(text: str) -> str:
+    return "".join(render(text))
+
+
 def _with_html(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     shaped = []
     for message in messages:
         if message["role"] == "assistant":
-            html = "".join(render(message["text"], running=message["state"] == "running"))
-            message = message | {"html": html}
+            message = message | {"html": _html(message["text"], message["state"] == "running")}
         shaped.append(message)
     return shaped
 

@@ -208,18 +208,24 @@ class Connection:
         self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
         self._telling = asyncio.Lock()  # held from a read of the log to the last frame that comes of it
         self._tasks = asyncio.TaskGroup()
+        self._serving = False
         self._ending = False
+        self._closing: Closing | None = None  # that was asked for before it was served
         self._searching: asyncio.Task[object] | None = None
 
     def close(self, code: int, reason: str) -> None:
         """End the connection from outside."""
-        self._begin(partial(self._end, Closing(code, reason)))
+        if self._serving:
+            self._begin(partial(self._end, Closing(code, reason)))
+        else:
+            self._closing = Closing(code, reason)
 
     async def serve(self) -> None:
         """Serve until the end; then close the websocket, if it is still there, with what it ended in."""
         closing: BaseException = Closing(BUG, "An error of ours.")
         try:
             async with self._tasks:
+                self._serving = True
                 await self._carry_out(self._serve)
         except* Closing as ended:
             closing = ended.exceptions[0]
@@ -232,8 +238,13 @@ class Connection:
             if self._channel:
                 await self._broadcaster.close_channel(self._channel)
         await close(self._socket, closing)
+        closing.__traceback__ = (
+            None  # it leads to this frame: a ring that only the garbage collector would break
+        )
 
     async def _serve(self) -> None:
+        if self._closing is not None:
+            raise self._closing
         with suppress(Unavailable):
             await self._join_session()
         self._tell(self._ready)

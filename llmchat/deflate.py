@@ -47,11 +47,12 @@ class Deflate(Extension):
         deflated: bytes = self._compressor.compress(payload) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         return deflated[: -len(TAIL)]
 
-    def rest(self) -> None:
-        """Let go of the window where nothing was compressed since the last time: the peer need not know."""
-        if not self._used:
+    def rest(self) -> bool:
+        """Let go of the window where nothing was compressed since the last time, and tell so: the peer need not know."""
+        rests, self._used = not self._used, False
+        if rests:
             self._compressor = None
-        self._used = False
+        return rests
 
     def enabled(self) -> bool:
         return self._enabled

@@ -94,6 +94,7 @@ class Doors:
         self._tell_of_proxy(headers)
         send = _with_headers(send, secure=scope["scheme"] in SECURE.values())
         refusal = self._refusal(scope, headers)
+        del headers  # a websocket may be served for days
         if refusal is not None:
             await _refuse(scope, send, *refusal)
         elif scope["type"] == "websocket":

@@ -27,6 +27,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import ConnectionState
 from wsproto.events import Ping
+from wsproto.utilities import LocalProtocolError
 
 from llmchat.deflate import Deflate
 from llmchat.doors import ABORT, DIRECT
@@ -52,6 +53,8 @@ FEW = 4
 """Connections with the same frame for which it is compressed, once for each: for more, only once encoded."""
 WORTH_DEFLATING = range(64, 32 * 1024)
 """Bytes of a frame."""
+REST_OF_WINDOW_SECONDS = 5.0
+"""Since the last frame that was compressed."""
 TRANSPORT = "llmchat.transport"
 """In a scope's state: what a connection is written to."""
 FILES_ASKED = 65_536
@@ -117,11 +120,13 @@ class _Stream(WSStream):
     task and two locks, a frame takes ten times as long.
     """
 
-    _gone: asyncio.Event | None = None  # set when it has ended, once it was accepted
+    _pinging: asyncio.TimerHandle | None = None  # once it was accepted
+    _resting: asyncio.TimerHandle | None = None  # while there is a window of compression
     _deflate: Deflate | None = None  # where the peer knows it
 
     async def _accept(self, message: Any) -> None:
         await super()._accept(message)
+        self.scope["headers"].clear()  # type: ignore[attr-defined] # a list, and read by now
         accepted = self.connection._proto.extensions
         self._deflate = next((each for each in accepted if isinstance(each, Deflate)), None)
 
@@ -141,26 +146,40 @@ class _Stream(WSStream):
             transport.write(_encoded_once(payload))
         elif self._deflate is not None and len(payload) in WORTH_DEFLATING:
             transport.write(_encoded(self._deflate.deflated(payload), TEXT | DEFLATED))
+            if self._resting is None:
+                self._rest_later()
         else:
             transport.write(_encoded(payload))
         return True
 
+    def _rest_later(self) -> None:
+        self._resting = asyncio.get_running_loop().call_later(REST_OF_WINDOW_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        self._resting = None
+        if self._deflate is not None and not self._deflate.rest():
+            self._rest_later()
+
     async def _send_pings(self) -> None:
-        """As Hypercorn does, but for as long as the websocket is there: its own sleeps on for up to an interval."""
-        gone = self._gone = asyncio.Event()
-        while not self.closed:
-            await self._send_wsproto_event(Ping())
-            if self._deflate is not None:
-                self._deflate.rest()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.config.websocket_ping_interval):
-                    await gone.wait()
+        """As Hypercorn does, without a task that sleeps on for an interval when the websocket has gone."""
+        self._ping()
+
+    def _ping(self) -> None:
+        transport: asyncio.WriteTransport = self.scope["state"][TRANSPORT]
+        if self.closed or transport.is_closing():
+            return
+        with suppress(LocalProtocolError):
+            transport.write(self.connection.send(Ping()))
+        seconds = self.config.websocket_ping_interval or 0.0  # Hypercorn asks for pings where it is set
+        self._pinging = asyncio.get_running_loop().call_later(seconds, self._ping)
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Request):
             event.state[DIRECT] = self._write
-        if isinstance(event, StreamClosed) and self._gone is not None:
-            self._gone.set()
+        if isinstance(event, StreamClosed):
+            for timer in (self._pinging, self._resting):
+                if timer is not None:
+                    timer.cancel()
         early = isinstance(event, Body | Data) and not (self.closed or self.handshake.accepted)
         await super().handle(event)
         if early and self.app_put is not None:

@@ -34,7 +34,7 @@ from llmchat.settings import Settings
 logger = logging.getLogger(__name__)
 
 PING_SECONDS = 20
-GARBAGE = 20_000, 20, 50
+GARBAGE = 5_000, 10, 20
 """Objects, and collections of the younger ones, before the collector looks."""
 SILENT_PEER_SECONDS = 60
 APP_STOP_SECONDS = 1.2

@@ -47,6 +47,7 @@ async def chat() -> ResponseReturnValue | None:
             headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},
             subprotocol=SUBPROTOCOL if offered else None,
         )
+        websocket.headers.clear()  # whoever asks has been seen; thousands of them would be kept
         await connection.serve()
     return None
 
