@@ -175,7 +175,7 @@ class Keys:
         return f"{self.prefix}:work"
 
 
-@lru_cache(maxsize=1024)  # of answers being made, each asks for them many times a second
+@lru_cache(maxsize=256)  # of answers being made, each asks for them many times a second
 def _of_conversation(prefix: str, conversation: str) -> ConversationKeys:
     group = group_of_conversation(conversation)
     stem = f"{prefix}:{{{group}}}"

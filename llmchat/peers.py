@@ -53,7 +53,7 @@ FEW = 4
 """Connections with the same frame for which it is compressed, once for each: for more, only once encoded."""
 WORTH_DEFLATING = range(64, 32 * 1024)
 """Bytes of a frame."""
-REST_OF_WINDOW_SECONDS = 5.0
+REST_OF_WINDOW_SECONDS = 1.0
 """Since the last frame that was compressed."""
 TRANSPORT = "llmchat.transport"
 """In a scope's state: what a connection is written to."""
