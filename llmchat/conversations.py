@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from llmchat.conversation import RESTORE_SECONDS, TEMPORARY_SECONDS, Conversation, milliseconds, timestamp
 from llmchat.errors import NO_CONVERSATION, NotFound, Unavailable
 from llmchat.keys import Keys
-from llmchat.redis_client import available
+from llmchat.redis_client import available, together
 from llmchat.script import Script, Several
 
 FORMAT = 2
@@ -136,7 +136,7 @@ class Conversations:
         if not flagged:
             return
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             for each in flagged:
                 for key in [pinned] * each.pinned + [archived] * each.archived:
                     pipe.zadd(key, {each.id: milliseconds(each.updated)}, nx=True)
@@ -158,16 +158,16 @@ class Conversations:
 
     async def _list(self, lists: dict[str, str], used_ms: int, *, new: bool = False) -> None:
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             for key, conversation in lists.items():
                 pipe.zadd(key, {conversation: used_ms}, nx=new)
+            self._have_last(pipe, lists)
             await pipe.execute()
-        await self._last(lists)
 
     async def _note_temporary(self, session: str, conversation: str, used_ms: int) -> None:
         key = self._keys.temporary(session)
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             pipe.zadd(key, {conversation: used_ms})
             pipe.pexpire(key, TEMPORARY_SECONDS * 1000)
             pipe.zremrangebyscore(key, "-inf", used_ms - TEMPORARY_SECONDS * 1000)
@@ -176,13 +176,16 @@ class Conversations:
     async def _last(self, keys: Iterable[str]) -> None:
         """Have keys of a session last as long as the conversations that were used just now."""
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
-            for key in keys:
-                if self._retention_ms:
-                    pipe.pexpire(key, self._retention_ms)
-                else:
-                    pipe.persist(key)
+            pipe = together(self._redis)
+            self._have_last(pipe, keys)
             await pipe.execute()
+
+    def _have_last(self, pipe: Any, keys: Iterable[str]) -> None:
+        for key in keys:
+            if self._retention_ms:
+                pipe.pexpire(key, self._retention_ms)
+            else:
+                pipe.persist(key)
 
     async def _migrate(self, session: str) -> None:
         """Bring a session's data into the present form, where it has another."""
@@ -247,7 +250,7 @@ class Conversations:
     async def unlist(self, session: str, conversation: str) -> None:
         """Take a conversation off the session's lists."""
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             for list_of in (
                 self._keys.conversations,
                 self._keys.pinned,
@@ -289,7 +292,7 @@ class Conversations:
         """Read those of some conversations that are the session's own, and not deleted."""
         ids = list(ids)
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             for each in ids:
                 keys = self._keys.of_conversation(each)
                 pipe.hgetall(keys.conversation)

@@ -18,7 +18,7 @@ from llmchat.conversations import Conversations
 from llmchat.errors import NO_CONVERSATION, BadField, Behind, Busy, Conflict, Fenced, NotFound
 from llmchat.events import Event, MessageAdded, MessageWithdrawn
 from llmchat.keys import Keys
-from llmchat.redis_client import available
+from llmchat.redis_client import available, together
 from llmchat.script import Script, Several
 from llmchat.turn import MAX_ANSWER_BYTES
 
@@ -107,6 +107,7 @@ class History:
         self._read = Script(redis, "read")
         self._forget = Script(redis, "forget")
         self._work = Script(redis, "work")
+        self._note = Script(redis, "note_work")
 
     # Prompts and branches
 
@@ -435,7 +436,7 @@ class History:
     async def with_turn(self, conversations: Sequence[str]) -> list[bool]:
         """Tell for each conversation whether it has a turn."""
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             for conversation in conversations:
                 pipe.exists(self._keys.of_conversation(conversation).turn)
             return [bool(found) for found in await pipe.execute()]
@@ -455,8 +456,7 @@ class History:
             await self._redis.zadd(self._keys.work, {conversation: 0}, nx=True)
 
     async def _note_work(self, conversation: str) -> None:
-        async with available():
-            await self._redis.zadd(self._keys.work, {conversation: await self._now_ms(self._keys.work)})
+        await self._note([self._keys.work], conversation)
 
     # Reading
 
@@ -558,11 +558,6 @@ class History:
         if now_epoch.decode() != epoch or not complete or sum(map(len, frames)) > RESUME_BYTES:
             raise LookupError(conversation)
         return [frame.decode() for frame in frames], _at(epoch, now_offset)
-
-    async def _now_ms(self, key: str) -> int:
-        """Tell the time by the clock of the server that has a key: it is one for all instances."""
-        (time,) = await self._several([key], ("TIME",))
-        return _milliseconds_of(time)
 
     def _placing(self, event: Event, channel: str) -> tuple[str | int, ...]:
         """Give the arguments with which every placing script ends."""

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from llmchat.errors import Fenced, Unavailable
 from llmchat.keys import Keys
-from llmchat.redis_client import available
+from llmchat.redis_client import available, together
 from llmchat.script import Script
 
 LEASE_SECONDS = 2.0
@@ -80,7 +80,7 @@ class Leases:
     async def held(self, conversations: Sequence[str]) -> list[bool]:
         """Tell for each conversation whether anybody holds it. Raises Unavailable."""
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             for conversation in conversations:
                 pipe.exists(self._pair(conversation)[0])
             return [bool(found) for found in await pipe.execute()]

@@ -11,6 +11,7 @@ from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio import Redis
+from redis.commands import AsyncCoreCommands
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import ResponseError
 
@@ -38,11 +39,15 @@ class Pipelining(Redis):
         """Carry out a command with those that others give meanwhile."""
         if words[0] in LARGE_ANSWERS or _is_large(words):
             return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
+        return await self.ask((words, options))
+
+    def ask(self, command: Command) -> asyncio.Future[Any]:
+        """Have a command carried out behind those that were asked before."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(((words, options), answered))
+        self._waiting.append((command, answered))
         if self._sending is None:
             self._sending = asyncio.create_task(self._carry_out_all(), name="pipelines")
-        return await answered
+        return answered
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close all connections. Whoever waits for an answer gets a ConnectionError."""
@@ -103,6 +108,25 @@ class Pipelining(Redis):
             except ResponseError as error:
                 answers.append(error)
         return answers
+
+
+class Together(AsyncCoreCommands):
+    """Small commands that are asked at once, where a pipeline of redis-py would have a connection to itself."""
+
+    _event_dispatcher: Any = None
+
+    def __init__(self, client: Pipelining) -> None:
+        self._client = client
+        self._commands: list[Command] = []
+
+    def execute_command(self, *words: Any, **options: Any) -> Together:
+        """Collect a command."""
+        self._commands.append((words, options))
+        return self
+
+    async def execute(self) -> list[Any]:
+        """Carry out all; raise the first error."""
+        return await asyncio.gather(*[self._client.ask(command) for command in self._commands])
 
 
 def _is_large(words: Sequence[Any]) -> bool:

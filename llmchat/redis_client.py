@@ -31,7 +31,7 @@ from redis.exceptions import (
 
 from llmchat.cluster import ANSWER_SECONDS, Cluster
 from llmchat.errors import Unavailable
-from llmchat.pipelined import Pipelining
+from llmchat.pipelined import Pipelining, Together
 from llmchat.redis_url import RedisUrl
 
 CONNECT_SECONDS = 2.0
@@ -90,6 +90,11 @@ def connect_like(client: Redis | RedisCluster, *, connections: int = 50) -> Redi
         options |= {"connection_class": pool.connection_class}
         return Redis.from_pool(_sentinel_pool(pool.service_name, pool.sentinel_manager, connections, options))
     return Redis.from_pool(_pool(connections, connection_class=pool.connection_class, **options))
+
+
+def together(client: Redis) -> Any:
+    """Collect small commands, to be carried out at once, with those that others give meanwhile."""
+    return Together(client) if isinstance(client, Pipelining) else client.pipeline(transaction=False)
 
 
 def as_cluster(client: Any) -> Cluster | None:

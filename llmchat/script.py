@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from llmchat.redis_client import as_cluster, available
+from llmchat.redis_client import as_cluster, available, together
 
 
 class Script:
@@ -37,7 +37,7 @@ class Script:
     async def each(self, calls: Sequence[tuple[Sequence[str], Sequence[str | int]]]) -> list[Any]:
         """Run it for each of several slots, at once: with these keys and arguments. Raises Unavailable."""
         async with available():
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = together(self._redis)
             for keys, args in calls:
                 pipe.evalsha(self._sha, len(keys), *keys, *args)
             try:
