@@ -34,6 +34,7 @@ class Pipelining(Redis):
         super().__init__(*given, **options)
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None  # while there is something to carry out
+        self._line: Any = None  # the connection that they share
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         """Carry out a command with those that others give meanwhile."""
@@ -54,6 +55,9 @@ class Pipelining(Redis):
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
+        if self._line is not None:
+            line, self._line = self._line, None
+            await self.connection_pool.release(line)
         await super().aclose(close_connection_pool)
 
     async def _carry_out_all(self) -> None:
@@ -86,16 +90,14 @@ class Pipelining(Redis):
 
     async def _answers(self, commands: Sequence[Command]) -> list[Any]:
         """Exchange commands for their answers, of which each may be an error. As redis-py's pipelines do, at half their cost."""
-        pool: Any = self.connection_pool
-        connection = await pool.get_connection()
-        try:
-            answers: list[Any] = await connection.retry.call_with_retry(
-                lambda: self._exchange(connection, commands),
-                lambda error: connection.disconnect(error=error),
-            )
-            return answers
-        finally:
-            await pool.release(connection)
+        if self._line is None:  # kept: to take one of the pool each time costs as much as a command
+            pool: Any = self.connection_pool
+            self._line = await pool.get_connection()
+        line = self._line
+        answers: list[Any] = await line.retry.call_with_retry(
+            lambda: self._exchange(line, commands), lambda error: line.disconnect(error=error)
+        )
+        return answers
 
     async def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         await connection.send_packed_command(

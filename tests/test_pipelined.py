@@ -100,11 +100,18 @@ async def test_all_who_wait_are_told_of_a_failure_and_the_next_are_served(
     async def fail(*_: object, **__: object) -> None:
         raise Away("away")
 
-    monkeypatch.setattr(redis.connection_pool, "get_connection", fail)
+    monkeypatch.setattr(redis, "_exchange", fail)
     for failed in await asyncio.gather(*(redis.echo("a") for _ in range(3)), return_exceptions=True):
         assert isinstance(failed, Away)
     monkeypatch.undo()
     assert await redis.echo("b") == b"b"
+
+
+async def test_store_that_starts_anew_is_served_by_the_next_command(fresh_store: Store) -> None:
+    async with connect(fresh_store.url) as redis:
+        for number in range(3):
+            assert await redis.echo(str(number)) == str(number).encode()
+            await fresh_store.restart()
 
 
 async def test_pipeline_without_an_answer_is_given_up(
