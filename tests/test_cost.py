@@ -207,7 +207,7 @@ async def given(body: list[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def test_answer_is_at_most_four_times_its_text_on_the_wire() -> None:
+async def test_answer_is_at_most_four_times_its_text_on_the_wire() -> None:
     pieces = pieces_of(seed=1, count=10_000)
     ratio = wire_bytes(pieces) / len("".join(pieces).encode())
     assert ratio <= WIRE_RATIO
