@@ -27,6 +27,7 @@ from llmchat.blueprints import shares as shares_blueprint
 from llmchat.blueprints import sign_in as sign_in_blueprint
 from llmchat.blueprints import takeout as takeout_blueprint
 from llmchat.blueprints.rooms import EXTENSION, Rooms
+from llmchat.blueprints.websockets import DirectWebsocket
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
 from llmchat.completion import Completions, Deadlines
@@ -137,6 +138,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     )
     root = Path(__file__).resolve().parent.parent
     app = Quart("llmchat", static_folder=None, template_folder=str(root / "templates"), root_path=str(root))
+    app.asgi_websocket_class = DirectWebsocket
     shelf = Shelf(redis, keys, settings.secret_key, settings.secret_key_fallbacks)
     static_files = StaticFiles(app.asgi_app, root / "static", shelf)
     rooms = Rooms(

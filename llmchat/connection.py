@@ -44,7 +44,7 @@ RECENT_AFTER_LAPSE = 20
 COUNT_SECONDS = 1.0
 """Between two takings of the allowance for frames: a second of them is bounded here."""
 
-RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT = 1012, 1013, 1008, 1009, 1011, 4401
+RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT, GONE = 1012, 1013, 1008, 1009, 1011, 4401, 1006
 
 Direct = Callable[[str | bytes, int], bool]
 """Writes a frame, which so many connections here get, to the peer at once; tells whether it could."""
@@ -57,7 +57,9 @@ log = logging.getLogger(__name__)
 class Socket(Protocol):
     """What a connection needs of a websocket."""
 
-    async def receive(self) -> str | bytes | None: ...
+    async def receive(self) -> str | bytes | None:
+        """Raises Gone."""
+
     async def send(self, frame: str) -> None: ...
     async def close(self, code: int, reason: str = "") -> None: ...
 
@@ -69,6 +71,13 @@ class Closing(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+class Gone(Closing):
+    """Ends the connection whose peer is not there any more."""
+
+    def __init__(self) -> None:
+        super().__init__(GONE, "The peer is gone.")
 
 
 @dataclass(slots=True)
@@ -157,7 +166,7 @@ async def close(socket: Socket, closing: BaseException) -> None:
     """Close a websocket that may be gone already."""
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            if isinstance(closing, Closing):
+            if isinstance(closing, Closing) and not isinstance(closing, Gone):
                 await socket.close(closing.code, closing.reason)
     except Exception as error:  # in whatever way the server tells that it is gone
         log.debug("A websocket was gone before it was closed: %s", type(error).__name__)
