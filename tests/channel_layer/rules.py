@@ -1071,7 +1071,11 @@ async def test_lapse_is_received_before_anything_newer_is_taken(server: Server) 
     broadcaster.take(channel, take, lambda: woken.append(1))
     for number in range(4):
         await broadcaster.group_send("g", {"n": number})
-    await eventually(lambda: len(woken) == 4, seconds=20, what="all have come")
+
+    async def all_came() -> bool:
+        return len(woken) == 4
+
+    await eventually(all_came, seconds=20, what="all have come")
     assert taken == [0]
     assert await received(broadcaster, channel) == numbered(0)
     await lapsed(broadcaster, channel)
