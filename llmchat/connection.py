@@ -182,6 +182,12 @@ class Backlog:
 class Connection:
     """Serves one websocket until either side ends it."""
 
+    __slots__ = (
+        "_allowance", "_backlog", "_broadcaster", "_channel", "_chat", "_closing", "_commands", "_direct", "_ending",
+        "_failed", "_frames", "_meter", "_obeying", "_ready", "_relaying", "_searching", "_serving", "_session",
+        "_socket", "_store_told", "_tasks", "_telling", "_told", "_waiting", "_welcome", "_writing",
+    )  # fmt: skip
+
     def __init__(
         self,
         socket: Socket,

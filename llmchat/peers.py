@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
 import resource
 import socket
 from contextlib import suppress
@@ -16,7 +17,9 @@ from typing import Any
 
 import h11
 import hypercorn.asyncio.run
+import hypercorn.asyncio.tcp_server
 import hypercorn.protocol.h11
+from hypercorn.asyncio.task_group import TaskGroup, _handle
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Closed
@@ -72,6 +75,7 @@ def limit_peers() -> None:
         (hypercorn.protocol.h11, "HTTPStream", _Request),
         (hypercorn.protocol, "H11Protocol", _Protocol),
         (hypercorn.asyncio.run, "TCPServer", _server_for(most_peers())),
+        (hypercorn.asyncio.tcp_server, "TaskGroup", _Tasks),
     ):
         getattr(module, name)  # fails where another version has no such name
         setattr(module, name, ours)
@@ -191,6 +195,61 @@ class _Stream(WSStream):
             # The app is told, and no more is taken.
             await super().handle(StreamClosed(stream_id=self.stream_id))
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.scope["state"][ABORT])
+
+
+class _Tasks(TaskGroup):
+    """The tasks of a connection, with a queue of an app's messages that takes a sixth of an asyncio.Queue's memory."""
+
+    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Any:
+        queue = _Messages(config.max_app_queue_size)
+        self.spawn(_handle, app, config, scope, queue.get, send, None, None)  # what only WSGI needs
+        return queue.put
+
+
+class _Messages:
+    """Messages for one app, which takes them one by one. As asyncio.Queue is, for one that takes."""
+
+    __slots__ = ("_getter", "_messages", "_most", "_putters")
+
+    def __init__(self, most: int) -> None:
+        self._most = most or math.inf
+        self._messages: list[Any] = []
+        self._getter: asyncio.Future[None] | None = None
+        self._putters: list[asyncio.Future[None]] = []
+
+    async def put(self, message: Any) -> None:
+        """Add a message, once there is room."""
+        while len(self._messages) >= self._most:
+            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._putters.append(room)
+            try:
+                await room
+            except asyncio.CancelledError:
+                if not room.cancelled():  # it was given room that it does not use
+                    self._give_room()
+                raise
+        self._messages.append(message)
+        if self._getter is not None and not self._getter.done():
+            self._getter.set_result(None)
+
+    async def get(self) -> Any:
+        """Take the next message, once there is one."""
+        while not self._messages:
+            self._getter = asyncio.get_running_loop().create_future()
+            try:
+                await self._getter
+            finally:
+                self._getter = None
+        message = self._messages.pop(0)
+        self._give_room()
+        return message
+
+    def _give_room(self) -> None:
+        while self._putters and len(self._messages) < self._most:
+            room = self._putters.pop(0)
+            if not room.done():
+                room.set_result(None)
+                return
 
 
 class _Request(HTTPStream):
