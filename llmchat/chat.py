@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 from llmchat import events
@@ -56,11 +56,10 @@ from llmchat.turns import Turns
 
 SNAPSHOT_TEXT_BYTES = 300 * 1024
 """Of stored text in one frame: with its HTML it stays below what a frame may have, nearly always."""
+PLAIN_CHARACTERS = 600
+"""Of texts without code, formulas and tables: they are rendered in the time it takes to have another thread do it."""
+COSTLY = re.compile(r"[`~$\\|<\[]|    |\t|://")
 SHED = {"html", "reasoning"}
-SHORT_CHARACTERS = 2000
-"""Of texts that are rendered in less time than it takes to have another thread do it."""
-SHORT_TEXTS = 256
-"""Of which the HTML is kept: a page that loads again, or comes back to a chat, asks for the same."""
 """What a message goes without where it would not fit in a frame."""
 
 
@@ -512,7 +511,8 @@ class Chat:
 
     async def _shaped(self, branch: Branch) -> list[dict[str, Any]]:
         """Add the HTML, off the event loop: fifty long answers take a while."""
-        if sum(len(message["text"]) for message in branch.messages) <= SHORT_CHARACTERS:
+        said = "\n".join(message["text"] for message in branch.messages if message["role"] == "assistant")
+        if len(said) <= PLAIN_CHARACTERS and not COSTLY.search(said):
             return _with_html(branch.messages)
         return await asyncio.to_thread(_with_html, branch.messages)
 
@@ -525,22 +525,12 @@ def _summary_event(
     )
 
 
-def _html(text: str, running: bool) -> str:
-    if running or len(text) > SHORT_CHARACTERS:
-        return "".join(render(text, running=running))
-    return _short_html(text)
-
-
-@lru_cache(maxsize=SHORT_TEXTS)
-def _short_html(text: str) -> str:
-    return "".join(render(text))
-
-
 def _with_html(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     shaped = []
     for message in messages:
         if message["role"] == "assistant":
-            message = message | {"html": _html(message["text"], message["state"] == "running")}
+            html = "".join(render(message["text"], running=message["state"] == "running"))
+            message = message | {"html": html}
         shaped.append(message)
     return shaped
 

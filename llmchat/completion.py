@@ -304,16 +304,17 @@ class _Said:
     async def next(self) -> Delta | None:
         """Wait for something said; None at the end. Raises what the SDK's stream does."""
         said: list[Delta] = []
-        while not (said or self._over):
+        while not said:
             if self._failed is not None:
                 raise self._failed
+            if self._over:
+                await self._drain()
+                return None
             piece = await anext(self._pieces, None)
             self._over = piece is None
             self.much = len(piece or b"") >= FULL_BYTES
             said = self._said_in(self._events.feed(piece or b""))
-        if self._over and not self._response.is_closed:
-            await self._drain()
-        return _merged(said) if said else None
+        return _merged(said)
 
     def _said_in(self, events: Sequence[bytes]) -> list[Delta]:
         said = []
@@ -351,11 +352,13 @@ class _Said:
                 transport.resume_reading()
 
     async def _drain(self) -> None:
+        if self._response.is_closed:
+            return
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 async for _ in self._pieces:
                     pass
-        except (httpx2.HTTPError, TimeoutError) as error:
+        except Exception as error:  # all is said: whatever is wrong behind it harms nobody
             log.debug("A response did not end behind its last event: %s", type(error).__name__)
 
 

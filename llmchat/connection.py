@@ -241,7 +241,10 @@ class Connection:
         try:
             async with self._tasks:
                 self._serving = True
-                await self._carry_out(self._serve)
+                try:
+                    await self._serve()
+                finally:
+                    self._ending = True
         except* Closing as ended:
             closing = ended.exceptions[0]
         except* Exception:
@@ -277,10 +280,10 @@ class Connection:
         if not self._ending:
             self._tasks.create_task(self._carry_out(part))
 
-    async def _carry_out(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _carry_out(self, part: Callable[[], Coroutine[Any, Any, object]]) -> None:
         try:
             await part()
-        except BaseException:
+        except Exception:
             self._ending = True
             raise
 
@@ -359,7 +362,10 @@ class Connection:
             return
         self._store_told = available
         detail = None if available else "The store is away; nothing is lost"
-        self._tell(events.SessionStore(available=available, detail=detail))
+        try:
+            self._tell(events.SessionStore(available=available, detail=detail))
+        except Closing as closing:
+            self.close(closing.code, str(closing))
 
     async def _relay_first(self) -> None:
         """Begin to pass on what comes: once the store could be reached, to whoever still is welcome."""
@@ -413,10 +419,11 @@ class Connection:
         """Have a frame written: at once, where the peer takes it and nothing waits before it."""
         if self._direct is not None and not self._writing and self._direct(frame, readers):
             return
-        self._count_waiting(getsizeof(frame))
-        most = LITTLE_WAITING if self._backlog.waiting > ALL_BYTES_WAITING else BYTES_WAITING
-        if len(self._frames) >= FRAMES_WAITING or (self._waiting > most and self._frames):
+        size = getsizeof(frame)
+        most = LITTLE_WAITING if self._backlog.waiting + size > ALL_BYTES_WAITING else BYTES_WAITING
+        if len(self._frames) >= FRAMES_WAITING or (self._waiting + size > most and self._frames):
             raise Closing(TOO_SLOW, "You read too slowly.")
+        self._count_waiting(size)
         self._frames.append(frame)
         if not self._writing:
             self._writing = True
@@ -547,7 +554,9 @@ class Connection:
         """Begin to search, and end the search before: no other command waits for one."""
         if self._searching is not None:
             self._searching.cancel()
-        self._searching = self._tasks.create_task(self._attempt(command, self._find))
+        self._searching = self._tasks.create_task(
+            self._carry_out(partial(self._attempt, command, self._find))
+        )
 
     async def _find(self, command: events.ConversationSearch) -> None:
         self._tell(await self._chat.search(self._session, command))

@@ -20,6 +20,8 @@ LEVEL = 6
 PARAMETER = re.compile(
     r'(client|server)_(no_context_takeover|max_window_bits(?:="?(8|9|1[0-5])"?)?)', re.ASCII
 )
+SLACK = 1024
+"""Bytes by which a compressed message may be longer than it was."""
 TAIL = b"\x00\x00\xff\xff"
 """Ends each message, and is not sent."""
 
@@ -37,6 +39,7 @@ class Deflate(Extension):
         self._used = False  # since the last `rest`
         self._inflater: Any = None  # of a compressed message that is coming
         self._room = 0  # left of `most`, and one more
+        self._input_left = 0  # of what may come of it, compressed: it need not become anything
         self._is_control = False  # the frame that is coming
 
     def deflated(self, payload: bytes) -> bytes:
@@ -63,7 +66,10 @@ class Deflate(Extension):
     def accept(self, offer: str) -> str | None:
         """Accept an offer that lets us keep our window between messages; the client is to keep none."""
         answer = ["client_no_context_takeover"]
-        for parameter in [each.strip() for each in offer.split(";")[1:]]:
+        parameters = [each.strip() for each in offer.split(";")[1:]]
+        if len({each.partition("=")[0] for each in parameters}) < len(parameters):
+            return None
+        for parameter in parameters:
             match = PARAMETER.fullmatch(parameter)
             if match is None or parameter == "server_no_context_takeover":
                 return None
@@ -85,6 +91,7 @@ class Deflate(Extension):
             return CloseReason.PROTOCOL_ERROR
         if rsv.rsv1:
             self._inflater, self._room = zlib.decompressobj(-zlib.MAX_WBITS), self._most + 1
+            self._input_left = self._most + SLACK
         elif not self._is_control and opcode is not Opcode.CONTINUATION:
             self._inflater = None
         return RsvBits(True, False, False)
@@ -106,6 +113,9 @@ class Deflate(Extension):
         return last
 
     def _inflated(self, inflater: Any, data: bytes) -> bytes | CloseReason:
+        self._input_left -= len(data)
+        if self._input_left < 0:
+            return CloseReason.MESSAGE_TOO_BIG
         if not self._room:  # to zlib, none is no limit
             return b""
         try:

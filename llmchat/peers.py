@@ -52,6 +52,8 @@ PIECE_BYTES = 512
 """What a piece of a body costs beside its bytes: it may have a single one."""
 TEXT, DEFLATED = 0x81, 0x40
 """How a frame begins that is a whole text message; and where it is compressed."""
+AT_ONCE_BYTES = 64 * 1024
+"""Of a frame; a longer one goes the way on which a peer has to take it in time."""
 FEW = 4
 """Connections with the same frame for which it is compressed, once for each: for more, only once encoded."""
 WORTH_DEFLATING = range(64, 32 * 1024)
@@ -146,6 +148,8 @@ class _Stream(WSStream):
         ):
             return False
         payload = frame.encode() if isinstance(frame, str) else frame
+        if len(payload) > AT_ONCE_BYTES:
+            return False
         if readers > FEW:
             transport.write(_encoded_once(payload))
         elif self._deflate is not None and len(payload) in WORTH_DEFLATING:

@@ -162,9 +162,11 @@ def _cluster(
     }
 
     def node(host: str, port: int) -> Redis:
-        return Pipelining.from_pool(
+        client = Pipelining.from_pool(
             _pool(connections, connection_class=kind, host=host, port=port, **options)
         )
+        cast(Pipelining, client).seconds = ANSWER_SECONDS  # then the command is tried elsewhere
+        return client
 
     return cast(Redis, Cluster(hosts, node, retries=retries))
 
@@ -204,6 +206,10 @@ class _WaitingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
 
 class _ByItsSentinels(Pipelining):
     """A client that closes its Sentinels' connections, too."""
+
+    def _has_moved(self, line: Any) -> bool:
+        pool: Any = self.connection_pool
+        return pool.master_address not in (None, (line.host, line.port))
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)

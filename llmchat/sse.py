@@ -22,9 +22,11 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Take the next bytes; gives the data of the events that end in them."""
-        if self._returned and piece:
+        if not piece:
+            return []
+        if self._returned:
             piece = piece.removeprefix(b"\n")
-        self._returned = piece.endswith(b"\r") or (self._returned and not piece)
+        self._returned = piece.endswith(b"\r")
         if b"\n" not in piece and b"\r" not in piece:
             self._rest += piece  # not looked at again until the line ends
             return []

@@ -153,7 +153,8 @@ class Subscriber:
         shards: dict[str, list[str]] = {}
         for name in names:
             if name in self._wanted and self._group is not None:
-                shards.setdefault(self._shards.of(name), []).append(name)
+                with suppress(RedisError):  # nobody has its slot: whoever waits for it is told in time
+                    shards.setdefault(self._shards.of(name), []).append(name)
         for shard, wanted in shards.items():
             line = self._lines.get(shard)
             if line is not None:

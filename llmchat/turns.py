@@ -68,7 +68,7 @@ class _LookForStop:
     def __init__(self, history: History, attempt: Attempt) -> None:
         self._history = history
         self._attempt = attempt
-        self._placed = 0
+        self._placed = -1
 
     async def __call__(self) -> None:
         placed, self._placed = self._placed, self._attempt.placed

@@ -28,6 +28,7 @@ OFFERS = {
     "permessage-deflate; server_no_context_takeover": None,
     "permessage-deflate; client_max_window_bits=7": None,
     "permessage-deflate; something=else": None,
+    "permessage-deflate; server_max_window_bits=15; server_max_window_bits=12": None,
 }
 
 
@@ -99,14 +100,15 @@ def test_message_in_several_frames_comes_as_it_was(parts: list[str]) -> None:
 
 @pytest.mark.parametrize("parts", [1, 7])
 def test_message_is_inflated_up_to_the_limit(parts: int) -> None:
-    client, server = peers()
+    most = 50_000
+    client, server = peers(most)
     bomb = b"\0" * 10_000_000
     sent = b"".join(
         client.send(BytesMessage(bomb[number::parts], message_finished=number == parts - 1))
         for number in range(parts)
     )
     assert len(sent) < 20_000
-    assert sum(len(each) for each in data_of(received(server, sent))) == MOST + 1
+    assert sum(len(each) for each in data_of(received(server, sent))) == most + 1
     assert data_of(received(server, client.send(TextMessage("after it")))) == ["after it"]
 
 
@@ -138,3 +140,16 @@ def test_window_reaches_over_messages_and_is_let_go_of_when_nothing_is_sent() ->
     deflate.rest()
     deflate.rest()
     assert len(deflate.deflated(message)) == first
+
+
+@pytest.mark.parametrize("endless", [b"\x03\x00" + b"x" * 100, b"\x00\x00\x00\xff\xff" * 20])
+def test_message_that_goes_on_without_becoming_anything_ends_the_connection(endless: bytes) -> None:
+    _, server = peers()
+    head = b"\xc1\xff" + (1 << 40).to_bytes(8, "big") + b"\0\0\0\0"
+    events = received(server, head)
+    for _ in range(100):
+        events += received(server, endless)
+        if any(isinstance(event, CloseConnection) for event in events):
+            break
+    assert any(isinstance(event, CloseConnection) for event in events)
+    assert not data_of(events)

@@ -24,12 +24,12 @@ class Counted:
 
     def __init__(self, redis: Pipelining, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made = 0
-        self._exchange = redis._exchange
-        monkeypatch.setattr(redis, "_exchange", self._make)
+        self._exchange = redis._exchange_all
+        monkeypatch.setattr(redis, "_exchange_all", self._make)
 
-    async def _make(self, connection: Any, commands: Sequence[Any]) -> list[Any]:
+    async def _make(self, asked: Sequence[Any], answers: list[Any]) -> None:
         self.made += 1
-        return await self._exchange(connection, commands)
+        await self._exchange(asked, answers)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ async def test_all_who_wait_are_told_of_a_failure_and_the_next_are_served(
     async def fail(*_: object, **__: object) -> None:
         raise Away("away")
 
-    monkeypatch.setattr(redis, "_exchange", fail)
+    monkeypatch.setattr(redis, "_exchange_all", fail)
     for failed in await asyncio.gather(*(redis.echo("a") for _ in range(3)), return_exceptions=True):
         assert isinstance(failed, Away)
     monkeypatch.undo()
@@ -117,7 +117,7 @@ async def test_store_that_starts_anew_is_served_by_the_next_command(fresh_store:
 async def test_pipeline_without_an_answer_is_given_up(
     fresh_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelined, "SECONDS", 0.2)
+    monkeypatch.setattr(Pipelining, "seconds", 0.2)
     async with connect(fresh_store.url) as redis:
         assert await redis.echo("a") == b"a"
         fresh_store.freeze()
@@ -152,3 +152,58 @@ async def test_those_that_come_meanwhile_go_next(redis: Pipelining, monkeypatch:
 
     found = await asyncio.gather(*map(twice, range(7)))
     assert found == [[str(number).encode()] * 2 for number in range(7)]
+
+
+async def test_client_that_was_closed_at_once_is_usable_again(store: Store) -> None:
+    async with connect(store.url) as redis:
+        first = asyncio.create_task(redis.echo("a"))
+        await asyncio.sleep(0)
+        await redis.aclose()
+        with pytest.raises(Away):
+            await asyncio.wait_for(first, 5)
+        assert await asyncio.wait_for(redis.echo("b"), 5) == b"b"
+
+
+async def test_answer_that_cannot_be_read_is_its_own_commands_alone(
+    redis: Pipelining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("unreadable")
+
+    monkeypatch.setitem(redis.response_callbacks, "ZSCORE", fail)
+    await redis.zadd("scores", {"a": 1})
+    found = await asyncio.gather(
+        redis.echo("a"), redis.zscore("scores", "a"), redis.echo("b"), return_exceptions=True
+    )
+    assert (found[0], type(found[1]), found[2]) == (b"a", ValueError, b"b")
+    assert await redis.echo("c") == b"c"
+
+
+@pytest.mark.parametrize("word", ["\ud800", True, None, [1]])
+async def test_word_that_cannot_be_written_is_its_own_commands_alone(redis: Pipelining, word: Any) -> None:
+    found = await asyncio.gather(
+        redis.echo("a"), redis.execute_command("ECHO", word), redis.echo("b"), return_exceptions=True
+    )
+    assert (found[0], found[2]) == (b"a", b"b")
+    assert word is True or isinstance(found[1], Exception)
+
+
+async def test_what_was_answered_before_the_connection_broke_is_not_asked_again(
+    redis: Pipelining, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await redis.echo("a") == b"a"
+    line, broken = redis._line, False
+    read = line.read_response
+
+    async def breaking(*given: Any, **options: Any) -> Any:
+        nonlocal broken
+        answer = await read(*given, **options)
+        if answer == 2 and not broken:
+            broken = True
+            await line.disconnect(nowait=True)
+            raise Away("broken off")
+        return answer
+
+    monkeypatch.setattr(line, "read_response", breaking)
+    # The second one was carried out, but its answer is lost: it is asked again, and the first is not.
+    assert await asyncio.gather(*(redis.incr(key) for _ in range(3))) == [1, 4, 5]

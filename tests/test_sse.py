@@ -46,6 +46,10 @@ def test_events_are_those_of_the_sdk(lines: list[tuple[str, str]], cuts: set[int
     assert read(pieces) == [data for data in of_the_sdk if data]
 
 
+def test_blank_line_behind_both_kinds_of_ends_is_one() -> None:
+    assert read([bytes([byte]) for byte in b"data: 1\r\n\ndata: 2\n\n"]) == ["1", "2"]
+
+
 def test_event_comes_with_the_carriage_return_that_ends_it() -> None:
     assert read([b"data: a\r\r"]) == ["a"]
 
