@@ -325,6 +325,7 @@ class Broadcaster:
         self._inboxes.clear()
         self._readers.clear()
         for inbox in inboxes:
+            inbox.taker = inbox.wake = None
             inbox.end()
         await self._subscriber.stop()
         closing = (self._reading.aclose(), self._commands.aclose())
