@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -207,3 +208,26 @@ async def test_what_was_answered_before_the_connection_broke_is_not_asked_again(
     monkeypatch.setattr(line, "read_response", breaking)
     # The second one was carried out, but its answer is lost: it is asked again, and the first is not.
     assert await asyncio.gather(*(redis.incr(key) for _ in range(3))) == [1, 4, 5]
+
+
+async def test_connection_to_a_former_master_is_given_up() -> None:
+    async with connect("redis+sentinel://127.0.0.1:1/master") as client:
+        redis = cast(Pipelining, client)
+        pool: Any = redis.connection_pool
+        line = SimpleNamespace(host="127.0.0.1", port=6379)
+        assert not redis._has_moved(line)  # nobody has been asked
+        pool.master_address = ("127.0.0.1", 6379)
+        assert not redis._has_moved(line)
+        pool.master_address = ("127.0.0.1", 6380)
+        assert redis._has_moved(line)
+
+
+async def test_connection_that_is_given_up_is_replaced(
+    redis: Pipelining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await redis.echo("a") == b"a"
+    before = redis._line
+    monkeypatch.setattr(redis, "_has_moved", lambda line: line is before)
+    assert await redis.echo("b") == b"b"
+    assert redis._line is not before or redis._line.is_connected
+    assert len(redis.connection_pool._in_use_connections) == 1
