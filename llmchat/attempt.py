@@ -315,7 +315,7 @@ class Attempt:
 
     def _delta(self, answer: Answer) -> CompletionDelta | None:
         """Say what was taken; its blocks too, as long as all answers here do not take too much of the time for them."""
-        render = self._rendering.left
+        render = self._rendering.fill()
         with self._rendering.spent():
             return answer.delta(render=render)
 

@@ -17,9 +17,8 @@ class Budget:
         self._left = at_once
         self._as_of = clock()
 
-    @property
-    def left(self) -> bool:
-        """Whether there is any."""
+    def fill(self) -> bool:
+        """Add the share of the time that has gone by, and tell whether there is any left."""
         now = self._clock()
         self._left = min(self._at_once, self._left + (now - self._as_of) * self._share)
         self._as_of = now

@@ -128,15 +128,15 @@ class _Stream(WSStream):
 
     _pinging: asyncio.TimerHandle | None = None  # once it was accepted
     _resting: asyncio.TimerHandle | None = None  # while there is a window of compression
-    _deflate: Deflate | None = None  # where the peer knows it
+    _compression: Deflate | None = None  # where the peer knows it
 
     async def _accept(self, message: Any) -> None:
         await super()._accept(message)
         self.scope["headers"].clear()  # type: ignore[attr-defined] # a list, and read by now
         accepted = self.connection._proto.extensions
-        self._deflate = next((each for each in accepted if isinstance(each, Deflate)), None)
+        self._compression = next((each for each in accepted if isinstance(each, Deflate)), None)
 
-    def _write(self, frame: str | bytes, readers: int) -> bool:
+    def _write_at_once(self, frame: str | bytes, readers: int) -> bool:
         """Write a frame, unless something waits before it. Compressed where there are few readers, and it is worth it."""
         transport: asyncio.WriteTransport = self.scope["state"][TRANSPORT]
         if (
@@ -152,8 +152,8 @@ class _Stream(WSStream):
             return False
         if readers > FEW:
             transport.write(_encoded_once(payload))
-        elif self._deflate is not None and len(payload) in WORTH_DEFLATING:
-            transport.write(_encoded(self._deflate.deflated(payload), TEXT | DEFLATED))
+        elif self._compression is not None and len(payload) in WORTH_DEFLATING:
+            transport.write(_encoded(self._compression.deflated(payload), TEXT | DEFLATED))
             if self._resting is None:
                 self._rest_later()
         else:
@@ -165,7 +165,7 @@ class _Stream(WSStream):
 
     def _rest(self) -> None:
         self._resting = None
-        if self._deflate is not None and not self._deflate.rest():
+        if self._compression is not None and not self._compression.rest():
             self._rest_later()
 
     async def _send_pings(self) -> None:
@@ -183,7 +183,7 @@ class _Stream(WSStream):
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Request):
-            event.state[DIRECT] = self._write
+            event.state[DIRECT] = self._write_at_once
         if isinstance(event, StreamClosed):
             for timer in (self._pinging, self._resting):
                 if timer is not None:

@@ -118,8 +118,8 @@ def written_to(wire: Wire) -> Callable[[str | bytes, int], bool]:
     stream.closed, stream.state = False, ASGIWebsocketState.CONNECTED
     stream.scope = {"state": {peers.TRANSPORT: wire, ABORT: None}}  # type: ignore[typeddict-item]
     stream.connection = Open()  # type: ignore[assignment]
-    stream._deflate = Deflate(most=1000)
-    return stream._write
+    stream._compression = Deflate(most=1000)
+    return stream._write_at_once
 
 
 @asynccontextmanager
