@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ class Closed(Exception):
     """The server ended a connection, or refused it."""
 
 
-class Browser(asyncio.BufferedProtocol):
+class Browser(asyncio.BufferedProtocol, ABC):
     """One websocket. What a message means is `hear`'s to know; `ready` is set once the server let it in."""
 
     path = "/ws/chat/"
@@ -173,9 +174,9 @@ class Browser(asyncio.BufferedProtocol):
         if self.finished is not None and not self.finished.done():
             self.finished.set_exception(changed)
 
+    @abstractmethod
     def hear(self, told: dict[str, Any], now: float) -> None:
         """Take a message."""
-        raise NotImplementedError
 
 
 class Ours(Browser):

@@ -256,9 +256,7 @@ class Connection:
             if self._channel:
                 await self._broadcaster.close_channel(self._channel)
         await close(self._socket, closing)
-        closing.__traceback__ = (
-            None  # it leads to this frame: a ring that only the garbage collector would break
-        )
+        closing.__traceback__ = None  # it leads to this frame: a ring, until the collector looks
 
     async def _serve(self) -> None:
         if self._closing is not None:
@@ -266,7 +264,7 @@ class Connection:
         with suppress(Unavailable):
             await self._join_session()
         self._tell(self._ready)
-        self._tell_store(bool(self._channel))
+        self._tell_store(bool(self._channel) and not self._broadcaster.lost.is_set())
         self._broadcaster.watchers.add(self._tell_store)
         if self._welcome is None and self._channel:
             self._relaying = False
