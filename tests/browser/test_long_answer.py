@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 from playwright.async_api import Browser, CDPSession, Page, expect
 
+from bench.page import main_thread
 from tests.browser.person import answers, at_end, button, idle, say
 from tests.browser.test_painting import spoken
 from tests.fakes import Gate, Model
@@ -79,38 +74,6 @@ def long_answer() -> str:
     """Make an answer with all that Markdown has."""
     text = "".join(SECTION.format(number=number) for number in range(CHARACTERS // len(SECTION) + 1))
     return text[:CHARACTERS] + "\n\nThe end."
-
-
-@asynccontextmanager
-async def main_thread(browser: Browser) -> AsyncIterator[list[float]]:
-    """Note how much time of its thread each task of a page's main thread takes: milliseconds, the longest first."""
-    session = await browser.new_browser_cdp_session()
-    events: list[dict[str, Any]] = []
-    complete = asyncio.Event()
-    session.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
-    session.on("Tracing.tracingComplete", lambda _: complete.set())
-    only = {
-        "includedCategories": ["toplevel"],
-        "excludedCategories": ["*"],
-        "recordMode": "recordAsMuchAsPossible",
-    }
-    await session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": only})
-    tasks: list[float] = []
-    yield tasks
-    await session.send("Tracing.end")
-    await asyncio.wait_for(complete.wait(), 60)
-    threads = {
-        (event["pid"], event["tid"])
-        for event in events
-        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
-    }
-    of_threads = defaultdict(list)
-    for event in events:
-        thread = event["pid"], event["tid"]
-        if thread in threads and event["name"] == "ThreadControllerImpl::RunTask" and "tdur" in event:
-            of_threads[thread].append(event["tdur"] / 1000)
-    busiest = max(of_threads.values(), key=sum)
-    tasks.extend(sorted(busiest, reverse=True))
 
 
 async def left(session: CDPSession) -> dict[str, float]:
