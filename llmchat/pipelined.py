@@ -155,6 +155,8 @@ class Together(AsyncCoreCommands):
 
 async def _exchange(line: Any, asked: Sequence[Asked], answers: list[Any]) -> None:
     try:
+        if not line.is_connected:
+            await line.connect()  # by itself, sending goes to the former address, without asking a Sentinel
         await line.send_packed_command([packed for _, _, packed, _ in asked])
         for _ in asked:
             try:
