@@ -222,6 +222,26 @@ async def test_connection_to_a_former_master_is_given_up() -> None:
         assert redis._has_moved(line)
 
 
+async def test_lost_connection_asks_anew_where_to_connect(
+    redis: Pipelining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await redis.echo("a") == b"a"
+    line, asked = redis._line, 0
+    connect_line = line.connect
+
+    async def connecting() -> None:
+        nonlocal asked
+        asked += 1
+        await connect_line()
+
+    monkeypatch.setattr(line, "connect", connecting)  # here, Sentinels are asked
+    assert await redis.echo("b") == b"b"
+    assert asked == 0
+    await line.disconnect(nowait=True)
+    assert await redis.echo("c") == b"c"
+    assert asked == 1
+
+
 async def test_connection_that_is_given_up_is_replaced(
     redis: Pipelining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
