@@ -257,11 +257,15 @@ async def test_a_change_starts_the_server_anew_while_debugging(
 
 
 @pytest.mark.long
-async def test_compression_is_not_negotiated(instances: tuple[Instance, Instance]) -> None:
-    offered = "permessage-deflate; client_max_window_bits"
-    async with handshake(instances[0], sec_websocket_extensions=offered) as answer:
+@pytest.mark.parametrize("offered", ["permessage-deflate; client_max_window_bits", ""])
+async def test_compression_is_negotiated_where_it_is_offered(
+    instances: tuple[Instance, Instance], offered: str
+) -> None:
+    headers = {"sec_websocket_extensions": offered} if offered else {}
+    async with handshake(instances[0], **headers) as answer:
         assert answer.status == 101
-        assert "sec-websocket-extensions" not in answer.headers
+        agreed = answer.headers.get("sec-websocket-extensions", "")
+        assert agreed.partition(";")[0] == offered.partition(";")[0]
         assert "server" not in answer.headers
 
 

@@ -18,7 +18,8 @@ export class LiveBlocks {
   #tail = null; // the text node that text is appended to: one of the next two
   #inline = null; // the text node that stands inside the last block
   #plain = null; // a paragraph of our own, for text that has no block yet
-  #past = 0; // blocks that are not at the end any more
+  #past = 0; // blocks that are marked as not at the end any more
+  #marking = false; // those that are to be are looked for soon
   #end = null; // the element that text is appended in, which has the caret
   #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
@@ -64,7 +65,7 @@ export class LiveBlocks {
     this.#past = 0;
     this.#level();
     this.#markEnd();
-    this.#markPast();
+    this.#markPastOnceDrawn();
     holdAgain(held, next);
   }
 
@@ -96,9 +97,10 @@ export class LiveBlocks {
     this.#clearTail();
     const placed = blocks.map(([index, html]) => this.#replace(index, html));
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
+    this.#past = Math.min(this.#past, ...blocks.map(([index]) => index));
     this.#level();
     this.#markEnd();
-    this.#markPast();
+    this.#markPastOnceDrawn();
     placed.forEach((next, at) => holdAgain(held[at], next));
   }
 
@@ -109,6 +111,16 @@ export class LiveBlocks {
       level = Math.min(level + 1, Number(heading.localName[1]));
       if (heading.ariaLevel !== String(level)) heading.ariaLevel = level;
     }
+  }
+
+  // A block that was never drawn has no height to keep, and what is read below it would be moved.
+  #markPastOnceDrawn() {
+    if (this.#marking || this.#element.children.length <= AT_END) return;
+    this.#marking = true;
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      this.#marking = false;
+      this.#markPast();
+    }));
   }
 
   #markPast() {

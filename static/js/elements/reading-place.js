@@ -40,13 +40,23 @@ class ReadingPlace {
 
   /** How far what stood at the edge has moved since: positive where it is further down. */
   get drift() {
-    const spot = this.#spots.findLast(({ element }) => element.isConnected);
+    const spot = this.#inner;
     if (!spot) return 0;
     const { top, height } = spot.element.getBoundingClientRect();
     // Of text that is broken into other lines, the same share stands above the edge.
     if (this.#width !== this.#box.clientWidth && spot.share) spot.top = -spot.share * height;
     this.#width = this.#box.clientWidth;
     return top - this.#box.getBoundingClientRect().top - spot.top;
+  }
+
+  /** It stands where it was: what it is in may reach further up or less far by now. */
+  kept() {
+    const { top } = this.#box.getBoundingClientRect();
+    for (const spot of this.#spots) if (spot !== this.#inner && spot.element.isConnected) Object.assign(spot, spotOf(spot.element, top));
+  }
+
+  get #inner() {
+    return this.#spots.findLast(({ element }) => element.isConnected);
   }
 
   /** Itself without elements or pixels of text, to be kept: indices from the outermost inwards, and a share or a distance. */
