@@ -15,10 +15,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import httpx2  # the SDK's transport: its errors come where a body is read
-import openai
-from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from llmchat.errors import ProviderError, RequestRefused
+from llmchat.lean_openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, openai
 from llmchat.settings import Settings
 from llmchat.sse import Events
 from llmchat.turn import Delta

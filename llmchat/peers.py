@@ -13,7 +13,7 @@ import resource
 import socket
 from contextlib import suppress
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import h11
 import hypercorn.asyncio.run
@@ -24,7 +24,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Closed
 from hypercorn.protocol import ws_stream
-from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
@@ -50,6 +50,8 @@ UNREAD_BODY = 256 * 1024
 """Of a request's body that the app has not read; what comes while there is so much is dropped."""
 PIECE_BYTES = 512
 """What a piece of a body costs beside its bytes: it may have a single one."""
+SWITCHED = 101
+"""The status of an answer behind which there is a websocket."""
 TEXT, DEFLATED = 0x81, 0x40
 """How a frame begins that is a whole text message; and where it is compressed."""
 AT_ONCE_BYTES = 64 * 1024
@@ -116,6 +118,13 @@ def _encoded(payload: bytes, first: int = TEXT) -> bytes:
     return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
 
 
+class _Accepted:
+    """All that is asked of a handshake once it is over."""
+
+    accepted = True
+
+
+_ACCEPTED: Any = _Accepted()
 _encoded_once = lru_cache(maxsize=1)(_encoded)  # for all who get the same
 
 
@@ -133,6 +142,7 @@ class _Stream(WSStream):
     async def _accept(self, message: Any) -> None:
         await super()._accept(message)
         self.scope["headers"].clear()  # type: ignore[attr-defined] # a list, and read by now
+        self.handshake = _ACCEPTED
         accepted = self.connection._proto.extensions
         self._compression = next((each for each in accepted if isinstance(each, Deflate)), None)
 
@@ -338,6 +348,11 @@ class _Protocol(H11Protocol):
 
     async def _check_protocol(self, event: h11.Request) -> None:
         pass
+
+    async def stream_send(self, event: Event) -> None:
+        await super().stream_send(event)
+        if isinstance(event, Response) and event.status_code == SWITCHED:
+            cast(Any, self.connection).h11_connection = None  # it was for the handshake
 
     async def _create_stream(self, request: h11.Request) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import gc
 import logging
@@ -128,6 +129,8 @@ def serve(
 def _spare_the_collector() -> None:
     """Have the garbage collector pass over what is imported, a tenth of a second each time, and look less often."""
     gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what importing took and does not need any more
     gc.freeze()
     gc.set_threshold(*GARBAGE)
 

@@ -291,6 +291,7 @@ def test_reading_that_is_given_up_ends() -> None:
     assert len(list(chats)) < 1000
 
 
+@pytest.mark.long
 def test_nothing_but_the_conversation_that_is_read_is_in_memory() -> None:
     class Endless(io.RawIOBase):
         """A file that is made as it is read."""

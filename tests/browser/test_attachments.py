@@ -6,6 +6,7 @@ import base64
 import re
 from typing import Any
 
+import pytest
 from playwright.async_api import FilePayload, Locator, Page, Route, expect
 
 from llmchat.redis_client import connect
@@ -283,6 +284,7 @@ async def test_edit_keeps_the_picture_or_leaves_it_out(page: Page, model: Model)
     await expect(pictures(page)).to_have_count(0)
 
 
+@pytest.mark.long
 async def test_picture_is_not_sent_to_a_model_that_does_not_see(
     start_instance: StartInstance, open_page: OpenPage, store: Store, model: Model
 ) -> None:

@@ -217,6 +217,7 @@ async def test_prompt_on_its_way_is_there_when_its_chat_is_shown_again(
     assert [request.prompt for request in model.requests] == ["One", "Two", "Two more"]
 
 
+@pytest.mark.long
 async def test_chat_whose_model_is_not_on_offer_any_more_goes_on_with_the_first(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:
@@ -237,6 +238,7 @@ async def test_chat_whose_model_is_not_on_offer_any_more_goes_on_with_the_first(
     assert [request.body["model"] for request in model.requests] == ["old", "new", "new", "small"]
 
 
+@pytest.mark.long
 async def test_open_page_takes_the_models_of_a_deploy_and_sends_what_was_typed_for_one_that_is_gone(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model, watch: Watch
 ) -> None:

@@ -92,6 +92,7 @@ async def opened(page: Page, store: Store, number: int) -> None:
     await page.reload()
 
 
+@pytest.mark.long
 async def test_chat_of_5000_messages_opens_at_its_end_and_is_read_upwards_without_a_jump(
     page: Page, store: Store
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -63,6 +64,7 @@ async def test_memory_that_comes_late_is_not_laid_over_another_chat_and_is_not_a
     await expect(page.get_by_text("did not answer in time").first).to_be_visible()
 
 
+@pytest.mark.long
 async def test_summary_is_read_and_corrected(
     store: Store, start_instance: StartInstance, open_page: OpenPage
 ) -> None:

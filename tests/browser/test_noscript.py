@@ -32,6 +32,7 @@ async def broken(route: Route) -> None:
     await route.fulfill(body=body, content_type="text/javascript")
 
 
+@pytest.mark.long
 async def test_person_without_scripts_chats_on_two_instances(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:

@@ -467,6 +467,7 @@ async def test_words_refused_in_a_chat_that_is_not_shown_are_told_and_found(
     await expect(box(tab)).to_have_value("Half a word\n\nSecond")
 
 
+@pytest.mark.long
 async def test_prompt_that_came_too_fast_says_when_it_is_sent(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:

@@ -140,6 +140,7 @@ async def test_words_that_come_within_a_frame_are_placed_together_and_a_hidden_t
     await expect(answers(page)).to_contain_text("Shown again.")
 
 
+@pytest.mark.long
 async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
     page: Page, model: Model
 ) -> None:

@@ -359,6 +359,7 @@ async def test_end_of_an_answer_is_told_with_the_beginning_of_the_one_that_waite
     await expect(page.get_by_role("status")).to_have_text("Answer complete. Slowly. Answer started")
 
 
+@pytest.mark.long
 async def test_answer_is_asked_for_anew_once_and_not_beside_another_one(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:

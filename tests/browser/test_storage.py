@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import OpenPage
@@ -31,6 +32,7 @@ FILL = """values => values.forEach((value, at) => {
 })"""
 
 
+@pytest.mark.long
 async def test_strange_things_in_the_storage_stop_nothing(
     open_page: OpenPage, instances: tuple[Instance, Instance]
 ) -> None:

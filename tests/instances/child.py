@@ -110,7 +110,7 @@ class Child:
             ),
         )
 
-    async def ended(self, *, seconds: float = 10) -> int:
+    async def ended(self, *, seconds: float = 30) -> int:
         """Wait for its end and return its exit code."""
         assert self._running
         assert self._reading

@@ -8,6 +8,7 @@ import secrets
 import ssl
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
@@ -283,9 +284,10 @@ class Client:
     # Reading
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for frame in socket:
-            if frame.type is aiohttp.WSMsgType.TEXT:
-                self._receive(frame.data)
+        with suppress(aiohttp.ClientConnectionResetError):  # a ping came that cannot be answered any more
+            async for frame in socket:
+                if frame.type is aiohttp.WSMsgType.TEXT:
+                    self._receive(frame.data)
         self._bell.ring()
 
     def _receive(self, frame: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import pytest
+
 from tests.instances.instance import ROOT
 from tests.waiting import within
 
 
+@pytest.mark.long
 async def test_bench_of_answers_has_them_shown_whole() -> None:
     bench = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.answers", "ours", "2", "--seconds", "2"),

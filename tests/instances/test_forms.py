@@ -304,6 +304,7 @@ async def test_forms_count_as_frames_do_and_say_how_long_to_wait(
             await browser.client.close()
 
 
+@pytest.mark.long
 async def test_words_outlast_a_store_that_is_away(
     fresh_store: Store, start_instance: StartInstance, model: Model
 ) -> None:

@@ -132,6 +132,7 @@ async def test_answer_out_of_proportion_is_shown_as_it_was_written_and_the_other
         assert "<p><em>b</em></p>" in shown
 
 
+@pytest.mark.long
 async def test_address_has_so_many_shared_pages_a_minute_and_no_more(
     store: Store, start_instance: StartInstance
 ) -> None:
