@@ -94,18 +94,18 @@ class Meter:
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._untaken = 0
+        self._due: asyncio.TimerHandle | None = None
         self.begin: Callable[[], object] = lambda: None
-        """Called with the first of those that are to be taken: has `take` run."""
+        """Called COUNT_SECONDS after the first of those that are to be taken: has `take` run."""
 
     def count(self) -> None:
         """Count one."""
         self._untaken += 1
         if self._untaken == 1:
-            self.begin()
+            self._due = asyncio.get_running_loop().call_later(COUNT_SECONDS, self.begin)
 
     async def take(self) -> None:
-        """Take those of the next second. Raises Closing where they are too many; not while Redis is away."""
-        await asyncio.sleep(COUNT_SECONDS)
+        """Take those of the last second. Raises Closing where they are too many; not while Redis is away."""
         try:
             await self._take()
         except RateLimited:
@@ -113,6 +113,8 @@ class Meter:
 
     async def settle(self) -> None:
         """Take what is left when the connection has ended, so that short ones count, too."""
+        if self._due is not None:
+            self._due.cancel()
         with suppress(RateLimited):
             await self._take()
 
@@ -164,10 +166,11 @@ async def check_welcome(welcome: Welcome | None) -> None:
 
 async def close(socket: Socket, closing: BaseException) -> None:
     """Close a websocket that may be gone already."""
+    if isinstance(closing, Gone) or not isinstance(closing, Closing):
+        return
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            if isinstance(closing, Closing) and not isinstance(closing, Gone):
-                await socket.close(closing.code, closing.reason)
+            await socket.close(closing.code, closing.reason)
     except Exception as error:  # in whatever way the server tells that it is gone
         log.debug("A websocket was gone before it was closed: %s", type(error).__name__)
 

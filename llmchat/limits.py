@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
+from llmchat.redis_client import as_cluster
 from llmchat.script import Script
 from llmchat.settings import ADDRESS_SHARE
 
@@ -42,6 +44,12 @@ class Rates:
 KINDS = tuple(each.name for each in fields(Rates))
 
 
+Wanted = tuple[str, int, str]
+"""A kind, how many of it, and how: "take"; "look", to ask only; "owe", to take what was had already."""
+_Asked = tuple[str, int, int, str]
+"""A key, how many there are in a minute, how many are wanted, and how."""
+
+
 class Limits:
     """Gives out allowances. Each is full at first, and fills evenly, all of it in a minute."""
 
@@ -49,28 +57,40 @@ class Limits:
         self._keys = keys
         self._rates = rates
         self._limit = Script(redis, "limit")
+        self._together = as_cluster(redis) is None  # else they are in several slots
 
     def of(self, session: str, address: str) -> Allowance:
         """Give what a session at an address may do."""
         return Allowance(self, session, address)
 
-    async def take(self, kind: str, session: str, address: str, cost: int, mode: str = "take") -> None:
-        """Take; with "look" only ask, with "owe" take what was had already. Raises RateLimited, and Unavailable."""
-        rate: int = getattr(self._rates, kind)
-        if rate == 0 or cost == 0:
-            return
-        # The session first: what it may not have, it does not take from those who share its address.
-        await self._take(kind, session, rate, cost, mode)
-        await self._take(kind, network_of(address), rate * ADDRESS_SHARE, cost, mode)
+    async def take(self, session: str, address: str, *wanted: Wanted) -> None:
+        """Take all of it, or nothing but what is owed. Raises RateLimited, and Unavailable.
+
+        In a Cluster one after the other, the session's first: what it may not have, it does not take from those who
+        share its address.
+        """
+        network = network_of(address)
+        asked: list[_Asked] = []
+        for kind, cost, mode in wanted:
+            rate: int = getattr(self._rates, kind)
+            if rate and cost:
+                asked.append((self._keys.limit(kind, session), rate, cost, mode))
+                asked.append((self._keys.limit(kind, network), rate * ADDRESS_SHARE, cost, mode))
+        await self._take(asked)
 
     async def shared_page(self, address: str) -> None:
         """Take a shared chat that is shown, of an address alone: nobody has a session there."""
-        await self._take("shared_pages", network_of(address), self._rates.shared_pages, 1, "take")
+        key = self._keys.limit("shared_pages", network_of(address))
+        await self._take([(key, self._rates.shared_pages, 1, "take")])
 
-    async def _take(self, kind: str, who: str, most: int, cost: int, mode: str) -> None:
-        wait_ms = await self._limit([self._keys.limit(kind, who)], MINUTE_MS / most, most, cost, mode)
-        if wait_ms:
-            raise RateLimited(wait_ms / 1000)
+    async def _take(self, asked: Sequence[_Asked]) -> None:
+        for some in [asked] if self._together and asked else [[each] for each in asked]:
+            words: list[str | int | float] = []
+            for _, most, cost, mode in some:
+                words += [MINUTE_MS / most, most, cost, mode]
+            wait_ms = await self._limit([key for key, *_ in some], *words)
+            if wait_ms:
+                raise RateLimited(wait_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +103,31 @@ class Allowance:
 
     async def prompt(self) -> None:
         """Take an answer's worth."""
-        await self.limits.take("prompts", self.session, self.address, 1)
+        await self._take("prompts")
 
     async def frames(self, count: int) -> None:
         """Take so many frames, which were read already."""
-        await self.limits.take("frames", self.session, self.address, count, "owe")
+        await self.limits.take(self.session, self.address, ("frames", count, "owe"))
 
     async def connection(self, *, look: bool = False) -> None:
         """Take a websocket; with `look`, tell only whether one could be had."""
-        await self.limits.take("frames", self.session, self.address, 1, "look")
-        await self.limits.take("connections", self.session, self.address, 1, "look" if look else "take")
+        mode = "look" if look else "take"
+        await self.limits.take(self.session, self.address, ("frames", 1, "look"), ("connections", 1, mode))
 
     async def attachment(self) -> None:
         """Take a file that is sent."""
-        await self.limits.take("attachments", self.session, self.address, 1)
+        await self._take("attachments")
 
     async def import_(self) -> None:
         """Take a file of chats that is sent, or an archive of all of them that is made."""
-        await self.limits.take("imports", self.session, self.address, 1)
+        await self._take("imports")
 
     async def sign_in(self) -> None:
         """Take a guess of the password."""
-        await self.limits.take("sign_ins", self.session, self.address, 1)
+        await self._take("sign_ins")
+
+    async def _take(self, kind: str) -> None:
+        await self.limits.take(self.session, self.address, (kind, 1, "take"))
 
 
 @lru_cache(maxsize=1024)

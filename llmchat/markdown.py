@@ -453,11 +453,23 @@ def _inline(state: StateCore) -> None:
                 token.children = [Token("text", "", 0, content=token.content)]
 
 
+SIGNS_OF_LINKS = ("//", "\\/", "&")
+
+
 def _linkify(state: StateCore) -> None:
     tokens = state.tokens
-    state.tokens = [token for token in tokens if not (_has_too_many_links(token) or token.meta.get("source"))]
+    state.tokens = [
+        token
+        for token in tokens
+        if _may_have_links(token) and not (_has_too_many_links(token) or token.meta.get("source"))
+    ]
     linkify(state)
     state.tokens = tokens
+
+
+def _may_have_links(token: Token) -> bool:
+    # To search for one as the library does takes as long as half of a rendering. A slash may be escaped.
+    return any(part in token.content for part in SIGNS_OF_LINKS) or "mailto:" in token.content.lower()
 
 
 def _has_too_many_links(token: Token) -> bool:

@@ -11,7 +11,9 @@ import logging
 import math
 import resource
 import socket
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -124,7 +126,15 @@ class _Accepted:
     accepted = True
 
 
+class _NoTasks:
+    """All that is asked of a group of tasks once an app serves a websocket: to begin to ping."""
+
+    def spawn(self, begin: Callable[[], None]) -> None:
+        begin()
+
+
 _ACCEPTED: Any = _Accepted()
+_NO_TASKS: Any = _NoTasks()
 _encoded_once = lru_cache(maxsize=1)(_encoded)  # for all who get the same
 
 
@@ -140,6 +150,7 @@ class _Stream(WSStream):
     _compression: Deflate | None = None  # where the peer knows it
 
     async def _accept(self, message: Any) -> None:
+        self.task_group = _NO_TASKS
         await super()._accept(message)
         self.scope["headers"].clear()  # type: ignore[attr-defined] # a list, and read by now
         self.handshake = _ACCEPTED
@@ -178,9 +189,10 @@ class _Stream(WSStream):
         if self._compression is not None and not self._compression.rest():
             self._rest_later()
 
-    async def _send_pings(self) -> None:
-        """As Hypercorn does, without a task that sleeps on for an interval when the websocket has gone."""
-        self._ping()
+    def _send_pings(self) -> None:  # type: ignore[override]
+        """As Hypercorn does, without a task for each websocket. The first one is due after an interval, too."""
+        seconds = self.config.websocket_ping_interval or 0.0  # Hypercorn asks for pings where it is set
+        self._pinging = asyncio.get_running_loop().call_later(seconds, self._ping)
 
     def _ping(self) -> None:
         transport: asyncio.WriteTransport = self.scope["state"][TRANSPORT]
@@ -188,8 +200,7 @@ class _Stream(WSStream):
             return
         with suppress(LocalProtocolError):
             transport.write(self.connection.send(Ping()))
-        seconds = self.config.websocket_ping_interval or 0.0  # Hypercorn asks for pings where it is set
-        self._pinging = asyncio.get_running_loop().call_later(seconds, self._ping)
+        self._send_pings()
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Request):
@@ -218,6 +229,39 @@ class _Tasks(TaskGroup):
         queue = _Messages(config.max_app_queue_size)
         self.spawn(_handle, app, config, scope, queue.get, send, None, None)  # what only WSGI needs
         return queue.put
+
+
+class _Waiting:
+    """Ends a connection that waits too long for its next request, or when the server ends. As Hypercorn's task does, of
+    which there would be two for each connection and each request."""
+
+    __slots__ = ("_closing", "_end", "_seconds", "_timer", "_waiting")
+
+    def __init__(
+        self, seconds: float, end: Callable[[], Coroutine[Any, Any, None]], waiting: set[_Waiting]
+    ) -> None:
+        self._seconds = seconds
+        self._end = end
+        self._waiting = waiting
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def restart(self, task_group: object, action: object) -> None:
+        """Wait from now on."""
+        await self.stop()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self.over)
+        self._waiting.add(self)
+
+    async def stop(self) -> None:
+        """Wait no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.discard(self)
+
+    def over(self) -> None:
+        """Have the connection ended."""
+        self._closing = asyncio.get_running_loop().create_task(self._end())
 
 
 class _Messages:
@@ -365,7 +409,15 @@ class _Protocol(H11Protocol):
 def _server_for(most: int) -> type[TCPServer]:
     """Make the server of connections: so many at once, for at the limit of open files nobody is let in any more."""
     peers: set[Any] = set()
+    waiting: set[_Waiting] = set()
+    context: Any = None
+    ending: asyncio.Task[None] | None = None
     told = False
+
+    async def end_all() -> None:
+        await context.terminated.wait()
+        for each in list(waiting):
+            each.over()
 
     class Server(TCPServer):
         """A connection that the app can cut (`scope["state"]`): closing one waits for a peer that may never read."""
@@ -382,9 +434,18 @@ def _server_for(most: int) -> type[TCPServer]:
         ) -> None:
             state = {**state, ABORT: writer.transport.abort, TRANSPORT: writer.transport}
             super().__init__(app, loop, config, context, state, reader, writer)
+            self.idle_task = cast(
+                Any, _Waiting(config.keep_alive_timeout, self._initiate_server_close, waiting)
+            )
 
         async def run(self) -> None:
-            nonlocal told
+            nonlocal told, context, ending
+            if context is not self.context:
+                context = self.context
+                ending = asyncio.create_task(end_all(), context=Context())
+            if context.terminated.is_set():
+                self.writer.transport.abort()
+                return
             if len(peers) >= most:
                 if not told:
                     log.warning("%d connections are open: no more are taken until some end.", most)
