@@ -126,6 +126,8 @@ class _Inbox:
         while True:
             while self._messages:
                 deadline, message = self._messages.popleft()
+                if not self._messages:
+                    self._messages = None
                 if asyncio.get_running_loop().time() < deadline:
                     return message
             if self._lapsed:

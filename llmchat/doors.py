@@ -9,11 +9,11 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; "
@@ -80,11 +80,10 @@ class Doors:
         self._address_header = address_header.encode()
         self._told_of_proxy = False
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         """Serve one ASGI scope."""
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
+            return cast(Coroutine[Any, Any, None], self._app(scope, receive, send))
         headers: dict[bytes, str] = {}
         for name, value in scope["headers"]:  # several lines of one name are one list
             before = headers.get(name.lower())
@@ -94,13 +93,11 @@ class Doors:
         self._tell_of_proxy(headers)
         send = _with_headers(send, secure=scope["scheme"] in SECURE.values())
         refusal = self._refusal(scope, headers)
-        del headers  # a websocket may be served for days
         if refusal is not None:
-            await _refuse(scope, send, *refusal)
-        elif scope["type"] == "websocket":
-            await _websocket(self._app, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return _refuse(scope, send, *refusal)
+        if scope["type"] == "websocket":
+            return _websocket(self._app, scope, receive, send)
+        return cast(Coroutine[Any, Any, None], self._app(scope, receive, send))
 
     def _refusal(self, scope: Any, headers: dict[bytes, str]) -> tuple[int, str] | None:
         if scope["path"] not in HEALTH_PATHS and not self._host_allowed(headers.get(b"host", "")):

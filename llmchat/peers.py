@@ -23,6 +23,7 @@ import hypercorn.asyncio.tcp_server
 import hypercorn.protocol.h11
 from hypercorn.asyncio.task_group import TaskGroup, _handle
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed
 from hypercorn.protocol import ws_stream
@@ -82,6 +83,7 @@ def limit_peers() -> None:
         (hypercorn.protocol, "H11Protocol", _Protocol),
         (hypercorn.asyncio.run, "TCPServer", _server_for(most_peers())),
         (hypercorn.asyncio.tcp_server, "TaskGroup", _Tasks),
+        (WorkerContext, "event_class", _Event),
     ):
         getattr(module, name)  # fails where another version has no such name
         setattr(module, name, ours)
@@ -120,6 +122,34 @@ def _encoded(payload: bytes, first: int = TEXT) -> bytes:
     return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
 
 
+class _Event:
+    """What Hypercorn waits for, with an asyncio.Event from when it waits: of most, nothing ever does."""
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: asyncio.Event | None = None
+
+    async def clear(self) -> None:
+        self._is_set = False
+        if self._event is not None:
+            self._event.clear()
+
+    async def set(self) -> None:
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        if not self._is_set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+
 class _Accepted:
     """All that is asked of a handshake once it is over."""
 
@@ -135,6 +165,8 @@ class _NoTasks:
 
 _ACCEPTED: Any = _Accepted()
 _NO_TASKS: Any = _NoTasks()
+_NO_CONTEXT = Context()
+"""Of timers: that in which one is begun would keep what an app had there."""
 _encoded_once = lru_cache(maxsize=1)(_encoded)  # for all who get the same
 
 
@@ -153,6 +185,7 @@ class _Stream(WSStream):
         self.task_group = _NO_TASKS
         await super()._accept(message)
         self.scope["headers"].clear()  # type: ignore[attr-defined] # a list, and read by now
+        self.scope = cast(Any, {"state": self.scope["state"]})
         self.handshake = _ACCEPTED
         accepted = self.connection._proto.extensions
         self._compression = next((each for each in accepted if isinstance(each, Deflate)), None)
@@ -182,7 +215,9 @@ class _Stream(WSStream):
         return True
 
     def _rest_later(self) -> None:
-        self._resting = asyncio.get_running_loop().call_later(REST_OF_WINDOW_SECONDS, self._rest)
+        self._resting = asyncio.get_running_loop().call_later(
+            REST_OF_WINDOW_SECONDS, self._rest, context=_NO_CONTEXT
+        )
 
     def _rest(self) -> None:
         self._resting = None
@@ -192,7 +227,7 @@ class _Stream(WSStream):
     def _send_pings(self) -> None:  # type: ignore[override]
         """As Hypercorn does, without a task for each websocket. The first one is due after an interval, too."""
         seconds = self.config.websocket_ping_interval or 0.0  # Hypercorn asks for pings where it is set
-        self._pinging = asyncio.get_running_loop().call_later(seconds, self._ping)
+        self._pinging = asyncio.get_running_loop().call_later(seconds, self._ping, context=_NO_CONTEXT)
 
     def _ping(self) -> None:
         transport: asyncio.WriteTransport = self.scope["state"][TRANSPORT]

@@ -119,7 +119,6 @@ def serve(
     configure_logging(settings.debug)
     stop = _Stop()
     try:
-        _spare_the_collector()
         asyncio.run(_serve(settings, sockets, announce, ends, stop))
     finally:
         stop.ended()
@@ -127,10 +126,10 @@ def serve(
 
 
 def _spare_the_collector() -> None:
-    """Have the garbage collector pass over what is imported, a tenth of a second each time, and look less often."""
+    """Have the garbage collector pass over what is there from the start, a tenth of a second each time, and look less often."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what importing took and does not need any more
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what the start took and does not need any more
     gc.freeze()
     gc.set_threshold(*GARBAGE)
 
@@ -206,6 +205,7 @@ async def _serve(
         ends(stop.ask_from_thread(loop))
 
     async def until_stopped() -> None:
+        _spare_the_collector()
         announce()
         await stop.asked.wait()
         logger.info("Stopping: connections move, and answers that are being made.")

@@ -15,10 +15,10 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgpack
 from servestatic import ServeStaticASGI
@@ -64,6 +64,7 @@ class StaticFiles:
         except OSError as error:
             raise StartError("No folder for temporary files can be written: set TMPDIR to one.") from error
         self.close = weakref.finalize(self, _remove, self._kept, held)
+        self._app = app
         self._served = ServeStaticASGI(
             app,
             mimetypes=TYPES,
@@ -77,8 +78,13 @@ class StaticFiles:
         """Give the path of a file, as pages name it."""
         return f"/static/{self.version}/{name}"
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """Serve one ASGI scope."""
+        if scope["type"] == "websocket":  # may be served for days
+            return cast(Awaitable[None], self._app(scope, receive, send))
+        return self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and (asked := VERSIONED.fullmatch(scope["path"])):
             await self._find(asked[1])
         await self._served(scope, receive, send)

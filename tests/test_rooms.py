@@ -33,9 +33,12 @@ class FakeConnection:
 
     async def serve(self, rooms: Rooms, came: Callable[[], None]) -> None:
         """Serve it, as the blueprint does."""
-        with rooms.open(cast(Any, self), NOBODY):
+        leave = rooms.open(cast(Any, self), NOBODY)
+        try:
             came()
             await self._closing.wait()
+        finally:
+            leave()
 
 
 class FakeTurns:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from quart import Blueprint, Websocket, websocket
+from quart import Blueprint, websocket
 from quart.typing import ResponseReturnValue
 
 from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import headers_of
-from llmchat.connection import Connection, Socket
+from llmchat.blueprints.websockets import now
+from llmchat.connection import Connection
 from llmchat.doors import DIRECT
 from llmchat.events import SUBPROTOCOL
 from llmchat.seed import SeedConnection
@@ -17,7 +18,7 @@ blueprint = Blueprint("chat", __name__)
 
 @blueprint.websocket("/ws/chat/")
 async def chat() -> ResponseReturnValue | None:
-    """Serve one websocket until either side ends it."""
+    """Let a websocket in, to be served until either side ends it."""
     here = rooms()
     who = await here.visitor(websocket)
     offered = websocket.requested_subprotocols
@@ -27,7 +28,7 @@ async def chat() -> ResponseReturnValue | None:
     refusal = await here.refusal(who)
     if refusal is not None:
         return refusal.detail, refusal.status, headers_of(refusal.retry_after)
-    socket = _socket(websocket)
+    socket = now.get()
     connection: Connection | SeedConnection
     if offered:
         connection = Connection(
@@ -42,17 +43,9 @@ async def chat() -> ResponseReturnValue | None:
         )
     else:
         connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster, welcome=who.welcome)
-    with here.open(connection, who.allowance):
-        await websocket.accept(
-            headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},
-            subprotocol=SUBPROTOCOL if offered else None,
-        )
-        websocket.headers.clear()  # whoever asks has been seen; thousands of them would be kept
-        await connection.serve()
+    socket.serve_later(connection.serve, here.open(connection, who.allowance))
+    await websocket.accept(
+        headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},
+        subprotocol=SUBPROTOCOL if offered else None,
+    )
     return None
-
-
-def _socket(given: Websocket) -> Socket:
-    # The context's proxy is looked up anew at each use; its object is not.
-    found: Socket = given._get_current_object()  # type: ignore[attr-defined]
-    return found

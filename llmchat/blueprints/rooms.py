@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -44,6 +44,7 @@ from llmchat.takeout import Takeout
 from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
+_Counted = tuple[tuple[str, str], tuple[str, str]]
 HANDLERS_SECONDS = 1.0
 
 
@@ -145,25 +146,24 @@ class Rooms:
         await self.sign_outs.note(session)
         await self.broadcaster.group_send(group_of_session(session), {"type": "signed_out"})
 
-    @contextmanager
-    def open(self, connection: Connection | SeedConnection, allowance: Allowance) -> Iterator[None]:
-        """Keep a connection in the register while it is served."""
+    def open(self, connection: Connection | SeedConnection, allowance: Allowance) -> Callable[[], None]:
+        """Put a connection that is let in into the register; call what is given once it is served no more."""
         counted = _counted(allowance)
         self._connections.add(connection)
         self._open.update(counted)
         self._empty.clear()
         if self.draining:  # accepted while the others were being closed
             connection.close(RESTARTING, "This instance restarts.")
-        try:
-            yield
-        finally:
-            self._connections.discard(connection)
-            self._open.subtract(counted)
-            for key in counted:
-                if not self._open[key]:
-                    del self._open[key]
-            if not self._connections:
-                self._empty.set()
+        return partial(self._leave, connection, counted)
+
+    def _leave(self, connection: Connection | SeedConnection, counted: _Counted) -> None:
+        self._connections.discard(connection)
+        self._open.subtract(counted)
+        for key in counted:
+            if not self._open[key]:
+                del self._open[key]
+        if not self._connections:
+            self._empty.set()
 
     async def stop(self) -> None:
         """Take no more work, tell every client to reconnect elsewhere, and give the turns away.
@@ -180,7 +180,7 @@ class Rooms:
                     await self._empty.wait()
 
 
-def _counted(allowance: Allowance) -> tuple[tuple[str, str], tuple[str, str]]:
+def _counted(allowance: Allowance) -> _Counted:
     return ("session", allowance.session), ("address", network_of(allowance.address))
 
 
