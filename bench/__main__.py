@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench import answers, connections, first, group, memory, page, turn, wire
+from bench import answers, connections, first, group, instances, memory, page, turn, wire
 from bench.figures import Spread
 from bench.machine import ROOT, machine, take_own_cores
 from bench.measured import Measured
@@ -29,7 +29,7 @@ COUNTS = {"theirs": (5, 10, 15, 20, 30, 50), "ours": (10, 50, 100, 150, 200, 250
 SECONDS = 10.0
 BESIDE = {"turn": turn, "group": group, "connections": connections, "memory": memory}
 """Measures of both stacks."""
-NAMES = ("answers", "first", "group", "connections", "memory", "turn", "wire", "browser")
+NAMES = ("answers", "first", "group", "connections", "memory", "turn", "instances", "wire", "browser")
 
 
 class Bench:
@@ -53,6 +53,8 @@ class Bench:
             if name in self._only:
                 for stack in (*([FLOOR] if name == "group" else []), *reversed(STACKS)):
                     self._note(await room.measure(stack, root=self._root))
+        if "instances" in self._only:
+            self._note(await instances.measure("ours", root=self._root))
         await self._long_answers()
 
     async def _answers(self, stack: str) -> None:

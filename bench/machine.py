@@ -226,7 +226,7 @@ class Usage:
 
 
 @asynccontextmanager
-async def watching(server: int, redis: int) -> AsyncIterator[Usage]:
+async def watching(server: int | Sequence[int], redis: int) -> AsyncIterator[Usage]:
     """Measure what is taken of the machine while the context is entered, and how late the loop is."""
     usage, lags = Usage(), []
 
@@ -239,7 +239,9 @@ async def watching(server: int, redis: int) -> AsyncIterator[Usage]:
 
     looking = asyncio.create_task(look())
     (core,) = cores()[0]
-    pids = {"server": family(server), "redis": [redis], "generator": [os.getpid()]}
+    servers = [server] if isinstance(server, int) else server
+    ours = [pid for each in servers for pid in family(each)]
+    pids = {"server": ours, "redis": [redis], "generator": [os.getpid()]}
     before = {name: cpu_seconds(*each) for name, each in pids.items()}
     busy, began = busy_seconds(core), time.monotonic()
     try:
