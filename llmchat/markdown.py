@@ -453,9 +453,6 @@ def _inline(state: StateCore) -> None:
                 token.children = [Token("text", "", 0, content=token.content)]
 
 
-SIGNS_OF_LINKS = ("//", "\\/", "&")
-
-
 def _linkify(state: StateCore) -> None:
     tokens = state.tokens
     state.tokens = [
@@ -468,8 +465,8 @@ def _linkify(state: StateCore) -> None:
 
 
 def _may_have_links(token: Token) -> bool:
-    # To search for one as the library does takes as long as half of a rendering. A slash may be escaped.
-    return any(part in token.content for part in SIGNS_OF_LINKS) or "mailto:" in token.content.lower()
+    # To search for one as the library does takes as long as half of a rendering.
+    return "//" in token.content or "mailto:" in token.content.lower()
 
 
 def _has_too_many_links(token: Token) -> bool:

@@ -72,6 +72,25 @@ async def test_session_over_its_limit_takes_nothing_from_those_at_its_address(
     assert others == [2] * 4
 
 
+async def test_address_over_its_limit_takes_nothing_from_a_session(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(prompts=2))
+    for number in range(ADDRESS_SHARE):
+        assert await taken(limits, f"s{number}", "10.0.0.1", 2) == 2
+    assert await taken(limits, "alice", "10.0.0.1", 1) == 0
+    assert await taken(limits, "alice", "10.0.0.2", 3) == 2, "what was refused was not had"
+
+
+async def test_connection_that_is_refused_for_its_frames_is_not_counted(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(frames=1, connections=1))
+    allowance = limits.of("alice", "10.0.0.1")
+    await allowance.frames(1)
+    with pytest.raises(RateLimited):
+        await allowance.connection()
+    assert await fake_redis.get(KEYS.limit("connections", "alice")) is None
+    await fake_redis.delete(KEYS.limit("frames", "alice"))
+    await allowance.connection()
+
+
 async def test_looking_takes_nothing(fake_redis: FakeAsyncRedis) -> None:
     limits = Limits(fake_redis, KEYS, Rates(connections=2))
     allowance = limits.of("alice", "10.0.0.1")

@@ -285,6 +285,28 @@ async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
 
 
 @pytest.mark.long
+async def test_connection_that_asks_for_nothing_more_is_ended_and_at_once_where_the_instance_ends(
+    start_instance: Callable[..., Awaitable[Instance]], store: object
+) -> None:
+    instance = await start_instance(store)
+    connections = [await asyncio.open_connection("127.0.0.1", instance.port) for _ in range(3)]
+    for number, (reader, writer) in enumerate(connections):
+        for _ in range(number):  # none at all, one, and one more that is waited for anew
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            async with within(10, "a request is answered"):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        async with within(30, f"a connection with {number} requests is ended"):
+            await reader.read()
+        writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", instance.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    os.kill(instance.pid, signal.SIGTERM)
+    assert await instance.ended() == 0, instance.text
+    writer.close()
+
+
+@pytest.mark.long
 async def test_a_second_signal_ends_an_instance_at_once(
     start_instance: Callable[..., Awaitable[Instance]], store: object
 ) -> None:

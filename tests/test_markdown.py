@@ -690,3 +690,16 @@ def test_table_has_a_box_that_a_keyboard_can_scroll() -> None:
     (html,) = render("|a|b|c|\n|:-|:-:|-|\n|1|2|3|")
     assert html.startswith('<div class="table" role="group" aria-label="Table" tabindex="0"><table>')
     assert '<td align="left">1</td><td align="center">2</td><td>3</td>' in html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see https://a.example/b",
+        "see HTTPS://a.example/b",
+        "write to mailto:a@a.example",
+        "write to MAILTO:a@a.example",
+    ],
+)
+def test_address_is_a_link_however_it_is_written(text: str) -> None:
+    assert "<a href=" in render(text)[0]
