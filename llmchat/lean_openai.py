@@ -1,7 +1,9 @@
 """The OpenAI SDK without the types of what is not called here: 370 of its 540 modules, and 9 MB of a process.
 
 By itself it imports all of them, and has no setting for that. In their place stands `Any`, of which no check of the
-SDK's makes anything else than it makes of a type. Where another version cannot do without them, they are imported.
+SDK's makes anything else than it makes of a type: `openai.types` itself has no other names, its modules have theirs.
+What the SDK has for other ends than chats and models cannot be used. Where another version cannot do without, all is
+imported.
 """
 
 from __future__ import annotations

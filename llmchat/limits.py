@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Literal
 
 from redis.asyncio import Redis
+from redis.exceptions import ClusterCrossSlotError
 
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
@@ -44,9 +46,11 @@ class Rates:
 KINDS = tuple(each.name for each in fields(Rates))
 
 
-Wanted = tuple[str, int, str]
-"""A kind, how many of it, and how: "take"; "look", to ask only; "owe", to take what was had already."""
-_Asked = tuple[str, int, int, str]
+Mode = Literal["take", "look", "owe"]
+"""To ask only; to take what was had already."""
+Wanted = tuple[str, int, Mode]
+"""A kind, how many of it, and how."""
+_Asked = tuple[str, int, int, Mode]
 """A key, how many there are in a minute, how many are wanted, and how."""
 
 
@@ -66,8 +70,8 @@ class Limits:
     async def take(self, session: str, address: str, *wanted: Wanted) -> None:
         """Take all of it, or nothing but what is owed. Raises RateLimited, and Unavailable.
 
-        In a Cluster one after the other, the session's first: what it may not have, it does not take from those who
-        share its address.
+        Where there are slots, one after the other until one is refused, the session's first: what it may not have, it
+        does not take from those who share its address.
         """
         network = network_of(address)
         asked: list[_Asked] = []
@@ -84,13 +88,26 @@ class Limits:
         await self._take([(key, self._rates.shared_pages, 1, "take")])
 
     async def _take(self, asked: Sequence[_Asked]) -> None:
-        for some in [asked] if self._together and asked else [[each] for each in asked]:
-            words: list[str | int | float] = []
-            for _, most, cost, mode in some:
-                words += [MINUTE_MS / most, most, cost, mode]
-            wait_ms = await self._limit([key for key, *_ in some], *words)
-            if wait_ms:
-                raise RateLimited(wait_ms / 1000)
+        wait_ms = 0
+        if self._together and asked:
+            try:
+                wait_ms = await self._step(asked)
+            except ClusterCrossSlotError:  # shards behind one address
+                self._together = False
+        if not self._together:
+            for each in asked:
+                wait_ms = max(wait_ms, await self._step([each]))
+                if wait_ms and each[3] != "owe":
+                    break
+        if wait_ms:
+            raise RateLimited(wait_ms / 1000)
+
+    async def _step(self, asked: Sequence[_Asked]) -> int:
+        words: list[str | int | float] = []
+        for _, most, cost, mode in asked:
+            words += [MINUTE_MS / most, most, cost, mode]
+        wait_ms: int = await self._limit([key for key, *_ in asked], *words)
+        return wait_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +128,7 @@ class Allowance:
 
     async def connection(self, *, look: bool = False) -> None:
         """Take a websocket; with `look`, tell only whether one could be had."""
-        mode = "look" if look else "take"
+        mode: Mode = "look" if look else "take"
         await self.limits.take(self.session, self.address, ("frames", 1, "look"), ("connections", 1, mode))
 
     async def attachment(self) -> None:

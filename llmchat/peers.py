@@ -226,6 +226,8 @@ class _Stream(WSStream):
 
     def _send_pings(self) -> None:  # type: ignore[override]
         """As Hypercorn does, without a task for each websocket. The first one is due after an interval, too."""
+        if self.closed:  # while it was accepted
+            return
         seconds = self.config.websocket_ping_interval or 0.0  # Hypercorn asks for pings where it is set
         self._pinging = asyncio.get_running_loop().call_later(seconds, self._ping, context=_NO_CONTEXT)
 
@@ -267,8 +269,10 @@ class _Tasks(TaskGroup):
 
 
 class _Waiting:
-    """Ends a connection that waits too long for its next request, or when the server ends. As Hypercorn's task does, of
-    which there would be two for each connection and each request."""
+    """Ends a connection that waits too long for its next request, or when the server ends.
+
+    As Hypercorn's task does, of which there would be two for each connection and each request.
+    """
 
     __slots__ = ("_closing", "_end", "_seconds", "_timer", "_waiting")
 
@@ -282,9 +286,9 @@ class _Waiting:
         self._closing: asyncio.Task[None] | None = None
 
     async def restart(self, task_group: object, action: object) -> None:
-        """Wait from now on."""
+        """Wait from now on. Called as Hypercorn's is."""
         await self.stop()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self.over)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self.over, context=_NO_CONTEXT)
         self._waiting.add(self)
 
     async def stop(self) -> None:
@@ -296,6 +300,7 @@ class _Waiting:
 
     def over(self) -> None:
         """Have the connection ended."""
+        self._waiting.discard(self)
         self._closing = asyncio.get_running_loop().create_task(self._end())
 
 
@@ -445,12 +450,12 @@ def _server_for(most: int) -> type[TCPServer]:
     """Make the server of connections: so many at once, for at the limit of open files nobody is let in any more."""
     peers: set[Any] = set()
     waiting: set[_Waiting] = set()
-    context: Any = None
-    ending: asyncio.Task[None] | None = None
+    served: Any = None  # Hypercorn's context of a server
+    ending: asyncio.Task[None] | None = None  # kept, so that it goes on
     told = False
 
     async def end_all() -> None:
-        await context.terminated.wait()
+        await served.terminated.wait()
         for each in list(waiting):
             each.over()
 
@@ -474,11 +479,11 @@ def _server_for(most: int) -> type[TCPServer]:
             )
 
         async def run(self) -> None:
-            nonlocal told, context, ending
-            if context is not self.context:
-                context = self.context
+            nonlocal told, served, ending
+            if served is not self.context:
+                served = self.context
                 ending = asyncio.create_task(end_all(), context=Context())
-            if context.terminated.is_set():
+            if served.terminated.is_set():
                 self.writer.transport.abort()
                 return
             if len(peers) >= most:

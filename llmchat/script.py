@@ -1,4 +1,4 @@
-"""Lua scripts of ours: each is one step on keys of one slot. Knows no key."""
+"""Lua scripts of ours: each is one step on keys of one slot, but for one that can do without. Knows no key."""
 
 from __future__ import annotations
 

@@ -73,10 +73,10 @@ class SeedConnection:
             self._answer_all,
             self._until_signed_out,
             self._until_closing,
+            self._count,
         )
         try:
             async with asyncio.TaskGroup() as tasks:  # each part ends only by raising
-                self._meter.begin = lambda: tasks.create_task(self._meter.take())
                 for part in parts:
                     tasks.create_task(part())
         except* Closing as ended:
@@ -86,6 +86,14 @@ class SeedConnection:
         finally:
             await self._meter.settle()
         await close(self._socket, closing)
+
+    async def _count(self) -> None:
+        due = asyncio.Event()
+        self._meter.begin = due.set
+        while True:
+            await due.wait()
+            due.clear()
+            await self._meter.take()
 
     async def _until_closing(self) -> None:
         raise await self._closing

@@ -125,8 +125,11 @@ def serve(
     return stop.code
 
 
-def _spare_the_collector() -> None:
-    """Have the garbage collector pass over what is there from the start, a tenth of a second each time, and look less often."""
+def _tidy_memory() -> None:
+    """Have the collector pass over what is there from the start, a tenth of a second each time, and look less often.
+
+    That takes as long once, with the sockets bound and nobody served yet.
+    """
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what the start took and does not need any more
@@ -205,7 +208,7 @@ async def _serve(
         ends(stop.ask_from_thread(loop))
 
     async def until_stopped() -> None:
-        _spare_the_collector()
+        _tidy_memory()
         announce()
         await stop.asked.wait()
         logger.info("Stopping: connections move, and answers that are being made.")

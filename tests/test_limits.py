@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
+from redis.exceptions import ClusterCrossSlotError
 
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
@@ -154,3 +155,29 @@ async def test_sum_over_instances_holds_when_they_race(store: Store) -> None:
 )
 def test_customer_is_an_address_or_a_network_of_ipv6(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+async def test_shards_behind_one_address_are_asked_one_by_one(
+    fake_redis: FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(prompts=2, frames=100))
+    asked = limits._limit
+    steps: list[int] = []
+
+    async def of_one_slot(keys: list[str], *args: Any) -> Any:
+        steps.append(len(keys))
+        if len(keys) > 1:
+            raise ClusterCrossSlotError("Keys in request don't hash to the same slot")
+        return await asked(keys, *args)
+
+    monkeypatch.setattr(limits, "_limit", of_one_slot)
+    assert await taken(limits, "alice", "10.0.0.1", 5) == 2
+    assert steps[:3] == [2, 1, 1]
+    assert 2 not in steps[1:], "it is not tried again and again"
+    with suppress(RateLimited):
+        await limits.of("alice", "10.0.0.1").frames(200)
+    with suppress(RateLimited):
+        await limits.of("alice", "10.0.0.1").frames(200)
+    owed = float(await fake_redis.get(KEYS.limit("frames", "10.0.0.1")))
+    now_s, _ = await fake_redis.time()
+    assert owed > now_s * 1000, "what was had already is taken of the address, too"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -285,25 +286,26 @@ async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
 
 
 @pytest.mark.long
-async def test_connection_that_asks_for_nothing_more_is_ended_and_at_once_where_the_instance_ends(
+async def test_connection_that_asks_for_nothing_more_is_ended(
     start_instance: Callable[..., Awaitable[Instance]], store: object
 ) -> None:
     instance = await start_instance(store)
-    connections = [await asyncio.open_connection("127.0.0.1", instance.port) for _ in range(3)]
-    for number, (reader, writer) in enumerate(connections):
-        for _ in range(number):  # none at all, one, and one more that is waited for anew
+
+    async def wait_after(requests: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", instance.port)
+        for _ in range(requests):
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             async with within(10, "a request is answered"):
-                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
-        async with within(30, f"a connection with {number} requests is ended"):
-            await reader.read()
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200")
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                assert length
+                await reader.readexactly(int(length[1]))
+        async with within(30, f"a connection with {requests} requests is ended"):
+            assert await reader.read() == b""
         writer.close()
-    reader, writer = await asyncio.open_connection("127.0.0.1", instance.port)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    await reader.readuntil(b"\r\n\r\n")
-    os.kill(instance.pid, signal.SIGTERM)
-    assert await instance.ended() == 0, instance.text
-    writer.close()
+
+    await asyncio.gather(*map(wait_after, range(3)))
 
 
 @pytest.mark.long

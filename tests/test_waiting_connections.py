@@ -12,8 +12,13 @@ async def test_connection_is_ended_when_it_has_waited_so_long_and_only_then() ->
     ended = asyncio.Event()
     waiting: set[_Waiting] = set()
 
+    last_ended = asyncio.Event()
+
     async def end() -> None:
         ended.set()
+
+    async def last_end() -> None:
+        last_ended.set()
 
     short = _Waiting(0.01, end, waiting)
     await short.restart(None, None)
@@ -21,13 +26,18 @@ async def test_connection_is_ended_when_it_has_waited_so_long_and_only_then() ->
     async with within(10, "it is ended"):
         await ended.wait()
     ended.clear()
-    long = _Waiting(60, end, waiting)
-    await long.restart(None, None)
-    await long.restart(None, None)
-    await long.stop()
-    await short.stop()
-    assert not ended.is_set()
     assert not waiting
+    stopped, restarted = _Waiting(0.01, end, waiting), _Waiting(0.01, end, waiting)
+    await stopped.restart(None, None)
+    await stopped.stop()
+    await restarted.restart(None, None)
+    await restarted.restart(None, None)
+    await restarted.stop()
+    last = _Waiting(0.05, last_end, waiting)
+    await last.restart(None, None)
+    async with within(10, "the last one is ended"):
+        await last_ended.wait()
+    assert not ended.is_set(), "one that waits no more was ended"
 
 
 async def test_event_is_that_of_asyncio_also_before_anybody_waits() -> None:

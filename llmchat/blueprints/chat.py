@@ -7,7 +7,7 @@ from quart.typing import ResponseReturnValue
 
 from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import headers_of
-from llmchat.blueprints.websockets import now
+from llmchat.blueprints.websockets import current_websocket
 from llmchat.connection import Connection
 from llmchat.doors import DIRECT
 from llmchat.events import SUBPROTOCOL
@@ -28,7 +28,7 @@ async def chat() -> ResponseReturnValue | None:
     refusal = await here.refusal(who)
     if refusal is not None:
         return refusal.detail, refusal.status, headers_of(refusal.retry_after)
-    socket = now.get()
+    socket = current_websocket.get()
     connection: Connection | SeedConnection
     if offered:
         connection = Connection(

@@ -9,15 +9,16 @@ from typing import Any
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
 from quart import Quart
 from quart.asgi import ASGIWebsocketConnection
+from werkzeug.datastructures import Headers
 
 from llmchat.connection import Gone
 
 
 class DirectWebsocket(ASGIWebsocketConnection):
-    """Is served once Quart has let it in and is done with it: its contexts, layers, task and queue are a third of what an
-    idle connection takes of memory.
+    """Is served once Quart has let it in and is done with it.
 
-    What serves it receives from the server by itself, and is told of the peer's end there (`Gone`).
+    Quart's contexts, layers, task and queue are a third of what an idle connection takes of memory. What serves it
+    receives from the server by itself, and is told of the peer's end there (`Gone`).
     """
 
     def __init__(self, app: Quart, scope: WebsocketScope) -> None:
@@ -25,6 +26,7 @@ class DirectWebsocket(ASGIWebsocketConnection):
         self.scope = scope
         self._accepted = False
         self._closed = False
+        self._is_let_in = False
         self._serve: Callable[[], Awaitable[None]] | None = None
         self._leave: Callable[[], None] | None = None
 
@@ -32,14 +34,23 @@ class DirectWebsocket(ASGIWebsocketConnection):
         """Let it in, if so, and serve it to the end."""
         self._receive, self._send = receive, send
         self.queue: Any = _Nothing
-        now.set(self)
+        before = current_websocket.set(self)
         try:
             await self.handle_websocket(self._create_websocket_from_scope(send), send)
-            if self._serve is not None and self._accepted:
-                await self._serve()
+            current_websocket.reset(before)  # what is begun from now on would keep it
+            serve, self._serve = self._serve, None
+            if serve is not None and self._is_let_in:
+                await serve()
         finally:
             if self._leave is not None:
                 self._leave()
+
+    async def accept_connection(
+        self, send: ASGISendCallable, headers: Headers, subprotocol: str | None
+    ) -> None:
+        """Accept it, and know that it was."""
+        await super().accept_connection(send, headers, subprotocol)
+        self._is_let_in = True
 
     def serve_later(self, serve: Callable[[], Awaitable[None]], leave: Callable[[], None]) -> None:
         """Have it served, where it is accepted, once the view has returned, and `leave` called whatever happens."""
@@ -73,5 +84,5 @@ class _Nothing:
         raise RuntimeError("A websocket is received from where it is served.")
 
 
-now: ContextVar[DirectWebsocket] = ContextVar("websocket")
-"""That is being let in, or served."""
+current_websocket: ContextVar[DirectWebsocket] = ContextVar("websocket")
+"""That is being let in."""

@@ -315,6 +315,29 @@ async def test_handshake_with_strange_bytes_is_refused(port: int) -> None:
         await tell(peer, strange, b" 400 ")
 
 
+async def test_connections_that_wait_are_ended_with_their_server() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    made = peers._server_for(10)
+    config, context = Config(), WorkerContext(None)
+    config.keep_alive_timeout = 600
+    loop = asyncio.get_running_loop()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await made(ASGIWrapper(app), loop, config, context, {}, reader, writer)
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with peer_of(port) as asked, peer_of(port) as silent, within(10, "both are ended"):
+            await tell(asked, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 204 ")
+            await context.terminated.set()
+            for each in (asked, silent):
+                while await loop.sock_recv(each, 1000):
+                    pass
+
+
 async def test_no_more_peers_are_taken_than_files_can_be_opened() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -19,7 +19,8 @@ export class LiveBlocks {
   #inline = null; // the text node that stands inside the last block
   #plain = null; // a paragraph of our own, for text that has no block yet
   #past = 0; // blocks that are marked as not at the end any more
-  #marking = false; // those that are to be are looked for soon
+  #drawing = false; // a frame is awaited, with which …
+  #drawn = 0; // … so many blocks will have been drawn
   #end = null; // the element that text is appended in, which has the caret
   #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
@@ -62,10 +63,9 @@ export class LiveBlocks {
     const held = holdsOf(old);
     keepWraps(old, next);
     this.#element.replaceChildren(blocks);
-    this.#past = 0;
     this.#level();
     this.#markEnd();
-    this.#markPastOnceDrawn();
+    this.#markPastOnceDrawn(0);
     holdAgain(held, next);
   }
 
@@ -97,10 +97,9 @@ export class LiveBlocks {
     this.#clearTail();
     const placed = blocks.map(([index, html]) => this.#replace(index, html));
     while (this.#element.children.length > count) this.#element.lastElementChild.remove();
-    this.#past = Math.min(this.#past, ...blocks.map(([index]) => index));
     this.#level();
     this.#markEnd();
-    this.#markPastOnceDrawn();
+    this.#markPastOnceDrawn(Math.min(...blocks.map(([index]) => index)));
     placed.forEach((next, at) => holdAgain(held[at], next));
   }
 
@@ -114,18 +113,21 @@ export class LiveBlocks {
   }
 
   // A block that was never drawn has no height to keep, and what is read below it would be moved.
-  #markPastOnceDrawn() {
-    if (this.#marking || this.#element.children.length <= AT_END) return;
-    this.#marking = true;
+  #markPastOnceDrawn(changed) {
+    this.#past = Math.min(this.#past, changed);
+    if (this.#drawing) this.#drawn = Math.min(this.#drawn, changed);
+    if (this.#drawing || this.#element.children.length - AT_END <= this.#past) return;
+    this.#drawing = true;
+    this.#drawn = this.#element.children.length;
     requestAnimationFrame(() => requestAnimationFrame(() => {
-      this.#marking = false;
-      this.#markPast();
+      this.#drawing = false;
+      this.#markPast(this.#drawn);
     }));
   }
 
-  #markPast() {
+  #markPast(most = Infinity) {
     const { children } = this.#element;
-    const end = Math.max(0, children.length - AT_END);
+    const end = Math.max(0, Math.min(most, children.length - AT_END));
     this.#past = Math.min(this.#past, end);
     while (this.#past < end) children[this.#past++].toggleAttribute("data-past", true);
   }

@@ -52,7 +52,7 @@ class ReadingPlace {
   /** It stands where it was: what it is in may reach further up or less far by now. */
   kept() {
     const { top } = this.#box.getBoundingClientRect();
-    for (const spot of this.#spots) if (spot !== this.#inner && spot.element.isConnected) Object.assign(spot, spotOf(spot.element, top));
+    for (const spot of this.#spots) if (spot !== this.#inner && spot.element.offsetHeight) Object.assign(spot, spotOf(spot.element, top));
   }
 
   get #inner() {

@@ -158,7 +158,7 @@ export class ScrollFollower {
     if (Math.abs(drift) < 1) this.#write(this.#box.scrollTop); // the browser itself may have kept it in place
     else if (this.#pinned || !this.#scrolling) this.#write(this.#box.scrollTop + drift);
     if (this.#pinned) this.#look();
-    else if (!this.#scrolling) this.#place?.kept();
+    else if (!this.#scrolling && Math.abs(this.#drift) < 1) this.#place?.kept();
     this.#tell();
   }
 
