@@ -37,7 +37,8 @@ PALETTES = (  # the first that keeps the HTML within bounds; dense code gets few
     frozenset({"k", "nt", "gd", "gi"}),
     frozenset({"c", "cp", "gh"}),
 )
-COLOURED_PER_CHARACTER = 2.7  # characters of HTML
+COLOURED_PER_CHARACTER = 2.7  # characters of HTML …
+COLOURED_AT_ONCE = 40  # … and so many more: a line with one word in colour, however short
 
 
 @lru_cache(maxsize=32)  # an answer's code is rendered again whenever its conversation is opened
@@ -46,7 +47,7 @@ def highlighted(code: str, language: str) -> str:
     if tokens := _lexed(code, language):
         for palette in PALETTES:
             html = _coloured(tokens, palette)
-            if len(html) <= COLOURED_PER_CHARACTER * len(code):
+            if len(html) <= COLOURED_PER_CHARACTER * len(code) + COLOURED_AT_ONCE:
                 return html
     return escapeHtml(code)
 

@@ -40,6 +40,7 @@ PARSED_AT_ONCE = 4_096  # … and its start
 SENT_PER_BYTE = 2.85  # HTML bytes per byte of text that an unfinished block may bring us to
 SENT_AT_ONCE = 150
 SENT_IN_ADVANCE = 1_024  # … also with markup that is heavier than that, as tables of small cells
+STRUCTURE_PER_BYTE = 1.5  # … and where a block begins or ends: it is not left to stand in the one before it
 GROWTH = 16  # characters of HTML per character of text; what grows more is shown as its source
 GROWTH_AT_ONCE = 2_048
 GROWTH_OF_ONE = 256  # of a single paragraph's or cell's addresses
@@ -134,6 +135,7 @@ class LiveMarkdown:
         self._growth_left = GROWTH_AT_ONCE  # at the cut
         self._parsing_left = PARSED_AT_ONCE
         self._sending_left = float(SENT_AT_ONCE)
+        self._structure_left = 0.0
         self.append(text)
 
     @property
@@ -155,6 +157,7 @@ class LiveMarkdown:
         self._pending_bytes += size
         self._parsing_left += PARSED_PER_BYTE * size
         self._sending_left += SENT_PER_BYTE * size
+        self._structure_left += STRUCTURE_PER_BYTE * size
         self._unwatched.append(text)
 
     def changed(self) -> list[tuple[int, str]]:
@@ -187,11 +190,12 @@ class LiveMarkdown:
 
     def _is_due(self) -> bool:
         size = self._tail_bytes + self._pending_bytes
-        if not self._pending_bytes or size > self._parsing_left or self._sending_left < -SENT_IN_ADVANCE:
+        if not self._pending_bytes or size > self._parsing_left:
             return False
+        over = -SENT_IN_ADVANCE - self._sending_left
         if self._urgency is _Urgency.STRUCTURE:
-            return True
-        if self._kind == "open":
+            return over <= self._structure_left
+        if over > 0 or self._kind == "open":
             return False
         share = 0.3 if self._urgency is _Urgency.MARKUP else 0.6
         if self._pending_bytes < max(8, share * self._last_bytes):

@@ -23,6 +23,7 @@ from llmchat.markdown import (
     SENT_AT_ONCE,
     SENT_IN_ADVANCE,
     SENT_PER_BYTE,
+    STRUCTURE_PER_BYTE,
     LiveMarkdown,
     render,
 )
@@ -319,7 +320,8 @@ def test_html_is_never_out_of_proportion_to_its_text(text: str) -> None:
         growing.append(text[start : start + 12])
         changed = growing.changed()
         if changed:
-            assert live <= SENT_PER_BYTE * (start + 12) + SENT_AT_ONCE + SENT_IN_ADVANCE
+            most = (SENT_PER_BYTE + STRUCTURE_PER_BYTE) * (start + 12)
+            assert live <= most + SENT_AT_ONCE + SENT_IN_ADVANCE
         live += sum(len(html) for _, html in changed)
         rendered.update(changed)
     last = growing.finish()
@@ -703,3 +705,35 @@ def test_table_has_a_box_that_a_keyboard_can_scroll() -> None:
 )
 def test_address_is_a_link_however_it_is_written(text: str) -> None:
     assert "<a href=" in render(text)[0]
+
+
+SECTION = """## Section {n}
+
+- [x] one item
+- two items with `code`
+  - nested with **bold**
+
+| name | value |
+| --- | --- |
+| a{n} | $x^{n}$ |
+| b | ~~{n}~~ |
+
+```python
+def f_{n}(x: int) -> int:
+    return x + {n}
+```
+
+> A quote of *section* {n}, in a line.
+
+"""
+
+
+def test_blocks_begin_soon_however_much_markup_went_before() -> None:
+    text = "".join(SECTION.format(n=number) for number in range(60))
+    reader, waits, longest = Reader(), 0, 0
+    for piece in cut(text, 1, 6, 20):
+        waits += len(piece)
+        if reader.read(piece):
+            longest, waits = max(longest, waits), 0
+    assert longest < 300
+    assert reader.finish() == render(text)
