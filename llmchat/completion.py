@@ -297,6 +297,8 @@ class _Said:
         self._events = Events()
         self._failed: Exception | None = None  # to be raised once what was said before it is given
         self._over = False
+        self._transport: asyncio.Transport | None = None  # while reading is paused
+        self._came = False  # something, since it was: what is awaited next is there
         self.much = False
         """Whether more may be there than what was given."""
 
@@ -309,6 +311,9 @@ class _Said:
             if self._over:
                 await self._drain()
                 return None
+            if not self._came:
+                self._go_on_reading()
+            self._came = False
             piece = await anext(self._pieces, None)
             self._over = piece is None
             self.much = len(piece or b"") >= FULL_BYTES
@@ -339,16 +344,24 @@ class _Said:
 
     async def collect(self, seconds: float) -> None:
         """Let what comes gather, in the system's buffer rather than in ours piece by piece."""
-        transport = _transport_of(self._response)
-        if transport is None or not transport.is_reading():
+        transport, body = _read_from(self._response)
+        if transport is None or not (transport.is_reading() or transport is self._transport):
             await asyncio.sleep(seconds)
             return
         transport.pause_reading()
+        self._transport = transport
         try:
             await asyncio.sleep(seconds)
+            if not self._response.headers.get("content-encoding"):  # else what came may give no bytes
+                self._came = _read_at_once(transport, body)
         finally:
-            if not transport.is_closing():
-                transport.resume_reading()
+            if not self._came:
+                self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     async def _drain(self) -> None:
         if self._response.is_closed:
@@ -361,16 +374,29 @@ class _Said:
             log.debug("A response did not end behind its last event: %s", type(error).__name__)
 
 
-def _transport_of(response: httpx2.Response) -> asyncio.Transport | None:
-    """Find what a response is read from; None where another version of the libraries has it elsewhere.
+def _read_from(response: httpx2.Response) -> tuple[asyncio.Transport | None, Any]:
+    """Find what a response is read from, and where its body is put; None where another version has it elsewhere.
 
     Neither httpx2 nor the SDK's transport for aiohttp has a way to have reading paused. Without, each piece of an answer
     is a turn of the loop, also those that are not looked at yet: half as much again for an answer.
     """
-    stream = getattr(response.stream, "_stream", None)
-    connection = getattr(getattr(stream, "_aiohttp_response", None), "connection", None)
-    transport = getattr(connection, "transport", None)
-    return transport if isinstance(transport, asyncio.Transport) else None
+    read = getattr(getattr(response.stream, "_stream", None), "_aiohttp_response", None)
+    transport = getattr(getattr(read, "connection", None), "transport", None)
+    return (transport if isinstance(transport, asyncio.Transport) else None), getattr(read, "content", None)
+
+
+def _read_at_once(transport: asyncio.Transport, body: Any) -> bool:
+    """Read what has come while reading was paused, as the loop would; tell whether reading may stay paused.
+
+    To have the loop do so takes two calls of the system, and a turn of the loop, for each window of each answer. Where
+    asyncio has it elsewhere, and over TLS, the loop does.
+    """
+    read = getattr(transport, "_read_ready", None)
+    before = getattr(body, "total_bytes", None)
+    if read is None or before is None or transport.is_closing():
+        return False
+    read()
+    return bool(body.total_bytes > before and not body.is_eof() and not transport.is_closing())
 
 
 def _merged(said: Sequence[Delta]) -> Delta:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
+import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from llmchat import completion
-from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines, _Said, _transport_of
+from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines, _read_from, _Said
 from llmchat.errors import ProviderError
 from llmchat.turn import Delta
 from tests.fakes import CUT, SILENCE, Drip, Failure, Gate, Line, Model, Reasoning
@@ -483,7 +485,8 @@ async def test_nothing_is_read_meanwhile(model: Model, completions: Completions)
     body = {"model": "m", "messages": PROMPT, "stream": True}
     model.answer("Hello", SILENCE)
     stream = await completions._post(body)
-    transport = _transport_of(stream.response)
+    transport, body = _read_from(stream.response)
+    assert body is not None
     assert transport is not None  # else another version of the libraries has it elsewhere
     collecting = asyncio.create_task(_Said(stream.response).collect(0.05))
     await asyncio.sleep(0)
@@ -749,3 +752,49 @@ async def test_model_is_never_given_a_beginning_where_that_is_set(model: Model) 
     async with opened(model, continuation="never") as completions:
         assert not await completions.continues("gpt-4o-mini")
     assert model.questions == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_events_that_are_cut_anywhere_are_whole_and_their_connection_is_used_again(seed: int) -> None:
+    chance, connections = random.Random(seed), 0
+    words = [f"word{number} " for number in range(60)]
+    events = [{"choices": [{"delta": {"content": word}, "finish_reason": None}]} for word in words]
+    events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode() + b"data: [DONE]\n\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                assert length
+                await reader.readexactly(int(length[1]))
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )
+                at = 0
+                while at < len(body):
+                    piece = body[at : at + chance.randrange(1, 300)]
+                    at += len(piece)
+                    writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    await asyncio.sleep(chance.choice((0, 0, 0.002, 0.02)))
+                writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        deadlines = Deadlines(connect=5.0, first=10.0, between=5.0, answer=60.0)
+        completions = Completions(
+            api_key=NO_KEY, base_url=f"http://127.0.0.1:{port}/v1", deadlines=deadlines, continuation="never"
+        )
+        try:
+            for _ in range(3):
+                async with completions.stream("m", PROMPT, {}, every=lambda: 0.01) as deltas:
+                    got = [delta async for delta in deltas]
+                assert text_of(got) == "".join(words)
+                assert got[-1].finish_reason == "stop"
+        finally:
+            await completions.close()
+    assert connections == 1
