@@ -33,7 +33,7 @@ SLOWDOWN = 4
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 LATE_MS = 120_000
-ENDED = "!document.querySelector('chat-transcript[data-running]')"
+ENDED = "() => !document.querySelector('chat-transcript[data-running]')"
 POLLING_MS = 500
 LONG_MS = 50.0
 MIB = 2**20
