@@ -364,6 +364,7 @@ class _Said:
             transport.resume_reading()
 
     async def _drain(self) -> None:
+        self._go_on_reading()
         if self._response.is_closed:
             return
         try:
