@@ -364,7 +364,7 @@ class _Said:
             transport.resume_reading()
 
     async def _drain(self) -> None:
-        self._go_on_reading()
+        self._go_on_reading()  # aiohttp does so with each piece that is taken, in the version that is pinned
         if self._response.is_closed:
             return
         try:

@@ -1,4 +1,4 @@
-// What people read where a model answers.
+// What people read where a model answers, and of files.
 
 /** How an answer ended that is not complete, by its `finish_reason`; as in _message.html. */
 export const ENDINGS = {
@@ -21,6 +21,12 @@ export function setLabels(models) {
 /** Whether a model ("": the one there is) sees pictures. */
 export function seesPictures(model) {
   return seeing?.has(model || first) ?? true;
+}
+
+/** A size as people read it. */
+export function sizeOf(bytes) {
+  if (bytes < 1000) return `${bytes} B`;
+  return bytes < 1e6 ? `${Math.round(bytes / 1000)} KB` : `${(bytes / 1e6).toFixed(1).replace(".0", "")} MB`;
 }
 
 export function labelOf(model) {

@@ -1,15 +1,11 @@
 // What a person gives, made fit to be sent: photos of a size that models use, everything else as it is or not at all.
 
+import { sizeOf } from "./labels.js";
+
 const SIDE = 2048; // px: no model looks closer
 const THUMB = 112; // px
 const SENT_AS_THEY_ARE = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const QUALITY = 0.88;
-
-/** A size as people read it. */
-export function sizeOf(bytes) {
-  if (bytes < 1000) return `${bytes} B`;
-  return bytes < 1e6 ? `${Math.round(bytes / 1000)} KB` : `${(bytes / 1e6).toFixed(1).replace(".0", "")} MB`;
-}
 
 class Unfit extends Error {}
 

@@ -25,7 +25,7 @@ READ_UP = """([messages, step]) => new Promise((resolve) => {
   const log = document.querySelector("[role=log]"), column = log.querySelector(".column");
   const box = log.getBoundingClientRect(), middle = [box.left + box.width / 2, box.top + box.height / 2];
   let followed = null, top = 0, strayed = 0, where = "";
-  const pick = () => document.elementFromPoint(...middle)?.closest(".blocks > *, .words, .actions");
+  const pick = () => document.elementFromPoint(...middle)?.closest(":is(.blocks, [data-section]) > :not([data-section]), .words, .actions");
   const frame = () => {
     if (followed?.isConnected) {
       const by = Math.abs(followed.getBoundingClientRect().top - top);

@@ -34,7 +34,7 @@ WATCH_LAST_PROMPT = """() => {
 ABOVE_EDGE = "(element) => document.querySelector('[role=log]').getBoundingClientRect().bottom - element.getBoundingClientRect().bottom"
 FIRST_IN_SIGHT = """() => {
   const { top } = document.querySelector("[role=log]").getBoundingClientRect();
-  const first = [...document.querySelectorAll(".blocks > p")].find((each) => each.getBoundingClientRect().top > top + 100);
+  const first = [...document.querySelectorAll(":is(.blocks, [data-section]) > p")].find((each) => each.getBoundingClientRect().top > top + 100);
   return [first.textContent, first.getBoundingClientRect().top];
 }"""
 STILL = 8  # pixels that nobody minds

@@ -31,7 +31,7 @@ TOP_OF = "(element) => element.getBoundingClientRect().top - document.querySelec
 READ = """() => {
   const { left, top, width } = document.querySelector("[role=log]").getBoundingClientRect();
   for (let y = top + 4; ; y += 8) {
-    const found = document.elementFromPoint(left + width / 2, y)?.closest(".blocks > p");
+    const found = document.elementFromPoint(left + width / 2, y)?.closest(":is(.blocks, [data-section]) > p");
     if (found && found.getBoundingClientRect().top >= top) return found;
   }
 }"""

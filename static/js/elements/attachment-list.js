@@ -1,7 +1,7 @@
 // The files of a message. A picture opens larger in the page, a text in a tab of its own.
 // Event: `view` (detail: {src, name}). It does not know the message.
 
-import { sizeOf } from "../pictures.js";
+import { sizeOf } from "../labels.js";
 
 class AttachmentList extends HTMLElement {
   #files = null;

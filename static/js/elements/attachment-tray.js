@@ -3,12 +3,13 @@
 // `astext` (detail: a pasted text that is wanted in the box). It does not know what becomes of them.
 
 import { readFiles, writeFiles } from "../drafts.js";
-import { fit, sizeOf } from "../pictures.js";
+import { sizeOf } from "../labels.js";
 import { newId } from "../wire.js";
 
 const MOST = 6; // of one message
 const LONG_PASTE = 8000; // characters
 const DRAG_MILLISECONDS = 600; // while files are dragged over the page, it is told so more often
+const UNREADY = "This file could not be attached without a connection. Attach it again.";
 const PASTED = "Pasted text.txt";
 
 class AttachmentTray extends HTMLElement {
@@ -133,6 +134,9 @@ class AttachmentTray extends HTMLElement {
   }
 
   async #read(file) {
+    const { fit } = await import("../pictures.js").catch(() => {
+      throw new Error(UNREADY);
+    });
     const { blob, type, thumb } = await fit(file, this.limit);
     const added = { key: newId(), name: file.name || "Picture", type, size: blob.size, thumb, pasted: file.pasted };
     await this.uploads.keep(added, blob);

@@ -1,6 +1,7 @@
 // Keeps the HTML blocks of one answer while it grows: places what the server rendered, shows the rest as plain text.
 // It does not know messages, states or the wire.
 
+import { BlockList } from "./block-list.js";
 import { codeHeader, keepWraps } from "./code-header.js";
 
 const policy = globalThis.trustedTypes?.createPolicy("llmchat", { createHTML: (html) => html }) ?? {
@@ -15,12 +16,13 @@ const BLANK_LINE = /\n[ \t]*\n/;
 
 export class LiveBlocks {
   #element;
+  #blocks;
   #tail = null; // the text node that text is appended to: one of the next two
   #inline = null; // the text node that stands inside the last block
   #plain = null; // a paragraph of our own, for text that has no block yet
-  #past = 0; // blocks that are marked as not at the end any more
+  #past = 0; // parts that are marked as not at the end any more
   #drawing = false; // a frame is awaited, with which …
-  #drawn = 0; // … so many blocks will have been drawn
+  #drawn = 0; // … so many parts have been drawn
   #end = null; // the element that text is appended in, which has the caret
   #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
@@ -28,7 +30,8 @@ export class LiveBlocks {
   constructor(element, text) {
     this.#element = element;
     this.#gap = gapAfter(text);
-    furnish(this.#element);
+    furnish(element);
+    this.#blocks = new BlockList(element);
     this.#level();
     this.#markEnd();
     this.#markPast();
@@ -62,10 +65,10 @@ export class LiveBlocks {
     const next = [...blocks.children];
     const held = holdsOf(old);
     keepWraps(old, next);
-    this.#element.replaceChildren(blocks);
+    this.#blocks.fill(blocks);
     this.#level();
     this.#markEnd();
-    this.#markPastOnceDrawn(0);
+    this.#markPastOnceDrawn([0]);
     holdAgain(held, next);
   }
 
@@ -83,7 +86,7 @@ export class LiveBlocks {
     if (blocks.length === 0) return text && this.#append(text);
     const open = this.#openCode();
     if (text) this.#gap = gapAfter(text);
-    const untouched = open && !blocks.some(([index]) => index === this.#element.children.length - 1);
+    const untouched = open && !blocks.some(([index]) => index === this.#blocks.size - 1);
     this.mend(blocks, count);
     if (untouched && open.isConnected && text) this.#append(text);
   }
@@ -92,14 +95,13 @@ export class LiveBlocks {
   mend(blocks, count) {
     // To ask where a box is scrolled lays all out: between the words that go and those that come, a chat at its end would
     // be shorter for that moment, and the browser would scroll it up.
-    const old = [...this.#element.children];
-    const held = blocks.map(([index]) => holdsOf(old.slice(index, index + 1)));
+    const held = blocks.map(([index]) => holdsOf([this.#blocks.at(index) ?? []].flat()));
     this.#clearTail();
     const placed = blocks.map(([index, html]) => this.#replace(index, html));
-    while (this.#element.children.length > count) this.#element.lastElementChild.remove();
+    while (this.#blocks.size > count) this.#blocks.remove(this.#blocks.last);
     this.#level();
     this.#markEnd();
-    this.#markPastOnceDrawn(Math.min(...blocks.map(([index]) => index)));
+    this.#markPastOnceDrawn(blocks.map(([index]) => this.#blocks.partOf(index)));
     placed.forEach((next, at) => holdAgain(held[at], next));
   }
 
@@ -114,22 +116,25 @@ export class LiveBlocks {
 
   // A block that was never drawn has no height to keep, and what is read below it would be moved.
   #markPastOnceDrawn(changed) {
-    this.#past = Math.min(this.#past, changed);
-    if (this.#drawing) this.#drawn = Math.min(this.#drawn, changed);
-    if (this.#drawing || this.#element.children.length - AT_END <= this.#past) return;
+    const { parts } = this.#blocks;
+    for (const part of changed) parts[part]?.toggleAttribute("data-past", false);
+    this.#past = Math.min(this.#past, ...changed);
+    this.#drawn = Math.min(this.#drawn, ...changed);
+    if (this.#drawing) return;
+    this.#markPast(this.#drawn);
+    if (this.#beforeEnd <= this.#past) return;
     this.#drawing = true;
-    this.#drawn = this.#element.children.length;
-    requestAnimationFrame(() => requestAnimationFrame(() => {
-      this.#drawing = false;
-      this.#markPast(this.#drawn);
-    }));
+    this.#drawn = parts.length;
+    requestAnimationFrame(() => requestAnimationFrame(() => (this.#drawing = false)));
   }
 
   #markPast(most = Infinity) {
-    const { children } = this.#element;
-    const end = Math.max(0, Math.min(most, children.length - AT_END));
-    this.#past = Math.min(this.#past, end);
-    while (this.#past < end) children[this.#past++].toggleAttribute("data-past", true);
+    const end = Math.min(most, this.#beforeEnd);
+    while (this.#past < end) this.#blocks.parts[this.#past++].toggleAttribute("data-past", true);
+  }
+
+  get #beforeEnd() {
+    return this.#blocks.partOf(Math.max(0, this.#blocks.size - AT_END));
   }
 
   #place(html) {
@@ -142,15 +147,14 @@ export class LiveBlocks {
   #replace(index, html) {
     const block = this.#place(html);
     const next = [...block.children];
-    const old = this.#element.children[index];
+    const old = this.#blocks.at(index);
     if (old) keepWraps([old], next);
-    if (old) old.replaceWith(block);
-    else this.#element.append(block);
+    this.#blocks.put(index, block);
     return next;
   }
 
   #openCode() {
-    const last = this.#element.lastElementChild;
+    const { last } = this.#blocks;
     return last?.matches("figure.code[data-open]") ? last.querySelector("code") : null;
   }
 
@@ -163,7 +167,7 @@ export class LiveBlocks {
   }
 
   #markEnd() {
-    const last = this.#element.lastElementChild;
+    const { last } = this.#blocks;
     const end = this.#openCode() ?? (last && deepest(last));
     if (end === this.#end) return;
     this.#end?.toggleAttribute("data-end", false);
@@ -173,7 +177,7 @@ export class LiveBlocks {
 
   /** Show what came since the last rendering: in the last block, and from a blank line on in one of its own. */
   #flow(text) {
-    const last = this.#element.lastElementChild;
+    const { last } = this.#blocks;
     if (!last?.matches(TAKES_TEXT)) return this.#beginPlain(text.trimStart());
     const end = text.search(BLANK_LINE);
     const next = end < 0 ? "" : text.slice(end).trimStart();
@@ -194,14 +198,14 @@ export class LiveBlocks {
     this.#plain.toggleAttribute("data-plain", true);
     this.#tail = document.createTextNode(text);
     this.#plain.append(this.#tail);
-    this.#element.append(this.#plain);
+    this.#blocks.append(this.#plain);
   }
 
   // A rendering covers all text up to it; only an open code block keeps what was appended.
   #clearTail() {
     if (!this.#openCode()) this.#inline?.remove();
     this.#element.querySelector("span[data-plain]")?.remove();
-    this.#plain?.remove();
+    if (this.#plain) this.#blocks.remove(this.#plain);
     this.#inline = null;
     this.#tail = this.#plain = null;
   }

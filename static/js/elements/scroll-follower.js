@@ -192,6 +192,7 @@ export class ScrollFollower {
 
   #scrolled() {
     const position = this.#box.scrollTop;
+    if (this.#pinned && position === this.#written && position === this.#last) return;
     if (Math.abs(position - this.#written) >= 2) this.#moved(position - this.#last);
     if (position !== this.#last) this.#look();
     this.#last = position;
