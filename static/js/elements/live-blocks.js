@@ -22,7 +22,7 @@ export class LiveBlocks {
   #plain = null; // a paragraph of our own, for text that has no block yet
   #past = 0; // parts that are marked as not at the end any more
   #drawing = false; // a frame is awaited, with which …
-  #drawn = 0; // … so many parts have been drawn
+  #drawn = 0; // … so many parts will have been drawn
   #end = null; // the element that text is appended in, which has the caret
   #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
@@ -120,12 +120,14 @@ export class LiveBlocks {
     for (const part of changed) parts[part]?.toggleAttribute("data-past", false);
     this.#past = Math.min(this.#past, ...changed);
     this.#drawn = Math.min(this.#drawn, ...changed);
-    if (this.#drawing) return;
-    this.#markPast(this.#drawn);
-    if (this.#beforeEnd <= this.#past) return;
+    if (this.#drawing || this.#beforeEnd <= this.#past) return;
     this.#drawing = true;
     this.#drawn = parts.length;
-    requestAnimationFrame(() => requestAnimationFrame(() => (this.#drawing = false)));
+    const mark = () => {
+      this.#drawing = false;
+      this.#markPast(this.#drawn);
+    };
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(mark))); // behind the frame, which has enough to do
   }
 
   #markPast(most = Infinity) {
