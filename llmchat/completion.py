@@ -297,7 +297,7 @@ class _Said:
         self._events = Events()
         self._failed: Exception | None = None  # to be raised once what was said before it is given
         self._over = False
-        self._transport: asyncio.Transport | None = None  # while reading is paused
+        self._paused: Any = None  # what reads the connection, while it does not
         self._came = False  # something, since it was: what is awaited next is there
         self.much = False
         """Whether more may be there than what was given."""
@@ -344,12 +344,13 @@ class _Said:
 
     async def collect(self, seconds: float) -> None:
         """Let what comes gather, in the system's buffer rather than in ours piece by piece."""
-        transport, body = _read_from(self._response)
-        if transport is None or not (transport.is_reading() or transport is self._transport):
+        protocol, transport, body = _read_from(self._response)
+        if protocol is None or not (transport.is_reading() or protocol is self._paused):
             await asyncio.sleep(seconds)
             return
-        transport.pause_reading()
-        self._transport = transport
+        if self._paused is None:
+            protocol._pause_reading_for_buffer()
+            self._paused = protocol
         try:
             await asyncio.sleep(seconds)
             if not self._response.headers.get("content-encoding"):  # else what came may give no bytes
@@ -359,12 +360,12 @@ class _Said:
                 self._go_on_reading()
 
     def _go_on_reading(self) -> None:
-        transport, self._transport = self._transport, None
-        if transport is not None and not transport.is_closing():
-            transport.resume_reading()
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused._resume_reading_for_buffer()
 
     async def _drain(self) -> None:
-        self._go_on_reading()  # aiohttp does so with each piece that is taken, in the version that is pinned
+        self._go_on_reading()
         if self._response.is_closed:
             return
         try:
@@ -375,15 +376,18 @@ class _Said:
             log.debug("A response did not end behind its last event: %s", type(error).__name__)
 
 
-def _read_from(response: httpx2.Response) -> tuple[asyncio.Transport | None, Any]:
-    """Find what a response is read from, and where its body is put; None where another version has it elsewhere.
+def _read_from(response: httpx2.Response) -> tuple[Any, Any, Any]:
+    """Find a response's protocol, its transport, and where its body is put; the first is None where a version has them elsewhere.
 
     Neither httpx2 nor the SDK's transport for aiohttp has a way to have reading paused. Without, each piece of an answer
-    is a turn of the loop, also those that are not looked at yet: half as much again for an answer.
+    is a turn of the loop, also those that are not looked at yet: half as much again for an answer. What aiohttp itself
+    pauses, it goes on with at each piece that is taken; what it pauses for a buffer of its own stays so over many.
     """
     read = getattr(getattr(response.stream, "_stream", None), "_aiohttp_response", None)
-    transport = getattr(getattr(read, "connection", None), "transport", None)
-    return (transport if isinstance(transport, asyncio.Transport) else None), getattr(read, "content", None)
+    protocol = getattr(getattr(read, "connection", None), "protocol", None)
+    transport = getattr(protocol, "transport", None)
+    known = isinstance(transport, asyncio.Transport) and hasattr(protocol, "_resume_reading_for_buffer")
+    return (protocol if known else None), transport, getattr(read, "content", None)
 
 
 def _read_at_once(transport: asyncio.Transport, body: Any) -> bool:

@@ -76,6 +76,7 @@ class Findings:
         self.all += [f"{state}, {finding}" for finding in await findings(page)]
 
 
+@pytest.mark.long
 async def test_axe_finds_nothing_in_any_state_of_a_chat(wide: Page, model: Model) -> None:
     page, found = wide, Findings()
     line = await Line.lay(page)

@@ -14,7 +14,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.files import CAT, NOTES, PNG, attached, pick, tray
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
-from tests.browser.person import answers, box, button, chats, delete, idle, messages
+from tests.browser.person import answers, box, button, chats, delete, hold_back, idle, messages
 from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Model
@@ -256,6 +256,23 @@ async def test_file_that_the_server_refuses_is_tried_again_and_one_that_it_lost_
         await redis.delete(*[key async for key in redis.scan_iter("llmchat:{attachment.*}:*")])
     await box(page).press("Enter")
     await expect(answers(page)).to_contain_text("You said: Look")
+    assert seen(model) == ["text", "image_url"]
+
+
+async def test_file_that_cannot_be_looked_at_says_what_to_do(page: Page, watch: Watch, model: Model) -> None:
+    for fault in ("ERR_FAILED", "Failed to fetch dynamically imported module"):
+        watch.allow(fault)
+    (await hold_back(page, "**/pictures.js", lost=True)).set()
+    await page.reload()
+    await pick(page, CAT)
+    await expect(page.locator("#problem")).to_have_text(
+        "This file could not be attached. Reload the page, then attach it again."
+    )
+    await page.unroute("**/pictures.js")
+    await page.reload()
+    await pick(page, CAT)
+    await attached(page, 1)
+    await send(page, "Look", "You said: Look")
     assert seen(model) == ["text", "image_url"]
 
 

@@ -152,6 +152,7 @@ async def test_words_in_an_editor_are_in_the_box_of_a_new_chat_when_theirs_is_de
     await expect(messages(page)).to_have_count(0)
 
 
+@pytest.mark.long
 async def test_answer_is_whole_in_all_tabs_though_an_edit_stood_in_its_place_for_a_while(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:

@@ -80,6 +80,7 @@ def pieces(text: str, source: random.Random) -> Iterator[str]:
         text = text[size:]
 
 
+@pytest.mark.long
 async def test_hostile_prompts_and_answers_do_nothing_while_they_stream_in_full_after_a_reload_and_without_scripts(
     quiet: Quiet, model: Model, open_page: OpenPage, instances: Instances
 ) -> None:

@@ -197,6 +197,7 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     await expect(transcript).not_to_have_attribute("data-failed", "")
 
 
+@pytest.mark.long
 async def test_older_messages_that_come_late_go_only_before_what_they_lead_to(
     page: Page, store: Store
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -310,6 +311,7 @@ async def test_editor_has_the_hand_at_its_end_and_tells_its_keys(page: Page) -> 
     await expect(answers(page)).to_contain_text("You said: First of all")
 
 
+@pytest.mark.long
 async def test_actions_of_a_message_can_be_touched_one_by_one(
     store: Store, start_instance: StartInstance, open_page: OpenPage
 ) -> None:

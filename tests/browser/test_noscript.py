@@ -221,6 +221,7 @@ async def test_page_whose_scripts_break_or_do_not_come_works_by_form(
     assert [request.prompt for request in model.requests] == ["Without", "Half", "With"]
 
 
+@pytest.mark.long
 async def test_words_refused_before_the_scripts_ran_are_in_the_box_with_the_reason(
     open_page: OpenPage, instances: Instances, watch: Watch
 ) -> None:

@@ -46,7 +46,7 @@ WATCH = """() => {
   const seen = (window.seen = { shifts: [], touched: [] });
   const blocks = () => document.querySelector("[role=log] [data-state=running] .blocks");
   const growing = (node) => {
-    const last = [...(blocks()?.children ?? [])].slice(-2);
+    const last = [...(blocks()?.querySelectorAll(":scope > :not([data-section]), :scope > [data-section] > *") ?? [])].slice(-2);
     const element = node?.nodeType === 1 ? node : node?.parentElement;
     return !element || last.some((block) => block === element || block.contains(element)) || element === blocks();
   };
@@ -60,7 +60,7 @@ WATCH = """() => {
   new MutationObserver((records) => {
     for (const { target, nextSibling } of records) {
       if (!target.isConnected || !blocks()?.contains(target)) continue;
-      const earlier = target === blocks() ? nextSibling?.nextSibling?.nextSibling : !growing(target);
+      const earlier = target === blocks() || target.matches?.("[data-section]") ? nextSibling?.nextSibling?.nextSibling : !growing(target);
       if (earlier) seen.touched.push(target.textContent.slice(0, 60));
     }
   }).observe(document.querySelector("[role=log] .column"), { childList: true, characterData: true, subtree: true });
@@ -101,7 +101,7 @@ async def test_answer_moves_nothing_above_its_end_while_it_grows_on_a_slow_machi
     await idle(page)
     await slowed(page)
     await page.evaluate(WATCH)
-    model.answer(*spoken("".join(PART.format(number=number) for number in range(4))), "The end.")
+    model.answer(*spoken("".join(PART.format(number=number) for number in range(6))), "The end.")
     await say(page, "Everything")
     await expect(answers(page).last).to_contain_text("The end.", timeout=30_000)
     await idle(page)

@@ -140,6 +140,23 @@ async def test_reader_leaves_the_growing_end_in_every_way_and_comes_back_to_it(
     await at_end(page)
 
 
+async def test_wheel_at_the_very_end_has_it_followed_again(page: Page, model: Model) -> None:
+    more = Gate()
+    model.answer(LONG, more, "After it.\n\n" * 20)
+    await say(page, "A long one")
+    await expect(answers(page)).to_contain_text("Paragraph 39")
+    await at_end(page)
+    await answers(page).get_by_text("Paragraph 39").select_text()
+    await expect(pinned(page)).not_to_be_attached()
+    await page.evaluate("document.getSelection().removeAllRanges()")
+    await page.get_by_role("log").hover()
+    await page.mouse.wheel(0, 100)  # where nothing is left to be scrolled
+    await expect(pinned(page)).to_be_attached()
+    more.open()
+    await expect(answers(page)).to_contain_text("After it.")
+    await at_end(page)
+
+
 @pytest.mark.parametrize(("motion", "least", "most"), [("no-preference", 20, 900), ("reduce", 0, 2)])
 async def test_end_is_glided_after_or_where_the_system_asks_for_it_there_at_once(
     open_page: OpenPage, instances: Instances, model: Model, motion: str, least: int, most: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.axe import findings
@@ -298,6 +299,7 @@ async def test_search_on_a_phone(open_page: OpenPage, instances: Instances) -> N
     await expect(messages(page).first).to_have_attribute("data-found", "")
 
 
+@pytest.mark.long
 async def test_person_without_scripts_searches(
     page: Page, open_page: OpenPage, instances: Instances, store: Store, watch: Watch
 ) -> None:

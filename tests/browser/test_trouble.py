@@ -34,6 +34,7 @@ async def test_page_says_that_the_store_is_away_and_goes_on_when_it_is_back(
     await expect(pill).to_be_hidden()
 
 
+@pytest.mark.long
 async def test_page_that_could_not_be_made_comes_by_itself_when_the_store_is_back(
     fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
 ) -> None:

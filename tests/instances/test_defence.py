@@ -123,6 +123,7 @@ async def test_flood_and_bomb_and_deaf_peers_leave_memory_bounded_and_a_bystande
         assert memory_kib(instance) - before < MEMORY_KIB
 
 
+@pytest.mark.long
 async def test_many_who_ask_for_a_large_file_and_read_nothing_leave_memory_bounded(
     store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:

@@ -134,7 +134,13 @@ async def test_edit_while_an_answer_runs_waits_and_is_answered_on_its_branch(
 # Going on
 
 
-@pytest.mark.parametrize("continues", [False, True], ids=["asked in words", "given its beginning"])
+@pytest.mark.parametrize(
+    "continues",
+    [
+        pytest.param(False, id="asked in words", marks=pytest.mark.long),
+        pytest.param(True, id="given its beginning"),
+    ],
+)
 async def test_answer_goes_on_in_the_same_message(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model, continues: bool
 ) -> None:

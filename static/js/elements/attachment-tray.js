@@ -9,7 +9,7 @@ import { newId } from "../wire.js";
 const MOST = 6; // of one message
 const LONG_PASTE = 8000; // characters
 const DRAG_MILLISECONDS = 600; // while files are dragged over the page, it is told so more often
-const UNREADY = "This file could not be attached without a connection. Attach it again.";
+const UNREADY = "This file could not be attached. Reload the page, then attach it again.";
 const PASTED = "Pasted text.txt";
 
 class AttachmentTray extends HTMLElement {

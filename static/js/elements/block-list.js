@@ -42,11 +42,14 @@ export class BlockList {
     this.#element.replaceChildren(blocks);
   }
 
-  /** Put what a fragment has in place of one block, or at the end. */
-  put(index, blocks) {
+  /** Put a block in place of another, or at the end. */
+  put(index, block) {
     const old = this.at(index);
-    if (old) old.replaceWith(blocks);
-    else for (const block of [...blocks.children]) this.append(block);
+    if (!old) return this.append(block);
+    old.replaceWith(block);
+    const { parentElement: part, nextElementSibling: after } = block;
+    const next = after ?? part.nextElementSibling;
+    if (next?.matches("[data-section]")) next.dataset.section = block.localName;
   }
 
   append(block) {
@@ -56,7 +59,7 @@ export class BlockList {
   remove(block) {
     const part = block.parentElement;
     block.remove();
-    if (part !== this.#element && !part.firstElementChild) part.remove();
+    if (part?.matches("[data-section]:empty")) part.remove();
   }
 
   #group(parent) {
@@ -72,7 +75,7 @@ function place(block, parent) {
   const last = parent.lastElementChild;
   if (length > LOOSE && last.children.length < SIZE) return last.append(block);
   const section = document.createElement("div");
-  section.toggleAttribute("data-section", true);
+  section.dataset.section = (length > LOOSE ? last.lastElementChild : last).localName; // of the block before it
   section.append(block);
   parent.append(section);
 }

@@ -76,7 +76,7 @@ class ChatMessage extends HTMLElement {
 
   /** What a listener is told of it: the words of its first block that is no code. */
   get firstWords() {
-    return this.querySelector(".blocks > :not(figure, hr)")?.textContent ?? "";
+    return this.querySelector(":is(.blocks, [data-section]) > :not(figure, hr, [data-section])")?.textContent ?? "";
   }
 
   get attachments() {

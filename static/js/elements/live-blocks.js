@@ -95,7 +95,7 @@ export class LiveBlocks {
   mend(blocks, count) {
     // To ask where a box is scrolled lays all out: between the words that go and those that come, a chat at its end would
     // be shorter for that moment, and the browser would scroll it up.
-    const held = blocks.map(([index]) => holdsOf([this.#blocks.at(index) ?? []].flat()));
+    const held = blocks.map(([index]) => holdsOf([this.#blocks.at(index)].filter(Boolean)));
     this.#clearTail();
     const placed = blocks.map(([index, html]) => this.#replace(index, html));
     while (this.#blocks.size > count) this.#blocks.remove(this.#blocks.last);
@@ -126,6 +126,7 @@ export class LiveBlocks {
     const mark = () => {
       this.#drawing = false;
       this.#markPast(this.#drawn);
+      this.#markPastOnceDrawn([]); // what came meanwhile
     };
     requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(mark))); // behind the frame, which has enough to do
   }
@@ -147,12 +148,11 @@ export class LiveBlocks {
   }
 
   #replace(index, html) {
-    const block = this.#place(html);
-    const next = [...block.children];
+    const [block] = this.#place(html).children;
     const old = this.#blocks.at(index);
-    if (old) keepWraps([old], next);
+    if (old) keepWraps([old], [block]);
     this.#blocks.put(index, block);
-    return next;
+    return [block];
   }
 
   #openCode() {

@@ -218,7 +218,9 @@ export class ScrollFollower {
   }
 
   #pinNear() {
-    if (this.distance < NEAR) this.#pin();
+    if (this.distance >= NEAR) return;
+    this.#pin();
+    this.#tell();
   }
 
   #selected() {
