@@ -294,6 +294,7 @@ class _Said:
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
         self._pieces = response.aiter_bytes()
+        self._encoded = bool(response.headers.get("content-encoding"))
         self._events = Events()
         self._failed: Exception | None = None  # to be raised once what was said before it is given
         self._over = False
@@ -353,7 +354,7 @@ class _Said:
             self._paused = protocol
         try:
             await asyncio.sleep(seconds)
-            if not self._response.headers.get("content-encoding"):  # else what came may give no bytes
+            if not self._encoded:  # else what came may give no bytes
                 self._came = _read_at_once(transport, body)
         finally:
             if not self._came:
