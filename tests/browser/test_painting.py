@@ -140,6 +140,17 @@ async def test_words_that_come_within_a_frame_are_placed_together_and_a_hidden_t
     await expect(answers(page)).to_contain_text("Shown again.")
 
 
+async def test_page_that_rests_animates_nothing(page: Page, model: Model) -> None:
+    gate = Gate()
+    model.answer("It begins. ", gate, "It ends.")
+    await say(page, "Go")
+    await expect(answers(page)).to_contain_text("It begins.")
+    assert await page.evaluate("document.getAnimations().length") > 0  # the caret is one
+    gate.open()
+    await expect(answers(page)).to_contain_text("It ends.")
+    await page.wait_for_function("() => document.getAnimations().length === 0")
+
+
 @pytest.mark.long
 async def test_answer_of_ten_thousand_words_leaves_nothing_behind_but_itself(
     page: Page, model: Model
