@@ -9,7 +9,7 @@ const FAR = 200;
 const UPWARD = 3;
 const DRAG = 10;
 const SHOWN = 80; // px of what is shown that are below the upper edge: what is at its end can be pressed
-const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 const KEYS_UP = ["PageUp", "Home", "ArrowUp"];
 
 export class ScrollFollower {
@@ -176,7 +176,7 @@ export class ScrollFollower {
   #glide() {
     cancelAnimationFrame(this.#frame);
     this.#place = null;
-    if (STILL.matches) return this.#write(this.#box.scrollTop + this.distance);
+    if (still.matches) return this.#write(this.#box.scrollTop + this.distance);
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
       if (!this.#pinned) return;
