@@ -233,8 +233,7 @@ class Completions:
             try:
                 deadline = first
                 while True:
-                    async with asyncio.timeout_at(min(deadline, last)):
-                        delta = await said.next()
+                    delta = await said.next(min(deadline, last))
                     if delta is None:
                         return
                     yield delta
@@ -303,8 +302,8 @@ class _Said:
         self.much = False
         """Whether more may be there than what was given."""
 
-    async def next(self) -> Delta | None:
-        """Wait for something said; None at the end. Raises what the SDK's stream does."""
+    async def next(self, deadline: float) -> Delta | None:
+        """Wait for something said until then, in the loop's time; None at the end. Raises what the SDK's stream does."""
         said: list[Delta] = []
         while not said:
             if self._failed is not None:
@@ -314,8 +313,13 @@ class _Said:
                 return None
             if not self._came:
                 self._go_on_reading()
-            self._came = False
-            piece = await anext(self._pieces, None)
+                async with asyncio.timeout_at(deadline):
+                    piece = await anext(self._pieces, None)
+            elif asyncio.get_running_loop().time() < deadline:
+                self._came = False
+                piece = await anext(self._pieces, None)  # without a wait, which a timeout would need
+            else:
+                raise TimeoutError
             self._over = piece is None
             self.much = len(piece or b"") >= FULL_BYTES
             said = self._said_in(self._events.feed(piece or b""))

@@ -65,11 +65,11 @@ def whole(deltas: list[Delta]) -> Delta:
     )
 
 
-async def ask_until_error(completions: Completions) -> tuple[list[Delta], ProviderError]:
+async def ask_until_error(completions: Completions, every: float = 0.0) -> tuple[list[Delta], ProviderError]:
     got: list[Delta] = []
 
     async def read() -> None:
-        async with completions.stream("gpt-4o-mini", PROMPT, {}) as deltas:
+        async with completions.stream("gpt-4o-mini", PROMPT, {}, every=lambda: every) as deltas:
             async for delta in deltas:
                 got.append(delta)  # noqa: PERF401, for what came before the error counts
 
@@ -424,10 +424,11 @@ async def test_answer_times_out_after_some_text(model: Model, constant: str, ste
         await (await model.asked()).closed()
 
 
-async def test_answer_times_out_when_it_never_ends(model: Model) -> None:
-    async with opened(model, answer=0.5) as completions:
+@pytest.mark.parametrize("every", [0.0, 0.05, 0.2])
+async def test_answer_times_out_when_it_never_ends(model: Model, every: float) -> None:
+    async with opened(model, answer=0.5) as completions, asyncio.timeout(20):
         model.answer(Babble("on and ", pause_seconds=0.02))
-        deltas, error = await ask_until_error(completions)
+        deltas, error = await ask_until_error(completions, every)
         assert text_of(deltas).startswith("on and on and ")
         assert error.code == "provider_timeout"
         await (await model.asked()).closed()
