@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -191,7 +192,7 @@ async def test_reading_wakes_nobody_for_each_event_of_the_model_server() -> None
     body = [b"".join(event(piece) for piece in PIECES)] * DELTAS
     said, calls = _Said(httpx2.Response(200, content=given(body))), Calls()
     with calls.counted():
-        deltas = [await said.next() for _ in body]
+        deltas = [await said.next(math.inf) for _ in body]
     assert [delta and delta.text for delta in deltas] == ["".join(PIECES)] * DELTAS
     assert calls.count / (DELTAS * len(PIECES)) <= CALLS_OF_AN_EVENT
 
