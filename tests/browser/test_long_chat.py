@@ -184,7 +184,7 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     line.tell(line.held[0])
     await expect(messages(page)).to_have_count(count + 30)
     assert abs(await element.evaluate(DRAWN_TOP_OF) - before) <= 1
-    await page.keyboard.press("Home")
+    await eventually(top, seconds=10, what="the top is reached again")
     await expect(transcript).to_have_attribute("data-failed", "")
     asked = line.count("conversation.older")
     await page.keyboard.press("PageDown")
