@@ -24,6 +24,13 @@ NEWER = """() => new Promise((resolve) => {
   const request = indexedDB.open("llmchat", 2);
   request.onsuccess = () => { request.result.close(); resolve(); };
 })"""
+KEPT = """() => new Promise((resolve) => {
+  const request = indexedDB.open("llmchat", 1);
+  request.onsuccess = () => {
+    const counting = request.result.transaction("outbox").objectStore("outbox").count();
+    counting.onsuccess = () => { request.result.close(); resolve(counting.result > 0); };
+  };
+})"""
 SILENT = "IDBFactory.prototype.open = () => new EventTarget();"
 LATE = """
 const open = IDBFactory.prototype.open;
@@ -101,6 +108,11 @@ def unsent(page: Page) -> Locator:
     return messages(page).get_by_text(OFFLINE).locator("visible=true")
 
 
+async def kept(page: Page) -> None:
+    """Wait until a prompt is in the database: a reload before that brings its words into the box."""
+    await page.wait_for_function(KEPT)
+
+
 def asked(model: Model) -> list[str]:
     return [request.prompt for request in model.requests]
 
@@ -149,7 +161,7 @@ async def test_database_that_opens_late_is_used_and_what_it_keeps_is_sent(
     await begin(tab)
     await cut(tab)
     await add(tab, "Kept before")
-    await expect(unsent(tab)).to_have_count(1)
+    await kept(tab)
     await tab.add_init_script(LATE)
     await tab.reload()
     await add(tab, "Typed meanwhile")
