@@ -24,12 +24,14 @@ export class LiveBlocks {
   #drawing = false; // a frame is awaited, with which …
   #drawn = 0; // … so many parts will have been drawn
   #end = null; // the element that text is appended in, which has the caret
+  #scrolled = new WeakMap(); // boxes in blocks -> how far they are scrolled sideways
   #gap = ""; // white space at the end of the rendered text, which HTML does not keep
 
   /** `text` is what the element's HTML was rendered from. */
   constructor(element, text) {
     this.#element = element;
     this.#gap = gapAfter(text);
+    element.addEventListener("scroll", ({ target }) => this.#scrolled.set(target, target.scrollLeft), { capture: true, passive: true });
     furnish(element);
     this.#blocks = new BlockList(element);
     this.#level();
@@ -63,13 +65,13 @@ export class LiveBlocks {
     const old = [...this.#element.children];
     const blocks = this.#place(html);
     const next = [...blocks.children];
-    const held = holdsOf(old);
+    const held = this.#holdsOf(old);
     keepWraps(old, next);
     this.#blocks.fill(blocks);
     this.#level();
     this.#markEnd();
     this.#markPastOnceDrawn([0]);
-    holdAgain(held, next);
+    this.#holdAgain(held, next);
   }
 
   /** Show text that has no rendering yet in place of everything. */
@@ -93,16 +95,14 @@ export class LiveBlocks {
 
   /** The last rendering: it covers all text, also text that brings no block of its own, as a link's definition. */
   mend(blocks, count) {
-    // To ask where a box is scrolled lays all out: between the words that go and those that come, a chat at its end would
-    // be shorter for that moment, and the browser would scroll it up.
-    const held = blocks.map(([index]) => holdsOf([this.#blocks.at(index)].filter(Boolean)));
+    const held = blocks.map(([index]) => this.#holdsOf([this.#blocks.at(index)].filter(Boolean)));
     this.#clearTail();
     const placed = blocks.map(([index, html]) => this.#replace(index, html));
     while (this.#blocks.size > count) this.#blocks.remove(this.#blocks.last);
     this.#level();
     this.#markEnd();
     this.#markPastOnceDrawn(blocks.map(([index]) => this.#blocks.partOf(index)));
-    placed.forEach((next, at) => holdAgain(held[at], next));
+    placed.forEach((next, at) => this.#holdAgain(held[at], next));
   }
 
   // Whatever a model begins with, the outline that is heard leaves out no level below the message's own heading.
@@ -153,6 +153,25 @@ export class LiveBlocks {
     if (old) keepWraps([old], [block]);
     this.#blocks.put(index, block);
     return [block];
+  }
+
+  // How what is held in blocks is scrolled, and what has the focus: blocks that take their place take that over. A box is
+  // not asked, for that would lay all out.
+  #holdsOf(blocks) {
+    return heldIn(blocks).map((element) => ({ left: this.#scrolled.get(element) ?? 0, focused: element === document.activeElement }));
+  }
+
+  #holdAgain(held, blocks) {
+    const next = heldIn(blocks);
+    held.slice(0, next.length).forEach(({ left, focused }, index) => {
+      if (left) this.#scroll(next[index], left);
+      if (focused) next[index].focus({ preventScroll: true });
+    });
+  }
+
+  #scroll(box, left) {
+    box.scrollLeft = left;
+    this.#scrolled.set(box, left); // its event comes later than another rendering may
   }
 
   #openCode() {
@@ -211,19 +230,6 @@ export class LiveBlocks {
     this.#inline = null;
     this.#tail = this.#plain = null;
   }
-}
-
-// How what is held in blocks is scrolled, and what has the focus: blocks that take their place take that over.
-function holdsOf(blocks) {
-  return heldIn(blocks).map((element) => ({ left: element.scrollLeft, focused: element === document.activeElement }));
-}
-
-function holdAgain(held, blocks) {
-  const next = heldIn(blocks);
-  held.slice(0, next.length).forEach(({ left, focused }, index) => {
-    if (left) next[index].scrollLeft = left;
-    if (focused) next[index].focus({ preventScroll: true });
-  });
 }
 
 function heldIn(blocks) {
