@@ -5,7 +5,7 @@
 
 import { ABOVE_TURN, AnswerSpace } from "./answer-space.js";
 import { messageElement } from "./chat-message.js";
-import { NextFrame } from "./next-frame.js";
+import { apart, NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 
 const CLEAR = 32; // px between what is edited and the edge below it, where the conversation fades
@@ -40,6 +40,8 @@ class ChatTranscript extends HTMLElement {
   #space;
   #follower;
   #frame = new NextFrame(() => this.#paint());
+  #turn = new NextFrame(() => this.#turnUp());
+  #coming = []; // elements of the turn that begins with the next frame
   #grown = new Map(); // element -> deltas of it that are placed with the next frame
   #kept = new Map(); // conversation id -> {elements, more}: chats that are not shown any more, the last one last
   #hurried = null; // the prompt that is to be sent now
@@ -190,7 +192,7 @@ class ChatTranscript extends HTMLElement {
 
   // Whoever comes back finds it at once, also while there is no connection.
   #shelve() {
-    this.#frame.now();
+    this.#catchUp();
     this.#bringBack();
     const { conversation } = this.dataset;
     const stored = this.#messages.filter(({ dataset }) => dataset.state !== "waiting" && !PENDING.includes(dataset.state));
@@ -244,7 +246,7 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
   show({ conversation, messages, more, running }, fresh) {
-    this.#frame.now();
+    this.#catchUp();
     this.toggleAttribute("data-cut", false);
     const change = () => this.#showAll(messages, more, fresh);
     if (fresh) this.#shelve();
@@ -372,8 +374,9 @@ class ChatTranscript extends HTMLElement {
     this.toggleAttribute("data-failed", true);
   }
 
-  /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`. */
-  send({ id, text, parent, notBefore = 0, attachments }, connected) {
+  /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`.
+   *  `pressed`: in the task of a key or a touch, which has enough to do. */
+  send({ id, text, parent, notBefore = 0, attachments }, connected, pressed = false) {
     if (parent !== undefined) this.#putBehindAside(parent, { text, attachments });
     const last = this.last;
     const due = !last || last.dataset.role === "assistant" ? !this.dataset.running : false;
@@ -384,8 +387,9 @@ class ChatTranscript extends HTMLElement {
     this.delay(id, notBefore);
     this.lineUp();
     if (element.hasAttribute("data-waits")) return;
-    if (parent === undefined || connected) this.#beginTurn(true);
-    else this.#edited(element);
+    if (parent !== undefined && !connected) this.#edited(element);
+    else if (pressed) this.#beginTurnLater(element);
+    else this.#beginTurn(true);
   }
 
   /** Press the button that copies the last answer, or the last of its parts that has one. False where there is none. */
@@ -532,6 +536,7 @@ class ChatTranscript extends HTMLElement {
     else this.#waitLater(answer, element);
     this.message(answer).dataset.parent = message;
     this.#setRunning(answer);
+    apart(() => this.#layOut());
   }
 
   // An edit is stored: what it takes the place of goes.
@@ -607,7 +612,7 @@ class ChatTranscript extends HTMLElement {
 
   /** An answer begins, or goes on. False if its parent is not known here. */
   start({ message, parent, model, text, created }) {
-    this.#frame.now();
+    this.#catchUp();
     const prompt = this.message(parent);
     if (prompt?.dataset.state === "queued") prompt.setState("done");
     this.lineUp();
@@ -645,17 +650,28 @@ class ChatTranscript extends HTMLElement {
     for (const [element, deltas] of this.#grown) for (const delta of deltas) element.grow(delta);
     this.#grown.clear();
     this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
-    void this.#log.scrollHeight; // lays out now: the frame has enough to do
+    this.#layOut(); // now: the frame has enough to do
+  }
+
+  #layOut() {
+    void this.#log.scrollHeight;
+  }
+
+  // What awaits a frame, now.
+  #catchUp() {
+    this.#turn.now();
+    this.#frame.now();
   }
 
   finish(event) {
-    this.#frame.now();
+    this.#catchUp();
     this.#answer(event.message)?.finish(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
+    apart(() => this.#layOut());
   }
 
   fail(event) {
-    this.#frame.now();
+    this.#catchUp();
     this.#answer(event.message)?.fail(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
   }
@@ -700,6 +716,21 @@ class ChatTranscript extends HTMLElement {
   #beginTurn(own) {
     this.#makeRoom(true);
     if (own || this.#follower.pinned) this.#follower.snap(true);
+  }
+
+  // What is made in one task is shown in another, behind a frame: each has enough to do.
+  #beginTurnLater(prompt) {
+    this.#turn.now();
+    this.#coming = [prompt, this.message(`answer-${prompt.dataset.id}`)].filter(Boolean);
+    for (const element of this.#coming) element.toggleAttribute("data-coming", true);
+    this.#turn.ask();
+  }
+
+  #turnUp() {
+    const [prompt] = this.#coming;
+    for (const element of this.#coming) element.toggleAttribute("data-coming", false);
+    this.#coming = [];
+    if (prompt.isConnected) this.#beginTurn(true); // else it was taken back
   }
 
   // Nobody pressed Enter here just now: what is read stays where it is until the answer has words to follow.
