@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 MILLISECONDS = 1000
+MICROSECONDS = 1_000_000
 
 
 def percentile(sorted_values: Sequence[float], share: float) -> float:

@@ -18,6 +18,7 @@ LATER = {
     "elements/chat-search",
     "elements/notify-switch",
     "pictures",
+    "warm-up",
 }  # that the page loads once it works
 ELSEWHERE = {
     "elements/sign-in",

@@ -23,7 +23,7 @@ WATCH_LAST_PROMPT = """() => {
   const look = () => {
     if (window.seen !== seen) return;
     const prompt = document.querySelectorAll("[data-role=user]")[before];
-    if (prompt) {
+    if (prompt?.checkVisibility()) {
       const top = prompt.querySelector(".words").getBoundingClientRect().top - log.getBoundingClientRect().top;
       seen.set(prompt.dataset.state, top).set(`${prompt.dataset.state}, lowest`, Math.max(top, seen.get(`${prompt.dataset.state}, lowest`) ?? top));
     }
