@@ -8,8 +8,9 @@ import pytest
 from playwright.async_api import CDPSession, Page, expect
 
 from tests.browser.conftest import OpenPage
+from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
-from tests.browser.person import answers, box, hide, idle, say
+from tests.browser.person import answers, box, button, chats, hide, idle, messages, say
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 from tests.steps import Pause, Step, Text
@@ -138,6 +139,37 @@ async def test_words_that_come_within_a_frame_are_placed_together_and_a_hidden_t
     await page.evaluate("free()")
     shown.open()
     await expect(answers(page)).to_contain_text("Shown again.")
+
+
+async def test_prompt_that_waits_for_its_frame_is_taken_back_and_left_without_a_trace(
+    page: Page, instances: Instances
+) -> None:
+    tab = await open_fragile(page.context, instances[0].url)
+    await say(tab, "First")
+    await expect(answers(tab)).to_contain_text("You said: First")
+    await idle(tab)
+    before = await answers(tab).bounding_box()
+    await cut(tab)
+    await tab.evaluate(HOLD_FRAMES)
+    await box(tab).fill("Second")
+    await box(tab).press("Enter")
+    await expect(tab.locator("chat-message[data-coming]")).to_have_count(1)
+    await expect(messages(tab)).to_have_count(2)
+    await box(tab).press("Escape")
+    await expect(box(tab)).to_have_value("Second")
+    await tab.evaluate("free()")
+    await expect(tab.locator("chat-message")).to_have_count(2)
+    assert await answers(tab).bounding_box() == before
+    await mend(tab)
+    await expect(tab.locator("chat-transcript:not([data-lost])")).to_be_attached()
+    await tab.evaluate(HOLD_FRAMES)
+    await box(tab).press("Enter")
+    await button(tab, "New chat").first.click()
+    await chats(tab).filter(has_text="First").click()
+    await expect(answers(tab).last).to_contain_text("You said: Second")
+    await expect(messages(tab)).to_have_count(4)
+    await tab.evaluate("free()")
+    await expect(tab.locator("chat-message[data-coming]")).to_have_count(0)
 
 
 async def test_page_that_rests_animates_nothing(page: Page, model: Model) -> None:

@@ -740,6 +740,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #makeRoom(begin = false) {
+    if (this.#coming.length > 0) return; // the room that there is stays until they are shown
     const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
     if (begin || !this.#space.isBelow(answer)) this.#space.clear();
     if (!answer || answer !== this.#messages.findLast((element) => !element.hasAttribute("data-waits")) || answer.dataset.role !== "assistant") return;
