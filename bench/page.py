@@ -118,9 +118,8 @@ async def main_thread(browser: Browser) -> AsyncIterator[list[float]]:
         "recordMode": "recordAsMuchAsPossible",
     }
     await session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": only})
-    began = (
-        time.monotonic()
-    )  # the clock of the trace, which itself begins and ends in long tasks of this thread
+    # The clock of the trace, which itself begins and ends in long tasks of this thread.
+    began = time.monotonic()
     tasks: list[float] = []
     yield tasks
     ended = time.monotonic()

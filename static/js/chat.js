@@ -201,10 +201,10 @@ export class Chat {
     this.#parts.composer.focus();
   }
 
-  #showPending(prompt, pressed = false) {
+  #showPending(prompt, later) {
     const { transcript, socket } = this.#parts;
     this.#setPlace("");
-    transcript.send(prompt, socket.state === "connected", pressed);
+    transcript.send(prompt, socket.state === "connected", later);
     this.#showAnswering();
   }
 
@@ -524,7 +524,7 @@ export class Chat {
     if (prompt.temporary) this.#setKind(prompt);
     const pending = { prompt, view: this.#view, stop: false, stored: false };
     this.#pending.set(prompt.id, pending);
-    this.#showPending(prompt, true);
+    this.#showPending(prompt, parent === undefined);
     if (parent === undefined) composer.lift(text);
     if (socket.state !== "connected") this.#say("Your message will be sent when the connection is back");
     await outbox.add({ ...prompt });

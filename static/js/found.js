@@ -78,10 +78,15 @@ function scrollAside(message, range) {
   }
 }
 
-function highlight(range) {
+function highlight(message, range) {
   if (!globalThis.Highlight) return;
   CSS.highlights.set(NAME, new Highlight(range));
-  addEventListener("click", () => CSS.highlights.delete(NAME), { once: true, capture: true });
+  message.toggleAttribute("data-marked", true);
+  const clear = () => {
+    CSS.highlights.delete(NAME);
+    message.toggleAttribute("data-marked", false);
+  };
+  addEventListener("click", clear, { once: true, capture: true });
 }
 
 /** Mark what was found, {before, hit, after}, in a message. Tells where it stands; null where it is not to be found. */
@@ -91,6 +96,6 @@ export function markFound(message, match) {
   if (!range) return null;
   unfold(message, words, range);
   scrollAside(message, range);
-  highlight(range);
+  highlight(message, range);
   return range;
 }

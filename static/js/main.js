@@ -85,5 +85,5 @@ document.documentElement.dataset.live = ""; // from here on the forms are ours
 import("./attention.js").then(({ Attention }) => new Attention(parts));
 import("./elements/notify-switch.js");
 import("./pictures.js");
-import("./warm-up.js");
+import("./warm-up.js").then(({ warmUp }) => warmUp());
 import("./elements/chat-search.js"); // nobody searches before: until it is there, the box is a form's

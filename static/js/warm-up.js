@@ -1,5 +1,5 @@
-// Draws once, unseen and while nothing else is to be done, what answers are made of. Else the first heading, line of code
-// or formula would have the browser look for its font in the middle of an answer. Loaded once the page works.
+// Lays out once, unseen and while nothing else is to be done, what answers are made of. Else the first heading, line of
+// code or formula would have the browser look for its font in the middle of an answer. Loaded once the page works.
 
 import { messageElement } from "./elements/chat-message.js";
 
@@ -15,18 +15,21 @@ const KINDS = [
   '<div class="math"><math display="block"><mo>∫</mo><mfrac><mi>a</mi><mn>1</mn></mfrac></math></div>',
 ];
 
-function draw(html) {
-  const answer = messageElement({ id: "", role: "assistant", text: "a", html, state: "done" });
-  answer.className = "unseen";
-  answer.inert = true;
-  document.querySelector("chat-transcript").append(answer);
-  void answer.offsetHeight;
-  answer.remove();
+function layOut(html) {
+  const place = document.createElement("div");
+  place.className = "unseen";
+  place.inert = true;
+  place.append(messageElement({ id: "", role: "assistant", text: "a", html, state: "done" }));
+  document.body.append(place);
+  void place.offsetHeight;
+  place.remove();
 }
 
-function drawFrom(index) {
-  draw(KINDS[index]);
-  if (index + 1 < KINDS.length) requestIdleCallback(() => drawFrom(index + 1));
+/** Begin with it, in browsers that tell when nothing else is to be done. */
+export function warmUp(kinds = KINDS) {
+  if (kinds.length === 0) return;
+  globalThis.requestIdleCallback?.(() => {
+    layOut(kinds[0]);
+    warmUp(kinds.slice(1));
+  });
 }
-
-globalThis.requestIdleCallback?.(() => drawFrom(0));

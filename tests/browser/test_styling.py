@@ -1,4 +1,4 @@
-"""What is drawn already is not styled again, and what answers are made of was drawn before the first of them."""
+"""What is drawn already is not styled again, and what answers are made of is laid out before the first of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from tests.fakes import Gate, Model
 
 ROWS = 60
 TABLE = "| Name | Value |\n|---|---|\n" + "".join(f"| row {row} | {row} |\n" for row in range(ROWS)) + "\n"
-CELLS = 2 * ROWS
-TURN = 100  # elements: a prompt, the dots of its answer, the box and its buttons, the chat's row in the list
-BLOCK = 12
-END = 90  # the buttons of an answer, the box and its buttons
+PARAGRAPHS = "".join(f"Paragraph {number}.\n\n" for number in range(40))
+MOST = 120  # elements; those of the table alone are 185
 WAIT_SECONDS = 30
 KINDS = """# A
 
@@ -41,13 +39,17 @@ def i():  # J
 
 $$ \\frac{l}{1} $$
 """
-NOTE_DRAWN = """() => {
-  window.drawn = new Set();
-  const note = (node) => {
-    if (node.matches?.("chat-message.unseen")) for (const part of node.querySelectorAll(".blocks *")) drawn.add(part.localName);
+NOTE_LAID_OUT = """() => {
+  const seen = (window.seen = { tags: new Set(), heights: new Set() });
+  const { remove } = Element.prototype;
+  Element.prototype.remove = function () {
+    if (this.matches(".unseen:has(chat-message)")) {
+      const log = document.querySelector("[role=log]"), high = log.offsetHeight;
+      for (const part of this.querySelectorAll(".blocks *")) if (part.getClientRects().length > 0) seen.tags.add(part.localName);
+      remove.call(this);
+      seen.heights.add(high - log.offsetHeight);
+    } else remove.call(this);
   };
-  new MutationObserver((records) => records.forEach(({ addedNodes }) => addedNodes.forEach(note)))
-    .observe(document, { childList: true, subtree: true });
 }"""
 TAG = re.compile(r"<(\w+)")
 
@@ -75,37 +77,38 @@ async def styled(browser: Browser) -> AsyncIterator[list[int]]:
     )
 
 
-async def test_turn_a_block_and_the_end_of_an_answer_have_little_styled_that_is_drawn_already(
+async def test_new_block_and_a_new_turn_have_little_styled_of_what_is_drawn_already(
     chromium: Browser, page: Page, model: Model
 ) -> None:
-    before, after, end = Gate(), Gate(), Gate()
-    model.answer(TABLE, before, "A word.\n\n", after, "The last ones.", end)
-    async with styled(chromium) as of_turn:
-        await say(page, "Hello")
-        await before.wait()
+    before, after, again = Gate(), Gate(), Gate()
+    model.answer(PARAGRAPHS + TABLE, before, "A word.\n\n", after, to="First")
+    model.answer(again, "More.", to="Second")
+    await say(page, "First")
+    await before.wait()
     await expect(answers(page).get_by_role("row")).to_have_count(ROWS + 1)
     async with styled(chromium) as of_block:
         before.open()
         await after.wait()
         await expect(answers(page)).to_contain_text("A word.")
     after.open()
-    await end.wait()
-    await expect(answers(page)).to_contain_text("The last ones.")
-    await expect(page.locator("chat-message .waiting")).to_have_count(0)  # to take it out styles the answer
-    async with styled(chromium) as of_end:
-        end.open()
-        await idle(page)
-    assert 0 < max(of_turn) <= TURN < CELLS
-    assert 0 < max(of_block) <= BLOCK
-    assert 0 < max(of_end) <= END < CELLS
+    await idle(page)
+    async with styled(chromium) as of_turn:
+        await say(page, "Second")
+        await again.wait()
+        await expect(page.get_by_text("Waiting for the answer")).to_be_attached()
+    again.open()
+    await idle(page)
+    assert 0 < max(of_block) <= MOST
+    assert 0 < max(of_turn) <= MOST
 
 
-async def test_what_answers_are_made_of_is_drawn_unseen_before_the_first_of_them(
+async def test_what_answers_are_made_of_is_laid_out_unseen_before_the_first_and_moves_nothing(
     page: Page,
 ) -> None:
-    await page.add_init_script(f"({NOTE_DRAWN})()")
+    await page.add_init_script(f"({NOTE_LAID_OUT})()")
     await page.reload()
     tags = sorted(set(TAG.findall("".join(render(KINDS)))))
     assert {"h3", "code", "math", "td"} <= set(tags)
-    await page.wait_for_function("(tags) => tags.every((tag) => drawn.has(tag))", arg=tags)
+    await page.wait_for_function("(tags) => tags.every((tag) => seen.tags.has(tag))", arg=tags)
+    assert await page.evaluate("[...seen.heights]") == [0]
     await expect(page.locator("chat-message")).to_have_count(0)

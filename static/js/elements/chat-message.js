@@ -23,18 +23,10 @@ function template(role) {
   return document.getElementById(`message-${role}`).content;
 }
 
-const plain = {}; // role -> the template without the parts that few messages have
-
-function plainTemplate(role) {
-  const content = template(role).cloneNode(true);
-  for (const part of content.querySelectorAll(RARE)) part.remove();
-  return content;
-}
-
 /** A new element for a message of the protocol's shape. */
 export function messageElement(message) {
-  plain[message.role] ??= plainTemplate(message.role);
-  const element = document.importNode(plain[message.role], true).firstElementChild;
+  const element = document.importNode(template(message.role), true).firstElementChild;
+  for (const part of element.querySelectorAll(RARE)) part.remove();
   element.update(message);
   return element;
 }

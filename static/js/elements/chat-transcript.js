@@ -5,7 +5,7 @@
 
 import { ABOVE_TURN, AnswerSpace } from "./answer-space.js";
 import { messageElement } from "./chat-message.js";
-import { apart, NextFrame } from "./next-frame.js";
+import { NextFrame } from "./next-frame.js";
 import { FAR, NEAR, ScrollFollower } from "./scroll-follower.js";
 
 const CLEAR = 32; // px between what is edited and the edge below it, where the conversation fades
@@ -40,10 +40,9 @@ class ChatTranscript extends HTMLElement {
   #space;
   #follower;
   #frame = new NextFrame(() => this.#paint());
-  #turn = new NextFrame(() => this.#turnUp());
-  #coming = []; // elements of the turn that begins with the next frame
   #grown = new Map(); // element -> deltas of it that are placed with the next frame
   #kept = new Map(); // conversation id -> {elements, more}: chats that are not shown any more, the last one last
+  #coming = null; // the prompt that is shown, with its answer, behind the next frame
   #hurried = null; // the prompt that is to be sent now
   #turned = null; // {id, top, names, pinned}: the version turned to, where it was, the buttons to be found there
 
@@ -192,7 +191,7 @@ class ChatTranscript extends HTMLElement {
 
   // Whoever comes back finds it at once, also while there is no connection.
   #shelve() {
-    this.#catchUp();
+    this.#frame.now();
     this.#bringBack();
     const { conversation } = this.dataset;
     const stored = this.#messages.filter(({ dataset }) => dataset.state !== "waiting" && !PENDING.includes(dataset.state));
@@ -246,7 +245,7 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a snapshot. Messages that are here already stay the elements they are; `fresh`: another conversation. */
   show({ conversation, messages, more, running }, fresh) {
-    this.#catchUp();
+    this.#frame.now();
     this.toggleAttribute("data-cut", false);
     const change = () => this.#showAll(messages, more, fresh);
     if (fresh) this.#shelve();
@@ -375,11 +374,11 @@ class ChatTranscript extends HTMLElement {
   }
 
   /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`.
-   *  `pressed`: in the task of a key or a touch, which has enough to do. */
-  send({ id, text, parent, notBefore = 0, attachments }, connected, pressed = false) {
+   *  `later`: behind the next frame, for the task that it is sent in has enough to do. */
+  send({ id, text, parent, notBefore = 0, attachments }, connected, later) {
     if (parent !== undefined) this.#putBehindAside(parent, { text, attachments });
     const last = this.last;
-    const due = !last || last.dataset.role === "assistant" ? !this.dataset.running : false;
+    const due = last?.dataset.role !== "user" && !this.dataset.running;
     const element = messageElement({ id, role: "user", parent: last?.dataset.id ?? null, text, attachments, state: connected ? "sending" : "unsent" });
     this.#column.append(element);
     if (parent !== undefined) element.dataset.edits = parent ?? "";
@@ -387,9 +386,13 @@ class ChatTranscript extends HTMLElement {
     this.delay(id, notBefore);
     this.lineUp();
     if (element.hasAttribute("data-waits")) return;
-    if (parent !== undefined && !connected) this.#edited(element);
-    else if (pressed) this.#beginTurnLater(element);
-    else this.#beginTurn(true);
+    if (later) {
+      this.#frame.now();
+      this.#coming = element;
+      element.toggleAttribute("data-coming", true);
+      this.#frame.ask();
+    } else if (parent === undefined || connected) this.#beginTurn(true);
+    else this.#edited(element);
   }
 
   /** Press the button that copies the last answer, or the last of its parts that has one. False where there is none. */
@@ -536,7 +539,7 @@ class ChatTranscript extends HTMLElement {
     else this.#waitLater(answer, element);
     this.message(answer).dataset.parent = message;
     this.#setRunning(answer);
-    apart(() => this.#layOut());
+    this.#layOutSoon();
   }
 
   // An edit is stored: what it takes the place of goes.
@@ -580,9 +583,7 @@ class ChatTranscript extends HTMLElement {
 
   // At the end, but before what is not stored yet.
   #place(element) {
-    const pending = this.#in(...PENDING)[0];
-    if (pending) pending.before(element);
-    else this.#column.append(element);
+    this.#column.insertBefore(element, this.#in(...PENDING)[0] ?? null);
   }
 
   #wait(answer, prompt) {
@@ -612,7 +613,7 @@ class ChatTranscript extends HTMLElement {
 
   /** An answer begins, or goes on. False if its parent is not known here. */
   start({ message, parent, model, text, created }) {
-    this.#catchUp();
+    this.#frame.now();
     const prompt = this.message(parent);
     if (prompt?.dataset.state === "queued") prompt.setState("done");
     this.lineUp();
@@ -650,28 +651,24 @@ class ChatTranscript extends HTMLElement {
     for (const [element, deltas] of this.#grown) for (const delta of deltas) element.grow(delta);
     this.#grown.clear();
     this.#jump.toggleAttribute("data-new", !this.#jump.hidden);
-    this.#layOut(); // now: the frame has enough to do
+    this.#turnUp();
+    void this.#log.scrollHeight; // lays out now: the frame has enough to do
   }
 
-  #layOut() {
-    void this.#log.scrollHeight;
-  }
-
-  // What awaits a frame, now.
-  #catchUp() {
-    this.#turn.now();
-    this.#frame.now();
+  // In a task of its own, if one comes before the next frame, which does it else.
+  #layOutSoon() {
+    globalThis.scheduler?.postTask(() => this.#log.scrollHeight);
   }
 
   finish(event) {
-    this.#catchUp();
+    this.#frame.now();
     this.#answer(event.message)?.finish(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
-    apart(() => this.#layOut());
+    this.#layOutSoon();
   }
 
   fail(event) {
-    this.#catchUp();
+    this.#frame.now();
     this.#answer(event.message)?.fail(event);
     if (this.dataset.running === event.message) this.#setRunning(null);
   }
@@ -718,19 +715,11 @@ class ChatTranscript extends HTMLElement {
     if (own || this.#follower.pinned) this.#follower.snap(true);
   }
 
-  // What is made in one task is shown in another, behind a frame: each has enough to do.
-  #beginTurnLater(prompt) {
-    this.#turn.now();
-    this.#coming = [prompt, this.message(`answer-${prompt.dataset.id}`)].filter(Boolean);
-    for (const element of this.#coming) element.toggleAttribute("data-coming", true);
-    this.#turn.ask();
-  }
-
   #turnUp() {
-    const [prompt] = this.#coming;
-    for (const element of this.#coming) element.toggleAttribute("data-coming", false);
-    this.#coming = [];
-    if (prompt.isConnected) this.#beginTurn(true); // else it was taken back
+    const prompt = this.#coming;
+    this.#coming = null;
+    prompt?.toggleAttribute("data-coming", false);
+    if (prompt?.isConnected) this.#beginTurn(true); // else it was taken back
   }
 
   // Nobody pressed Enter here just now: what is read stays where it is until the answer has words to follow.
@@ -740,7 +729,7 @@ class ChatTranscript extends HTMLElement {
   }
 
   #makeRoom(begin = false) {
-    if (this.#coming.length > 0) return; // the room that there is stays until they are shown
+    if (this.#coming?.isConnected) return; // the room that there is stays until they are shown
     const answer = this.#messages.findLast((element) => !WAITING.includes(element.dataset.state));
     if (begin || !this.#space.isBelow(answer)) this.#space.clear();
     if (!answer || answer !== this.#messages.findLast((element) => !element.hasAttribute("data-waits")) || answer.dataset.role !== "assistant") return;

@@ -34,9 +34,3 @@ export class NextFrame {
     this.#act();
   }
 }
-
-/** Do something in a task of its own, before the next frame where that can be: this one and the frame have enough to do. */
-export function apart(act) {
-  if (globalThis.scheduler?.postTask) scheduler.postTask(act, { priority: "user-blocking" });
-  else setTimeout(act);
-}
