@@ -11,6 +11,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.fragile import cut, mend, open_fragile
 from tests.browser.line import Line
 from tests.browser.person import answers, box, button, chats, hide, idle, messages, say
+from tests.browser.watch import Watch
 from tests.fakes import Gate, Model
 from tests.instances import Instance
 from tests.steps import Pause, Step, Text
@@ -142,8 +143,9 @@ async def test_words_that_come_within_a_frame_are_placed_together_and_a_hidden_t
 
 
 async def test_prompt_that_waits_for_its_frame_is_taken_back_and_left_without_a_trace(
-    page: Page, instances: Instances
+    page: Page, instances: Instances, watch: Watch
 ) -> None:
+    watch.allow("WebSocket connection to")
     tab = await open_fragile(page.context, instances[0].url)
     await say(tab, "First")
     await expect(answers(tab)).to_contain_text("You said: First")
