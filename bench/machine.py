@@ -30,9 +30,6 @@ STOP_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 LAG_SECONDS = 0.005
 """How often the loop of the generator is asked how late it is."""
-WORK = 10_000
-"""Steps of the work that tells how fast the machine is: about a millisecond."""
-WORK_SECONDS = 0.25
 GENERATOR_SHARE = 0.85
 """Of its core, from where on the generator may be what is measured."""
 GENERATOR_LAG_MS = 20.0
@@ -126,25 +123,6 @@ def unshared_bytes(pid: int) -> int:
 def resident_bytes(pid: int) -> int:
     """Tell the memory that a process has, shared or not."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-
-
-@asynccontextmanager
-async def at_work() -> AsyncIterator[list[float]]:
-    """Do the same small work now and then, to note what the machine takes for it: milliseconds of this thread."""
-    taken: list[float] = []
-
-    async def work() -> None:
-        while True:
-            began = time.thread_time()
-            sum(number * number % 7 for number in range(WORK))
-            taken.append((time.thread_time() - began) * MILLISECONDS)
-            await asyncio.sleep(WORK_SECONDS)
-
-    working = asyncio.create_task(work())
-    try:
-        yield taken
-    finally:
-        working.cancel()
 
 
 class Child:

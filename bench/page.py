@@ -4,7 +4,8 @@
 
 How long tasks take is told in the time of their thread. Chromium makes it slow by the clock: every fifth of a millisecond
 it has the thread spin for three times what has passed since, up to a millisecond, whether the thread ran or waited for a
-core. So the browser has all cores, and what else this machine does should be little.
+core. So the browser has all cores, and what else this machine does should be little. How much one and the same task varies
+here is told beside: the machine's part in the longest ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from playwright.async_api import Browser, CDPSession, Page, async_playwright
 from bench.answer import RATE, Answer
 from bench.answers import numbers
 from bench.figures import MICROSECONDS, MILLISECONDS, percentile
-from bench.machine import ROOT, at_work, on_all_cores
+from bench.machine import ROOT, on_all_cores
 from bench.measured import Measured, measure_as_told
 from bench.model import Model
 from bench.servers import Server, serving
@@ -40,6 +41,20 @@ ENDED = "() => !document.querySelector('chat-transcript[data-running]')"
 POLLING_MS = 500
 LONG_MS = 50.0
 MIB = 2**20
+SAME_TASK = """([steps, every]) => {
+  window.times = 0;
+  setInterval(() => {
+    window.times += 1;
+    let sum = 0;
+    for (let step = 0; step < steps; step++) sum += (step * step) % 7;
+    window.sum = sum;
+  }, every);
+}"""
+STEPS = 400_000
+"""Of some 20 ms."""
+EVERY_MS = 50
+WARM_SECONDS = 10.0
+SAME_SECONDS = 100.0
 COLLECTIONS = 3
 """Of garbage: what has finalizers takes more than one."""
 
@@ -60,27 +75,26 @@ async def _in_browser(server: Server, model: Model, pieces: int, rate: int) -> M
     async with async_playwright() as playwright:
         found = next(filter(None, map(shutil.which, NAMES)), None)
         browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
-        page = await browser.new_page()
-        page.set_default_timeout(LATE_MS)
-        session = await page.context.new_cdp_session(page)
-        await session.send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
-        await page.goto(f"http://127.0.0.1:{server.port}/")
+        page, session = await _slow_page(browser, f"http://127.0.0.1:{server.port}/")
+        await _ready(page)
         await _show(page, model, SHORT_PIECES, rate)
         heaps = [await _leave(page, session)]
-        async with main_thread(browser) as tasks, at_work() as work:
+        async with main_thread(browser) as tasks:
             await _show(page, model, pieces, rate)
         heaps.append(await _leave(page, session))
         for _ in range(2):
             await _show(page, model, pieces, QUICK_RATE)
             heaps.append(await _leave(page, session))
+        await page.close()
+        same = await _same_task(browser)
         await browser.close()
     figures = {
         "longest task ms": tasks[-1],
         "tasks over 50 ms": float(sum(each > LONG_MS for each in tasks)),
         "task p99 ms": percentile(tasks, 0.99),
         "tasks": float(len(tasks)),
-        "same work, median ms": percentile(sorted(work), 0.5),
-        "same work, p95 ms": percentile(sorted(work), 0.95),
+        "one and the same task: median ms": percentile(same, 0.5),
+        "one and the same task: longest over median": same[-1] / percentile(same, 0.5),
         "busy s": sum(tasks) / MILLISECONDS,
         "heap MiB before": heaps[0] / MIB,
         "heap MiB after one": heaps[1] / MIB,
@@ -91,26 +105,52 @@ async def _in_browser(server: Server, model: Model, pieces: int, rate: int) -> M
     return Measured("browser", server.stack, figures)
 
 
+async def _slow_page(browser: Browser, address: str) -> tuple[Page, CDPSession]:
+    page = await browser.new_page()
+    page.set_default_timeout(LATE_MS)
+    session = await page.context.new_cdp_session(page)
+    await session.send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+    await page.goto(address)
+    return page, session
+
+
 async def _show(page: Page, model: Model, pieces: int, rate: int) -> None:
-    """Have an answer shown in a chat of its own."""
+    """Have an answer shown in the chat that is open, whose box has the focus. Nothing looks for elements meanwhile."""
     answer = Answer(next(numbers), pieces, rate)
     model.answers[answer.number] = answer
-    send = page.get_by_role("button", name="Send", exact=True)
-    await send.wait_for()
-    box = page.get_by_role("textbox", name="Message", exact=True)
-    await box.fill(answer.prompt)
-    await box.press("Enter")
-    await answer.whole.wait()  # nothing looks at the page meanwhile
-    await page.wait_for_function(ENDED, polling=POLLING_MS)  # to look for a button takes a task of 100 ms
+    await page.keyboard.insert_text(answer.prompt)
+    await page.keyboard.press("Enter")
+    await answer.whole.wait()
+    await page.wait_for_function(ENDED, polling=POLLING_MS)
+
+
+async def _ready(page: Page) -> None:
+    """Have the box of a new chat the focus. To look for elements takes tasks of up to 100 ms."""
+    await page.get_by_role("button", name="Send", exact=True).wait_for()
+    await page.get_by_role("textbox", name="Message", exact=True).focus()
 
 
 async def _leave(page: Page, session: CDPSession) -> int:
-    """Leave a chat, have all garbage collected, and tell the bytes of the heap then."""
+    """Go to a new chat, have all garbage collected, and tell the bytes of the heap then."""
     await page.get_by_role("button", name="New chat", exact=True).first.click()
     await page.get_by_role("article", name="Answer").first.wait_for(state="detached")
+    await _ready(page)
     for _ in range(COLLECTIONS):
         await session.send("HeapProfiler.collectGarbage")
     return int((await session.send("Runtime.getHeapUsage"))["usedSize"])
+
+
+async def _same_task(browser: Browser) -> list[float]:
+    """Have a page that shows nothing do the same work again and again: milliseconds of each, the longest last."""
+    page, _ = await _slow_page(browser, "about:blank")
+    await page.evaluate(SAME_TASK, [STEPS, EVERY_MS])
+    await asyncio.sleep(WARM_SECONDS)
+    async with main_thread(browser) as tasks:
+        before = await page.evaluate("times")
+        await asyncio.sleep(SAME_SECONDS)
+        after = await page.evaluate("times")
+    await page.close()
+    return tasks[before - after :]
 
 
 @asynccontextmanager
