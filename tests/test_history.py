@@ -435,7 +435,7 @@ Steps = st.lists(
 
 
 @given(steps=Steps)
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=30, deadline=None)
 async def test_branches_are_those_of_a_plain_tree_whatever_is_done(steps: list[tuple[str, int]]) -> None:
     tree = Tree()
     async with FakeAsyncRedis() as redis:

@@ -247,7 +247,7 @@ Steps = st.lists(
 
 
 @given(steps=Steps)
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=30, deadline=None)
 async def test_whatever_is_done_every_prompt_that_was_not_withdrawn_is_answered_once_in_order(
     steps: list[tuple[str, int]],
 ) -> None:

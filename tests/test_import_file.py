@@ -94,6 +94,7 @@ def test_what_came_before_a_broken_place_is_kept(rest: bytes, why: str) -> None:
     assert titles(b"[" + as_json(ours()) + b"," + rest) == ["A chat", why]
 
 
+@pytest.mark.long
 def test_chat_that_is_too_large_is_skipped_to_its_end() -> None:
     many = b'{"title": "Huge", "mapping": {"x": [' + b",".join([b"{}"] * 400_000) + b"]}}"
     large = b'{"title": "Large", "x": [' + b",".join([b'"' + b"y" * MIB + b'"'] * 70) + b"]}"
@@ -252,6 +253,7 @@ def test_bombs_go_off_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak < 40 * MIB
 
 
+@pytest.mark.long
 def test_many_entries_within_limits_each_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_file, "UNPACKED_BYTES", 30 * MIB)
     body = zipped({f"chats/{at}.json": b" " * MIB for at in range(40)})

@@ -17,6 +17,7 @@ LATER = {
     "attention",
     "elements/chat-search",
     "elements/notify-switch",
+    "elements/shortcut-sheet",
     "pictures",
     "warm-up",
 }  # that the page loads once it works

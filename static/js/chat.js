@@ -393,7 +393,7 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, chips, transcript, list, menu, memory, removals, pill, search, shortcuts, model, messageMenu } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, removals, pill, search, shortcuts, help, model, messageMenu } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
@@ -436,6 +436,7 @@ export class Chat {
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
+    help.addEventListener("click", () => this.#byKey("help"));
     addEventListener("pagehide", () => (this.#notePlace(), notePath(this.#id ? `/c/${this.#id}` : "/")));
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#notePlace() : this.#see()));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
@@ -488,7 +489,7 @@ export class Chat {
 
   // What the table of shortcuts names.
   #byKey(act) {
-    const { chips, sheet, sidebar, transcript } = this.#parts;
+    const { chips, sheet, shortcuts, sidebar, transcript } = this.#parts;
     const acts = {
       new: () => this.show(null),
       write: () => this.#write(),
@@ -499,7 +500,7 @@ export class Chat {
       answer: () => transcript.copyLast() || this.#say("There is no answer here"),
       code: () => transcript.copyLast(".code code-header") || this.#say("There is no code here"),
       delete: () => this.#id && !this.#missing && this.#delete(this.#id),
-      help: () => sheet.toggle(),
+      help: () => customElements.whenDefined("shortcut-sheet").then(() => sheet.toggle(shortcuts)), // it comes once the page works
       edit: () => (chips.last ? this.#withdraw(chips.last) : transcript.editLast()),
     };
     acts[act]();

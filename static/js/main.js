@@ -18,7 +18,6 @@ import "./elements/connection-pill.js";
 import "./elements/undo-toast.js";
 import "./elements/theme-switch.js";
 import "./elements/follow-switch.js";
-import "./elements/shortcut-sheet.js";
 import { Announcer } from "./announcer.js";
 import { Chat } from "./chat.js";
 import { seesPictures } from "./labels.js";
@@ -63,11 +62,11 @@ const parts = {
   announcer: new Announcer(),
   shortcuts: new Shortcuts(),
   sheet: part("shortcut-sheet"),
+  help: part("button.help"),
   follow: part("follow-switch"),
   notify: part("notify-switch"),
 };
 const limits = JSON.parse(dataset.limits);
-parts.sheet.shortcuts = parts.shortcuts;
 parts.composer.limit = limits.text;
 parts.tray.furnish({ uploads, limits, sees: () => seesPictures(parts.model.value), several: () => parts.model.models.length > 1 });
 parts.transcript.follow(parts.follow.on);
@@ -84,6 +83,7 @@ history.replaceState(history.state, "", location.pathname); // nothing of a form
 document.documentElement.dataset.live = ""; // from here on the forms are ours
 import("./attention.js").then(({ Attention }) => new Attention(parts));
 import("./elements/notify-switch.js");
+import("./elements/shortcut-sheet.js");
 import("./pictures.js");
 import("./warm-up.js").then(({ warmUp }) => warmUp());
 import("./elements/chat-search.js"); // nobody searches before: until it is there, the box is a form's

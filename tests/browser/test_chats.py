@@ -278,6 +278,7 @@ async def test_choice_of_a_model_stays_while_others_come_and_go(page: Page) -> N
     await expect(picker).to_have_value("largest")
 
 
+@pytest.mark.long
 async def test_choice_of_a_model_is_not_undone_by_what_was_told_before_it_came_to_the_server(
     store: Store, start_instance: StartInstance, open_page: OpenPage
 ) -> None:
@@ -416,6 +417,7 @@ async def test_copy_of_a_new_chats_tab_is_of_the_chat_that_begins(page: Page, re
     await expect(copy).to_have_url(page.url)
 
 
+@pytest.mark.long
 async def test_words_for_a_chat_that_is_deleted_elsewhere_are_given_back_where_it_is_not_shown(
     open_page: OpenPage, instances: Instances
 ) -> None:
@@ -436,6 +438,7 @@ async def test_words_for_a_chat_that_is_deleted_elsewhere_are_given_back_where_i
     ) == ["llmchat.draft.new"]
 
 
+@pytest.mark.long
 async def test_menus_and_dialogs_of_a_message_do_not_outlive_it_on_the_page(
     open_page: OpenPage, instances: Instances
 ) -> None:

@@ -256,6 +256,7 @@ async def test_page_comes_back_with_the_network(page: Page, line: Line, watch: W
     await expect(pill(page)).to_be_hidden()
 
 
+@pytest.mark.long
 async def test_attempt_that_began_without_a_network_is_not_waited_for(
     store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
 ) -> None:

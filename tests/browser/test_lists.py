@@ -155,6 +155,7 @@ async def test_pinned_chats_all_stand_first_however_long_ago_they_were_used_and_
     await expect(chats(page)).to_have_count(75)
 
 
+@pytest.mark.long
 async def test_older_chats_that_come_late_do_not_bring_back_what_was_deleted_since_they_were_asked_for(
     open_page: OpenPage, instances: Instances
 ) -> None:

@@ -152,6 +152,7 @@ async def test_unsent_prompt_outlives_a_reload_where_the_database(
     assert asked(model) == ["First", "Second"]
 
 
+@pytest.mark.long
 async def test_database_that_opens_late_is_used_and_what_it_keeps_is_sent(
     page: Page, watch: Watch, model: Model
 ) -> None:

@@ -178,6 +178,7 @@ async def test_first_response_holds_the_messages(page: Page, instances: Instance
     assert "<strong>In the HTML</strong>" in await response.text()
 
 
+@pytest.mark.long
 async def test_page_reconnects_to_its_instance_and_goes_on(
     open_page: OpenPage, store: Store, start_instance: StartInstance, watch: Watch
 ) -> None:
@@ -215,6 +216,7 @@ async def test_prompt_goes_through_once_when_the_store_was_away_for_a_while(
     assert [request.prompt for request in model.requests] == ["Before", "After"]
 
 
+@pytest.mark.long
 async def test_prompt_is_stored_once_when_the_store_took_it_and_its_reply_was_lost(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:

@@ -47,6 +47,7 @@ async def height_of(page: Page, text: str) -> float:
     return rectangle["y"]
 
 
+@pytest.mark.long
 async def test_finished_answer_stays_in_sight_when_the_turn_of_a_waiting_prompt_comes_whose_answer_is_followed(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:

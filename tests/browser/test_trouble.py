@@ -15,6 +15,7 @@ from tests.instances import Instance, Store
 Instances = tuple[Instance, Instance]
 
 
+@pytest.mark.long
 async def test_page_says_that_the_store_is_away_and_goes_on_when_it_is_back(
     fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:
@@ -73,6 +74,7 @@ async def test_page_tells_the_cause_of_many_failures_to_eye_and_ear(
     await expect(answers(page).last).to_contain_text("You said: After")
 
 
+@pytest.mark.long
 async def test_long_word_is_broken_inside_its_bubble(open_page: OpenPage, instances: Instances) -> None:
     for width in (1280, 390):
         page = await open_page(instances[0], viewport={"width": width, "height": 800})

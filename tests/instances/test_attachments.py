@@ -298,6 +298,7 @@ async def test_model_that_does_not_see_is_sent_no_picture_and_told_that_there_wa
     assert parts(model) == "[Picture: cat.png]\n\nLook"
 
 
+@pytest.mark.long
 async def test_answer_that_another_instance_takes_over_has_the_picture_too(
     connect: Connect, start_instance: StartInstance, instances: Instances, store: Store, model: Model
 ) -> None:
@@ -363,6 +364,7 @@ async def test_file_that_goes_while_it_is_read_is_not_taken_for_whole(
     await attach(client)
 
 
+@pytest.mark.long
 async def test_file_is_taken_on_when_the_store_is_back(
     connect: Connect, start_instance: StartInstance, fresh_store: Store
 ) -> None:
@@ -376,6 +378,7 @@ async def test_file_is_taken_on_when_the_store_is_back(
     await attach(client, key="k")
 
 
+@pytest.mark.long
 async def test_files_are_counted_before_the_store_is_asked_whether_they_may_come(
     connect: Connect, start_instance: StartInstance, fresh_store: Store
 ) -> None:

@@ -323,6 +323,7 @@ async def test_words_outlast_a_store_that_is_away(
         await browser.client.close()
 
 
+@pytest.mark.long
 async def test_words_outlast_a_sign_out(store: Store, start_instance: StartInstance) -> None:
     asking = await start_instance(
         store, ACCESS_PASSWORD=PASSWORD, REDIS_PREFIX=f"forms-{secrets.token_hex(4)}"

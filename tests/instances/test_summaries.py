@@ -278,6 +278,7 @@ async def test_long_conversation_from_before_is_folded_step_by_step_oldest_first
         assert len(left.messages) + sum(told) == 602
 
 
+@pytest.mark.long
 async def test_summary_that_the_model_refuses_is_tried_again_and_nothing_of_it_is_logged(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:

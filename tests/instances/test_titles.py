@@ -133,6 +133,7 @@ async def test_instance_stops_at_once_while_a_title_is_looked_for(
     await asked.closed()
 
 
+@pytest.mark.long
 async def test_connection_hears_of_the_providers_models_and_a_model_of_it_answers(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:

@@ -310,6 +310,7 @@ async def test_prompt_whose_instance_dies_as_soon_as_it_is_stored_is_answered(
     assert [asked.prompt for asked in model.requests].count("Are you there") in {1, 2}
 
 
+@pytest.mark.long
 async def test_instance_that_stops_gives_its_answers_to_others_and_nobody_is_told_of_an_error(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:

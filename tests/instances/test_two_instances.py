@@ -113,6 +113,7 @@ async def test_stop_from_the_other_instance_closes_the_models_connection(
     assert finished["finish_reason"] == "stop"
 
 
+@pytest.mark.long
 async def test_prompts_and_keys_stay_out_of_the_log_whatever_the_libraries_are_told(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:

@@ -3,22 +3,23 @@
 import { keyNames, SHORTCUTS } from "../shortcuts.js";
 
 class ShortcutSheet extends HTMLElement {
-  shortcuts; // given by whoever composes the page
+  #shortcuts = null;
   #dialog;
 
   connectedCallback() {
     this.#dialog = this.querySelector("dialog");
-    document.querySelector("button.help").addEventListener("click", () => this.toggle());
     this.querySelector(".close").addEventListener("click", () => this.#dialog.close());
-    this.querySelector("input").addEventListener("change", ({ target }) => (this.shortcuts.on = target.checked));
+    this.querySelector("input").addEventListener("change", ({ target }) => (this.#shortcuts.on = target.checked));
     this.#dialog.addEventListener("keydown", (event) => event.key === "Escape" && event.stopPropagation()); // for it alone
   }
 
-  toggle() {
+  /** Show the list, or hide it, and whether shortcuts are on, which it changes. */
+  toggle(shortcuts) {
+    this.#shortcuts = shortcuts;
     if (this.#dialog.open) return this.#dialog.close();
     const list = this.querySelector("dl");
     if (!list.hasChildNodes()) list.append(...SHORTCUTS.map(row));
-    this.querySelector("input").checked = this.shortcuts.on;
+    this.querySelector("input").checked = shortcuts.on;
     this.#dialog.showModal();
   }
 }
