@@ -19,8 +19,7 @@ from bench import answers, connections, first, group, instances, memory, page, t
 from bench.figures import Spread
 from bench.machine import ROOT, machine, take_own_cores
 from bench.measured import Measured
-from bench.model import Model
-from bench.servers import FLOOR, STACKS, THEIR_PYTHON, serving
+from bench.servers import FLOOR, STACKS, THEIR_PYTHON
 from bench.table import machine_of, others_of, table_of
 
 RESULTS = ROOT / "bench" / "results"
@@ -29,6 +28,7 @@ COUNTS = {"theirs": (5, 10, 15, 20, 30, 50), "ours": (10, 50, 100, 150, 200, 250
 SECONDS = 10.0
 BESIDE = {"turn": turn, "group": group, "connections": connections, "memory": memory}
 """Measures of both stacks."""
+OURS = {"instances": instances, "wire": wire, "browser": page}
 NAMES = ("answers", "first", "group", "connections", "memory", "turn", "instances", "wire", "browser")
 
 
@@ -53,9 +53,9 @@ class Bench:
             if name in self._only:
                 for stack in (*([FLOOR] if name == "group" else []), *reversed(STACKS)):
                     self._note(await room.measure(stack, root=self._root))
-        if "instances" in self._only:
-            self._note(await instances.measure("ours", root=self._root))
-        await self._long_answers()
+        for name, room in OURS.items():
+            if name in self._only:
+                self._note(await room.measure("ours", root=self._root))
 
     async def _answers(self, stack: str) -> None:
         runs = []
@@ -64,14 +64,6 @@ class Bench:
             print(runs[-1], flush=True)
         self.runs += runs
         self._note(Measured("answers", stack, {"carried": answers.carries(runs)}))
-
-    async def _long_answers(self) -> None:
-        """Have them over the wire and in a page at the same time: both take minutes, and little of the machine."""
-        wanted = [room for name, room in (("wire", wire), ("browser", page)) if name in self._only]
-        if wanted:
-            async with Model() as model, serving("ours", model.url, root=self._root) as server:
-                for each in await asyncio.gather(*(room.of_server(server, model) for room in wanted)):
-                    self._note(each)
 
     def _note(self, measured: Measured) -> None:
         print(measured, flush=True)

@@ -58,7 +58,7 @@ def take_own_cores() -> None:
 
 @contextmanager
 def on_all_cores() -> Iterator[None]:
-    """Have this process, and those that it starts meanwhile, run wherever there is room."""
+    """Have processes that this one starts meanwhile run wherever there is room."""
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, _all_cores)
     try:

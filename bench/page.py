@@ -2,10 +2,10 @@
 
     python -m bench.page [--root /another/clone] [--repeat 3]
 
-How long tasks take is told in the time of their thread. Chromium makes it slow by the clock: every fifth of a millisecond
-it has the thread spin for three times what has passed since, up to a millisecond, whether the thread ran or waited for a
-core. So the browser has all cores, and what else this machine does should be little. How much one and the same task varies
-here is told beside: the machine's part in the longest ones.
+How long tasks take is told in the time of their thread. Chromium makes it slow by the clock: again and again it has the
+thread spin for three times what has passed since, of which a millisecond at most counts, also where the thread only waited
+for a core. So the browser has all cores, and what else this machine does should be little. How much one and the same task
+varies here is measured right after: the machine's part in the longest ones.
 """
 
 from __future__ import annotations
@@ -61,33 +61,39 @@ COLLECTIONS = 3
 
 async def measure(stack: str, *, root: Path = ROOT) -> Measured:
     """Have a page show such answers."""
-    async with Model() as model, serving(stack, model.url, root=root) as server:
-        return await of_server(server, model)
+    async with Model() as model, serving(stack, model.url, root=root) as server, _browser() as browser:
+        return await in_browser(browser, server, model)
 
 
-async def of_server(server: Server, model: Model, pieces: int = PIECES, rate: int = RATE) -> Measured:
-    """Have a page of a server, which may have other work, show a short answer and three long ones."""
+@asynccontextmanager
+async def _browser() -> AsyncIterator[Browser]:
+    found = next(filter(None, map(shutil.which, NAMES)), None)
     with on_all_cores():
-        return await _in_browser(server, model, pieces, rate)
-
-
-async def _in_browser(server: Server, model: Model, pieces: int, rate: int) -> Measured:
-    async with async_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, NAMES)), None)
+        playwright = await async_playwright().start()
         browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
-        page, session = await _slow_page(browser, f"http://127.0.0.1:{server.port}/")
-        await _ready(page)
-        await _show(page, model, SHORT_PIECES, rate)
-        heaps = [await _leave(page, session)]
-        async with main_thread(browser) as tasks:
-            await _show(page, model, pieces, rate)
-        heaps.append(await _leave(page, session))
-        for _ in range(2):
-            await _show(page, model, pieces, QUICK_RATE)
-            heaps.append(await _leave(page, session))
-        await page.close()
-        same = await _same_task(browser)
+    try:
+        yield browser
+    finally:
         await browser.close()
+        await playwright.stop()
+
+
+async def in_browser(
+    browser: Browser, server: Server, model: Model, pieces: int = PIECES, rate: int = RATE
+) -> Measured:
+    """Have a page of a server show a short answer and three long ones."""
+    page, session = await _slow_page(browser, f"http://127.0.0.1:{server.port}/")
+    await _ready(page)
+    await _show(page, model, SHORT_PIECES, rate)
+    heaps = [await _leave(page, session)]
+    async with main_thread(browser) as tasks:
+        await _show(page, model, pieces, rate)
+    heaps.append(await _leave(page, session))
+    for _ in range(2):
+        await _show(page, model, pieces, QUICK_RATE)
+        heaps.append(await _leave(page, session))
+    await page.close()
+    same = await _same_task(browser)
     figures = {
         "longest task ms": tasks[-1],
         "tasks over 50 ms": float(sum(each > LONG_MS for each in tasks)),
@@ -120,7 +126,8 @@ async def _show(page: Page, model: Model, pieces: int, rate: int) -> None:
     model.answers[answer.number] = answer
     await page.keyboard.insert_text(answer.prompt)
     await page.keyboard.press("Enter")
-    await answer.whole.wait()
+    async with asyncio.timeout(pieces / rate + LATE_MS / MILLISECONDS):
+        await answer.whole.wait()
     await page.wait_for_function(ENDED, polling=POLLING_MS)
 
 

@@ -16,7 +16,7 @@ NOTES = (
     "  It has no log of events, no leases, no limits, no Markdown, and gives no snapshot when a chat is opened.",
     "ours: `python -m llmchat serve` with all of that on; without automatic titles (TITLE_MODEL=off, CONTINUATION=never).",
     "floor: frames like ours on bare transports with no app in between: what the load generator takes at least.",
-    "ratio: how many times as good ours is. Medians; server on one core, all else on the others.",
+    "ratio: how many times as good ours is. Medians; server on one core, all else on the others (a browser on any).",
 )
 
 

@@ -26,12 +26,11 @@ LATE_SECONDS = 60.0
 async def measure(stack: str, *, root: Path = ROOT) -> Measured:
     """Have two such answers said."""
     async with Model() as model, serving(stack, model.url, root=root) as server:
-        return await of_server(server, model)
+        return await _of_server(server, model)
 
 
-async def of_server(server: Server, model: Model, pieces: int = PIECES) -> Measured:
-    """Have two such answers said by a server that may have other work."""
-    answers = [Answer(next(numbers), pieces) for _ in range(2)]
+async def _of_server(server: Server, model: Model) -> Measured:
+    answers = [Answer(next(numbers), PIECES) for _ in range(2)]
     model.answers.update((each.number, each) for each in answers)
     offering, plain = (
         Ours(each.number, server.port, deflate=deflate)
@@ -41,7 +40,7 @@ async def of_server(server: Server, model: Model, pieces: int = PIECES) -> Measu
         for browser in (offering, plain):
             await connect(browser, server.port)
         before = [browser.received_bytes for browser in (offering, plain)]
-        async with asyncio.timeout(pieces / answers[0].rate + LATE_SECONDS):
+        async with asyncio.timeout(PIECES / answers[0].rate + LATE_SECONDS):
             ended = await asyncio.gather(
                 *(browser.ask(answer) for browser, answer in zip((offering, plain), answers, strict=True))
             )

@@ -16,11 +16,12 @@ from types import FrameType
 from typing import Any
 
 import httpx2
+import pytest
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 from wsproto.connection import ConnectionState
 
 from bench.answer import pieces_of
-from llmchat import peers
+from llmchat import lease, peers, subscriber
 from llmchat.completion import _Said
 from llmchat.connection import Connection
 from llmchat.deflate import Deflate
@@ -33,8 +34,9 @@ from tests.instances import Store
 
 DELTAS = 60
 ROUNDS = 3
-"""The least of them counts: what runs beside the answers (heartbeats, leases) is in some of them."""
-BUDGET = {"scripts": 1.1, "commands": 14.5, "bytes in": 1100, "bytes out": 650, "calls": 700}
+"""The least of them counts: what else runs beside the answers is in some of them."""
+LONG_SECONDS = 600.0
+BUDGET = {"scripts": 1.1, "commands": 14.5, "bytes in": 1100, "bytes out": 720, "calls": 480}
 """Of one delta: scripts, with what they ask for the commands that Redis carries out; its bytes; Python's calls."""
 CALLS_OF_AN_EVENT = 18
 PIECES_TOGETHER = 2
@@ -180,7 +182,12 @@ async def told_by_redis(house: House) -> dict[str, int]:
     }
 
 
-async def test_delta_costs_no_more_than_its_budget(store: Store, model: Model) -> None:
+async def test_delta_costs_no_more_than_its_budget(
+    store: Store, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 4 * LONG_SECONDS)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", LONG_SECONDS)  # what the clock asks for is no delta's cost
+    monkeypatch.setattr(subscriber, "HEARTBEAT_SECONDS", LONG_SECONDS)
     async with answering(store, model) as (house, script, wire):
         rounds = [await counted(house, script, wire) for _ in range(ROUNDS)]
     least = {name: min(each[name] for each in rounds) for name in rounds[0]}

@@ -437,6 +437,18 @@ Steps = st.lists(
 @given(steps=Steps)
 @hypothesis_settings(max_examples=30, deadline=None)
 async def test_branches_are_those_of_a_plain_tree_whatever_is_done(steps: list[tuple[str, int]]) -> None:
+    await take(steps)
+
+
+@pytest.mark.long
+@given(steps=Steps)
+@hypothesis_settings(max_examples=150, deadline=None)
+async def test_branches_are_those_of_a_plain_tree_in_many_more_cases(steps: list[tuple[str, int]]) -> None:
+    await take(steps)
+
+
+async def take(steps: list[tuple[str, int]]) -> None:
+    """Take steps in the history and in a plain tree, and compare."""
     tree = Tree()
     async with FakeAsyncRedis() as redis:
         story = Story(redis)

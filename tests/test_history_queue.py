@@ -251,6 +251,20 @@ Steps = st.lists(
 async def test_whatever_is_done_every_prompt_that_was_not_withdrawn_is_answered_once_in_order(
     steps: list[tuple[str, int]],
 ) -> None:
+    await take(steps)
+
+
+@pytest.mark.long
+@given(steps=Steps)
+@hypothesis_settings(max_examples=150, deadline=None)
+async def test_every_prompt_that_was_not_withdrawn_is_answered_once_in_order_in_many_more_cases(
+    steps: list[tuple[str, int]],
+) -> None:
+    await take(steps)
+
+
+async def take(steps: list[tuple[str, int]]) -> None:
+    """Do what a person and a model may do, and see after each step that all is well."""
     async with FakeAsyncRedis() as fake:
         story = Story(fake)
         sent = ["first"]

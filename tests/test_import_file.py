@@ -94,10 +94,10 @@ def test_what_came_before_a_broken_place_is_kept(rest: bytes, why: str) -> None:
     assert titles(b"[" + as_json(ours()) + b"," + rest) == ["A chat", why]
 
 
-@pytest.mark.long
-def test_chat_that_is_too_large_is_skipped_to_its_end() -> None:
-    many = b'{"title": "Huge", "mapping": {"x": [' + b",".join([b"{}"] * 400_000) + b"]}}"
-    large = b'{"title": "Large", "x": [' + b",".join([b'"' + b"y" * MIB + b'"'] * 70) + b"]}"
+def test_chat_that_is_too_large_is_skipped_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_file, "CONVERSATION_BYTES", 4 * MIB)
+    many = b'{"title": "Huge", "mapping": {"x": [' + b",".join([b"{}"] * 30_000) + b"]}}"
+    large = b'{"title": "Large", "x": [' + b",".join([b'"' + b"y" * MIB + b'"'] * 6) + b"]}"
     told = found(b"[" + many + b"," + as_json(ours()) + b"," + large + b"," + as_json(ours()) + b"]")
     assert [(each.title, isinstance(each, Transcript)) for each in told] == [
         ("Huge", False), ("A chat", True), ("Large", False), ("A chat", True),
@@ -253,10 +253,9 @@ def test_bombs_go_off_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak < 40 * MIB
 
 
-@pytest.mark.long
 def test_many_entries_within_limits_each_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_file, "UNPACKED_BYTES", 30 * MIB)
-    body = zipped({f"chats/{at}.json": b" " * MIB for at in range(40)})
+    monkeypatch.setattr(import_file, "UNPACKED_BYTES", 3 * MIB)
+    body = zipped({f"chats/{at}.json": b" " * (MIB // 10) for at in range(40)})
     assert BOMB in titles(body)
 
 

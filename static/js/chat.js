@@ -393,7 +393,7 @@ export class Chat {
   // The person
 
   #listenToPerson() {
-    const { composer, chips, transcript, list, menu, memory, removals, pill, search, shortcuts, help, model, messageMenu } = this.#parts;
+    const { composer, chips, transcript, list, menu, memory, removals, pill, search, shortcuts, sheet, help, model, messageMenu } = this.#parts;
     composer.addEventListener("send", ({ detail }) => this.#send(detail));
     composer.addEventListener("stop", () => this.#stop());
     composer.addEventListener("problem", ({ detail }) => this.#say(detail));
@@ -436,7 +436,8 @@ export class Chat {
     document.addEventListener("copied", ({ detail }) => this.#say(detail));
     document.addEventListener("view", ({ detail }) => this.#parts.viewer.open(detail));
     shortcuts.addEventListener("shortcut", ({ detail }) => this.#byKey(detail));
-    help.addEventListener("click", () => this.#byKey("help"));
+    help.addEventListener("click", () => this.#help());
+    sheet.addEventListener("switch", ({ detail }) => (shortcuts.on = detail));
     addEventListener("pagehide", () => (this.#notePlace(), notePath(this.#id ? `/c/${this.#id}` : "/")));
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#notePlace() : this.#see()));
     addEventListener("popstate", () => this.show(location.pathname.match(/^\/c\/([\w-]+)$/)?.[1] ?? null, { push: false }));
@@ -489,7 +490,7 @@ export class Chat {
 
   // What the table of shortcuts names.
   #byKey(act) {
-    const { chips, sheet, shortcuts, sidebar, transcript } = this.#parts;
+    const { chips, sidebar, transcript } = this.#parts;
     const acts = {
       new: () => this.show(null),
       write: () => this.#write(),
@@ -500,10 +501,20 @@ export class Chat {
       answer: () => transcript.copyLast() || this.#say("There is no answer here"),
       code: () => transcript.copyLast(".code code-header") || this.#say("There is no code here"),
       delete: () => this.#id && !this.#missing && this.#delete(this.#id),
-      help: () => customElements.whenDefined("shortcut-sheet").then(() => sheet.toggle(shortcuts)), // it comes once the page works
+      help: () => this.#help(),
       edit: () => (chips.last ? this.#withdraw(chips.last) : transcript.editLast()),
     };
     acts[act]();
+  }
+
+  async #help() {
+    const { sheet, shortcuts } = this.#parts;
+    try {
+      await import("./elements/shortcut-sheet.js"); // comes once the page works
+      sheet.toggle(shortcuts.on);
+    } catch {
+      this.#tell("The list of shortcuts can be shown when the connection is back.");
+    }
   }
 
   // Whoever presses a key has one: the box takes the focus also where another touch would call up a keyboard.

@@ -445,6 +445,7 @@ async def test_sheet_and_document_tell_the_shortcuts_that_there_are_and_a_switch
     page = await open_page(instances[0], viewport=WIDE)
     await page.keyboard.press("Control+/")
     sheet = page.get_by_role("dialog", name="Keyboard shortcuts")
+    await expect(sheet).to_be_visible()
     assert await sheet.locator("dl > div").evaluate_all(ROWS) == told(0)
     await page.keyboard.press("Control+Shift+KeyO")  # not from behind a dialog
     await expect(sheet).to_be_visible()
@@ -454,11 +455,27 @@ async def test_sheet_and_document_tell_the_shortcuts_that_there_are_and_a_switch
     await page.keyboard.press("Escape")
     await page.reload()
     await expect(box(page)).to_be_focused()
+    await expect(page.locator("shortcut-sheet:defined")).to_be_attached()
     await page.keyboard.press("Control+/")
     await expect(sheet).to_be_hidden()
     await page.keyboard.type("Words")
     await page.keyboard.press("Enter")
     await expect(answers(page)).to_contain_text("You said: Words")
+
+
+async def test_sheet_that_could_not_be_loaded_is_told_of_and_comes_when_it_can(
+    page: Page, watch: Watch, instances: Instances
+) -> None:
+    watch.allow("shortcut-sheet.js")
+    await page.route("**/shortcut-sheet.js", lambda route: route.abort())
+    await page.reload()
+    await page.get_by_role("button", name="Keyboard shortcuts").click()
+    await expect(page.get_by_role("status")).to_have_text(
+        "The list of shortcuts can be shown when the connection is back."
+    )
+    await page.unroute("**/shortcut-sheet.js")
+    await page.get_by_role("button", name="Keyboard shortcuts").click()
+    await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
 
 async def test_shortcuts_of_a_mac_have_its_keys_and_leave_words_that_are_composed_alone(

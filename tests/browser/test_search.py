@@ -107,7 +107,6 @@ async def test_words_are_found_in_titles_and_texts_of_any_script_and_lead_to_the
     await expect(chats(page)).to_have_count(3)
 
 
-@pytest.mark.long
 async def test_message_far_above_is_gone_to_and_by_its_address(
     page: Page, store: Store, open_page: OpenPage, instances: Instances
 ) -> None:
@@ -279,7 +278,6 @@ async def test_only_what_was_typed_last_is_shown(page: Page) -> None:
     await expect(found(page).locator("mark").first).to_have_text("bush")
 
 
-@pytest.mark.long
 async def test_search_on_a_phone(open_page: OpenPage, instances: Instances) -> None:
     page = await open_page(instances[0], viewport=PHONE, has_touch=True, reduced_motion="reduce")
     await box(page).fill("A green tree")

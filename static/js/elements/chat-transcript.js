@@ -655,7 +655,7 @@ class ChatTranscript extends HTMLElement {
     void this.#log.scrollHeight; // lays out now: the frame has enough to do
   }
 
-  // In a task of its own, before the next frame, which does it else.
+  // In a task of its own, most likely before the next frame, which does it else.
   #layOutSoon() {
     globalThis.scheduler?.postTask(() => this.#log.scrollHeight, { priority: "user-blocking" });
   }

@@ -3,23 +3,21 @@
 import { keyNames, SHORTCUTS } from "../shortcuts.js";
 
 class ShortcutSheet extends HTMLElement {
-  #shortcuts = null;
   #dialog;
 
   connectedCallback() {
     this.#dialog = this.querySelector("dialog");
     this.querySelector(".close").addEventListener("click", () => this.#dialog.close());
-    this.querySelector("input").addEventListener("change", ({ target }) => (this.#shortcuts.on = target.checked));
+    this.querySelector("input").addEventListener("change", ({ target }) => this.dispatchEvent(new CustomEvent("switch", { detail: target.checked })));
     this.#dialog.addEventListener("keydown", (event) => event.key === "Escape" && event.stopPropagation()); // for it alone
   }
 
-  /** Show the list, or hide it, and whether shortcuts are on, which it changes. */
-  toggle(shortcuts) {
-    this.#shortcuts = shortcuts;
+  /** Show the list, and whether shortcuts are on, or hide it. */
+  toggle(on) {
     if (this.#dialog.open) return this.#dialog.close();
     const list = this.querySelector("dl");
     if (!list.hasChildNodes()) list.append(...SHORTCUTS.map(row));
-    this.querySelector("input").checked = shortcuts.on;
+    this.querySelector("input").checked = on;
     this.#dialog.showModal();
   }
 }
