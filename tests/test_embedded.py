@@ -142,6 +142,7 @@ async def test_the_store_keeps_what_it_held_over_a_kill_and_a_new_start_at_once(
         assert await redis.config_get("appendonly") == {"appendonly": "yes"}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 async def test_valkey_ends_with_its_guard_and_the_next_start_works(start_parent: StartParent) -> None:
     parent = await start_parent("valkey")

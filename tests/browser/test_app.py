@@ -223,6 +223,7 @@ async def test_title_of_a_chat_comes_by_itself_in_two_browsers_and_moves_and_mar
     await expect(other.get_by_role("heading", level=1)).to_have_text("Second")
 
 
+@pytest.mark.long
 async def test_models_of_the_provider_can_be_chosen_on_a_phone_however_many_and_long_they_are(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:

@@ -197,6 +197,7 @@ async def test_first_prompt_of_a_new_chat_that_was_left_goes_through_and_stays_i
     assert [request.prompt for request in model.requests] == ["One", "Two"]
 
 
+@pytest.mark.long
 async def test_prompt_on_its_way_is_there_when_its_chat_is_shown_again(
     fresh_store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:

@@ -279,6 +279,7 @@ async def test_attempt_that_began_without_a_network_is_not_waited_for(
     await line.asked(LIST, 2)
 
 
+@pytest.mark.long
 async def test_page_waits_as_long_as_the_server_says(
     store: Store, start_instance: StartInstance, open_page: OpenPage, watch: Watch
 ) -> None:

@@ -175,6 +175,7 @@ async def test_hostile_files_do_nothing_by_name_nor_by_what_is_in_them(
     await quiet.check()
 
 
+@pytest.mark.long
 async def test_hostile_names_of_models_do_nothing(
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:

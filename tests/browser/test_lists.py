@@ -259,7 +259,7 @@ async def test_answer_that_ended_in_a_chat_that_is_not_shown_is_marked_in_all_br
         await expect(chat(each, "Left").locator(".sign")).to_be_hidden()
 
 
-@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("pinned", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_list_that_comes_late_does_not_undo_what_was_told_since_it_was_read(
     open_page: OpenPage, instances: Instances, model: Model, pinned: bool
 ) -> None:

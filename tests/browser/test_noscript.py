@@ -242,6 +242,7 @@ async def test_words_refused_before_the_scripts_ran_are_in_the_box_with_the_reas
     await expect(box(page)).to_have_value("x" * 16_001)
 
 
+@pytest.mark.long
 async def test_address_of_older_messages_shows_the_newest_where_scripts_run(
     open_page: OpenPage, instances: Instances
 ) -> None:

@@ -443,6 +443,7 @@ async def test_words_that_wait_for_a_deleted_chat_are_in_the_box_of_a_new_one(
     await expect(messages(tab)).to_have_count(0)
 
 
+@pytest.mark.long
 async def test_words_refused_in_a_chat_that_is_not_shown_are_told_and_found(
     page: Page, tab: Page, instances: Instances, open_page: OpenPage
 ) -> None:

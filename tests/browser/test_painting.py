@@ -93,7 +93,7 @@ async def slowed(page: Page) -> CDPSession:
     return session
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.long)])
 async def test_answer_moves_nothing_above_its_end_while_it_grows_on_a_slow_machine(
     open_page: OpenPage, instances: Instances, model: Model, width: int
 ) -> None:

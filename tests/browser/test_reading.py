@@ -107,6 +107,7 @@ async def test_prompt_that_is_sent_now_goes_near_the_top_and_its_answer_is_follo
     await at_end(page)
 
 
+@pytest.mark.long
 async def test_what_is_being_written_is_in_sight_on_a_low_window_however_many_prompts_wait(
     open_page: OpenPage, instances: Instances, model: Model
 ) -> None:

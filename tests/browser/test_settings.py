@@ -59,6 +59,7 @@ async def narrow(page: Page) -> bool:
 # The pages themselves
 
 
+@pytest.mark.long
 async def test_settings_lead_back_to_the_chat_that_the_tab_was_in(page: Page) -> None:
     await hello(page)
     chat = page.url
@@ -218,6 +219,7 @@ async def options_without_scripts(open_page: OpenPage, instances: Instances) -> 
     return page
 
 
+@pytest.mark.long
 async def test_person_without_scripts_renames_and_pins_a_chat(
     open_page: OpenPage, instances: Instances, watch: Watch
 ) -> None:

@@ -52,7 +52,9 @@ async def saved(page: Page, name: str, folder: Path) -> Path:
     return folder / download.suggested_filename
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+@pytest.mark.parametrize(
+    "scripts", [True, pytest.param(False, marks=pytest.mark.long)], ids=["scripts", "no scripts"]
+)
 async def test_one_chat_is_exported_by_the_links_among_its_options(
     open_page: OpenPage, instances: Instances, tmp_path: Path, model: Model, scripts: bool
 ) -> None:

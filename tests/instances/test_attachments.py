@@ -350,6 +350,7 @@ async def test_file_that_no_message_has_goes_when_it_is_removed(
     await eventually(gone, seconds=5, what="the file goes")
 
 
+@pytest.mark.long
 async def test_file_that_goes_while_it_is_read_is_not_taken_for_whole(
     connect: Connect, start_instance: StartInstance, fresh_store: Store
 ) -> None:

@@ -226,6 +226,7 @@ async def test_sigterm_closes_connections_for_another_instance(
     assert await instance.ended() == 0
 
 
+@pytest.mark.long
 async def test_kill_of_the_answering_instance_leaves_its_answer_to_another(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
