@@ -669,10 +669,10 @@ async def test_capacity_is_by_name_first_match_wins(server: Server) -> None:
         capacity=1, channel_capacity={"big.*": 3, re.compile(r"big\.or\.none"): 0, re.compile("mid"): 2}
     )
     for prefix, capacity in (("big.", 3), ("big.or.none.", 3), ("middle.", 2), ("other.", 1)):
-        channel, witness = await broadcaster.new_channel(prefix), await joined(broadcaster, "g")
+        channel, witness = await broadcaster.new_channel(prefix), await broadcaster.new_channel()
         for number in range(capacity):
             await broadcaster.send(channel, {"n": number})
-        await broadcaster.group_send("g", {})
+        await broadcaster.send(witness, {})
         await received(broadcaster, witness)
         with pytest.raises(ChannelFull):
             await broadcaster.send(channel, {})
@@ -729,8 +729,9 @@ async def test_lapse_is_told_before_what_came_after_the_gap(server: Server) -> N
 
 @rule(31, 32)
 async def test_channel_that_nobody_reads_holds_its_capacity_of_ten_thousand_messages(server: Server) -> None:
-    one, two = server.make(capacity=50), server.make()
-    sleeping, witness = await joined(one, "g"), await one.new_channel()
+    one, two = server.make(capacity=50, channel_capacity={"wide.*": 10_000}), server.make()
+    sleeping, witness = await joined(one, "g"), await one.new_channel("wide.")
+    await one.group_add("g", witness)
 
     async def send_many(many: range) -> None:
         for number in many:
@@ -738,8 +739,7 @@ async def test_channel_that_nobody_reads_holds_its_capacity_of_ten_thousand_mess
 
     await send_many(range(50))
     await asyncio.gather(*(send_many(range(50 + part, 10_000, 20)) for part in range(20)))
-    await two.send(witness, {})
-    await received(one, witness)
+    await received(one, witness, 10_000)
     await until_lapse(one, sleeping, numbered(*range(50)))
     await two.group_send("g", {"n": 10_000})
     await two.group_send("g", {"last": True})
@@ -766,15 +766,17 @@ async def test_slow_channel_beside_a_hundred_quick_ones_lapses_alone_and_once(se
 async def test_send_to_a_full_channel_raises_in_its_process_and_group_send_never(server: Server) -> None:
     broadcaster, other = server.make(capacity=1), server.make()
     channel, witness = await joined(broadcaster, "g"), await broadcaster.new_channel()
+    of_group = await joined(broadcaster, "g")
     await broadcaster.send(channel, {"n": 1})
     await broadcaster.send(witness, {})
     await received(broadcaster, witness)
     with pytest.raises(ChannelFull):
         await broadcaster.send(channel, {"n": 2})
     await other.send(channel, {"n": 3})
-    await broadcaster.group_send("g", {"n": 4})
-    await broadcaster.send(witness, {})
+    await other.send(witness, {})
     await received(broadcaster, witness)
+    await broadcaster.group_send("g", {"n": 4})
+    await received(broadcaster, of_group)
     await until_lapse(broadcaster, channel, numbered(1))
     await broadcaster.send(channel, {"n": 5})
     assert await received(broadcaster, channel) == numbered(5)
