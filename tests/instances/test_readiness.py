@@ -153,9 +153,9 @@ async def test_store_that_does_not_tell_is_a_risk(store: Store) -> None:
             await Health(redis, KEYS, "here", require_durable=True).check(0)
 
 
-async def test_looks_at_the_store_are_shared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_looks_at_the_store_are_shared(fresh_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "LOOK_SECONDS", 3600)
-    async with store.client() as redis:
+    async with fresh_store.client() as redis:
         watched = Health(redis, KEYS, "here", require_durable=False)
         before = (await redis.info("commandstats"))["cmdstat_info"]["calls"]
         assert len({id(await watched.latest()) for _ in range(20)}) == 1
