@@ -62,7 +62,7 @@ COLLECTIONS = 3
 async def measure(stack: str, *, root: Path = ROOT) -> Measured:
     """Have a page show such answers."""
     async with Model() as model, serving(stack, model.url, root=root) as server, _browser() as browser:
-        return await in_browser(browser, server, model)
+        return await _in_browser(browser, server, model)
 
 
 @asynccontextmanager
@@ -78,19 +78,17 @@ async def _browser() -> AsyncIterator[Browser]:
         await playwright.stop()
 
 
-async def in_browser(
-    browser: Browser, server: Server, model: Model, pieces: int = PIECES, rate: int = RATE
-) -> Measured:
+async def _in_browser(browser: Browser, server: Server, model: Model) -> Measured:
     """Have a page of a server show a short answer and three long ones."""
     page, session = await _slow_page(browser, f"http://127.0.0.1:{server.port}/")
     await _ready(page)
-    await _show(page, model, SHORT_PIECES, rate)
+    await _show(page, model, SHORT_PIECES, RATE)
     heaps = [await _leave(page, session)]
     async with main_thread(browser) as tasks:
-        await _show(page, model, pieces, rate)
+        await _show(page, model, PIECES, RATE)
     heaps.append(await _leave(page, session))
     for _ in range(2):
-        await _show(page, model, pieces, QUICK_RATE)
+        await _show(page, model, PIECES, QUICK_RATE)
         heaps.append(await _leave(page, session))
     await page.close()
     same = await _same_task(browser)

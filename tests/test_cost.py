@@ -36,6 +36,7 @@ DELTAS = 60
 ROUNDS = 3
 """The least of them counts: what else runs beside the answers is in some of them."""
 LONG_SECONDS = 600.0
+"""Longer than the test."""
 BUDGET = {"scripts": 1.1, "commands": 14.5, "bytes in": 1100, "bytes out": 720, "calls": 480}
 """Of one delta: scripts, with what they ask for the commands that Redis carries out; its bytes; Python's calls."""
 CALLS_OF_AN_EVENT = 18
