@@ -13,6 +13,7 @@ const SETTLED = 200; // prompts that are remembered as settled: a list is read i
 const PAGES_BACK = 40; // of older messages, at most, to a version that was turned to
 const PAGES_SOUGHT = 200; // likewise, to a message that was found
 const AWAY = "This chat will be shown when the connection is back";
+const LATER = "Your message will be sent when the connection is back";
 const GONE = "That chat was deleted. Your message for it is here.";
 const CORRECTIONS = {
   conflict: "More of the chat was summarised meanwhile. Copy your words, close this and open it again.",
@@ -538,7 +539,7 @@ export class Chat {
     this.#pending.set(prompt.id, pending);
     this.#showPending(prompt, parent === undefined);
     if (parent === undefined) composer.lift(text);
-    if (socket.state !== "connected") this.#say("Your message will be sent when the connection is back");
+    if (socket.state !== "connected") this.#say(LATER);
     await outbox.add({ ...prompt });
     pending.stored = true;
     if (parent !== undefined) return;
@@ -1081,9 +1082,13 @@ export class Chat {
     announcer.follow(grows ? () => progress(transcript.message(transcript.running)?.text ?? "") : null);
   }
 
-  // All is well again: only what was said of the connection goes.
+  // All is well again: only what was said of the connection goes. What was promised for then is said with its words, as
+  // who writes in the second before a loss is shown would not hear it.
   #sayOfConnection({ words, before }) {
-    if (words || this.#parts.announcer.said === before) this.#say(words);
+    const { said } = this.#parts.announcer;
+    const promised = said.endsWith(LATER);
+    if (words && promised) this.#say(joined(words, LATER));
+    else if (words || promised || said === before) this.#say(words);
   }
 
   #alarm(words) {

@@ -26,6 +26,7 @@ OLD_NEWS = json.dumps(
         "conversation": {"id": "c1", "title": "Old", "updated": "2026-11-22T10:00:00.000Z"},
     }
 )
+LATER = "Your message will be sent when the connection is back"
 LISTEN = """() => {
   const heard = (window.heard = []);
   const listen = (element, name) => new MutationObserver(() => heard.push([name, element.textContent])).observe(
@@ -199,6 +200,26 @@ async def test_server_that_closes_at_once_is_not_hammered_and_told_of_once(page:
     assert 8 < line.connections < 25  # 0.25 s doubled, at most 10 s
     assert await heard(page, "status") == [RECONNECTING]
     assert "" not in await heard(page, "pill")
+
+
+async def test_promise_of_a_prompt_outlasts_the_words_of_the_loss_and_goes_with_it(
+    page: Page, line: Line, watch: Watch
+) -> None:
+    watch.allow("WebSocket connection to")
+    watch.allow("ERR_INTERNET_DISCONNECTED")
+    await stop_clock(page)
+    await page.context.set_offline(True)
+    await line.cut(TRY_AGAIN_LATER)
+    await expect(lost(page)).to_be_attached()
+    await say(page, "Written at once")
+    await page.clock.run_for(200)  # the loss is not shown yet
+    await expect(page.get_by_role("status")).to_have_text(LATER)
+    await pass_time(page, line, 2)
+    await expect(page.get_by_role("status")).to_have_text(f"Offline: messages will be sent later. {LATER}")
+    await page.context.set_offline(False)
+    await page.clock.resume()
+    await expect(answers(page)).to_contain_text("You said: Written at once")
+    await expect(page.get_by_role("status")).not_to_contain_text(LATER)
 
 
 async def stay(page: Page, line: Line, milliseconds: int) -> int:

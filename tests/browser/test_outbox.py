@@ -399,7 +399,7 @@ async def test_waiting_prompts_are_in_all_tabs_whatever_their_words_and_each_is_
     for each in (tab, other):
         await cut(each)
     await add(tab, "Never")
-    await expect(tab.get_by_role("status")).to_have_text(
+    await expect(tab.get_by_role("status")).to_contain_text(
         "Your message will be sent when the connection is back"
     )
     await add(tab, "First")
