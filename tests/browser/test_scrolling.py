@@ -57,6 +57,13 @@ LAG = """() => {
   window.lag = 0; // of the end that is painted, at most
   new ResizeObserver(() => (lag = Math.max(lag, log.scrollHeight - log.scrollTop - log.clientHeight))).observe(log.querySelector(".column"));
 }"""
+# A key that the page does not take does nothing here, for a script presses it.
+PRESS_END = """(element) => {
+  const untaken = element.dispatchEvent(new KeyboardEvent("keydown", { key: "End", bubbles: true, cancelable: true }));
+  if (untaken) return "left to the browser";
+  const { bottom } = document.querySelector("[role=log] chat-message:last-child").getBoundingClientRect();
+  return bottom <= document.querySelector("[role=log]").getBoundingClientRect().bottom ? "at the end" : "elsewhere";
+}"""
 DRAG = """by => {
   const log = document.querySelector("[role=log]");
   const touch = (type, y) => log.dispatchEvent(new TouchEvent(type, { bubbles: true, touches: [new Touch({ identifier: 1, target: log, clientY: y })] }));
@@ -401,6 +408,24 @@ async def test_reader_who_scrolls_in_a_box_inside_goes_on_following_the_answer(
     await expect(answers(page).last).to_contain_text("Paragraph 39")
     await at_end(page)
     end.open()
+
+
+async def test_end_key_goes_to_the_end_of_the_box_inside_that_it_is_pressed_in_then_of_all(
+    page: Page, model: Model
+) -> None:
+    model.answer(Reasoning("A thought.\n" * 60), LONG)
+    await say(page, "A long one")
+    await idle(page)
+    await page.locator(".thoughts").evaluate(
+        "(box) => { box.closest('details').open = true; box.scrollTop = 0; }"
+    )
+    await page.evaluate(SCROLL, -1_000)
+    await expect(pinned(page)).not_to_be_attached()
+    assert await page.locator(".thoughts").evaluate(PRESS_END) == "left to the browser"
+    await page.locator(".thoughts").evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
+    assert await page.locator(".thoughts").evaluate(PRESS_END) == "at the end"
+    await expect(pinned(page)).to_be_attached()
+    await at_end(page)
 
 
 async def test_code_and_table_stay_in_hand_and_scrolled_sideways_while_they_are_drawn_again(

@@ -37,7 +37,7 @@ export class ScrollFollower {
     box.addEventListener("wheel", (event) => this.#wheeled(event), { passive: true });
     box.addEventListener("touchstart", ({ touches }) => (this.#touch = touches[0].clientY), { passive: true });
     box.addEventListener("touchmove", ({ touches, target }) => touches[0].clientY - this.#touch >= DRAG && this.#left(target), { passive: true });
-    box.addEventListener("keydown", ({ key, target }) => KEYS_UP.includes(key) && !target.matches("textarea") && this.#left(target));
+    box.addEventListener("keydown", (event) => event.target.matches("textarea, input, select") || this.#pressed(event));
     document.addEventListener("selectionchange", () => this.#selected());
     const observer = new ResizeObserver((entries) => this.#resized(entries));
     observer.observe(content);
@@ -218,6 +218,16 @@ export class ScrollFollower {
     this.#unpin();
   }
 
+  // Left to the browser, End brings nobody anywhere now and then: what comes into sight on its way has other heights.
+  #pressed(event) {
+    const { key, target, shiftKey, altKey, metaKey, defaultPrevented } = event;
+    if (KEYS_UP.includes(key)) this.#left(target);
+    if (key !== "End" || shiftKey || altKey || metaKey || defaultPrevented) return;
+    for (let inner = target; inner !== this.#box; inner = inner.parentElement) if (goesDown(inner)) return;
+    event.preventDefault();
+    this.snap();
+  }
+
   #pinNear() {
     if (this.distance >= NEAR) return;
     this.#pin();
@@ -236,6 +246,11 @@ export class ScrollFollower {
   #tell() {
     this.#changed({ pinned: this.#pinned, distance: this.distance });
   }
+}
+
+function goesDown(element) {
+  const { scrollTop, scrollHeight, clientHeight } = element;
+  return scrollHeight - clientHeight - scrollTop > 1 && ["auto", "scroll"].includes(getComputedStyle(element).overflowY);
 }
 
 export { FAR, NEAR };
