@@ -1082,12 +1082,12 @@ export class Chat {
     announcer.follow(grows ? () => progress(transcript.message(transcript.running)?.text ?? "") : null);
   }
 
-  // All is well again: only what was said of the connection goes. What was promised for then is said with its words, as
-  // who writes in the second before a loss is shown would not hear it.
+  // All is well again: only what was said of the connection goes. What was promised for then is said with its words, for
+  // whoever writes in the second before a loss is shown would not hear it.
   #sayOfConnection({ words, before }) {
     const { said } = this.#parts.announcer;
     const promised = said.endsWith(LATER);
-    if (words && promised) this.#say(joined(words, LATER));
+    if (words && promised && this.#pending.size > 0) this.#say(joined(words, LATER));
     else if (words || promised || said === before) this.#say(words);
   }
 

@@ -17,6 +17,7 @@ from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
+from tests.waiting import eventually
 
 Instances = tuple[Instance, Instance]
 OFFLINE = "Will be sent when the connection is back"
@@ -423,6 +424,21 @@ async def test_waiting_prompts_are_in_all_tabs_whatever_their_words_and_each_is_
     for each in (tab, other):
         await shown(each, "First", "You said: First", "First", "You said: First")
     assert asked(model) == ["First", "First"]
+
+
+async def test_prompt_that_another_tab_has_sent_is_promised_no_more(
+    page: Page, tab: Page, model: Model
+) -> None:
+    async def sent() -> bool:
+        return asked(model) == ["First", "Second"]
+
+    await cut(tab)
+    await add(tab, "Second")
+    await expect(tab.get_by_role("status")).to_contain_text("Your message will be sent")
+    await eventually(sent, seconds=10, what="the other tab has sent it")
+    await expect(unsent(tab)).to_have_count(0)  # and told so
+    await tab.evaluate("Object.defineProperty(navigator, 'onLine', { value: false })")
+    await expect(tab.get_by_role("status")).to_have_text("Offline: messages will be sent later")
 
 
 async def test_words_that_wait_for_a_deleted_chat_are_in_the_box_of_a_new_one(

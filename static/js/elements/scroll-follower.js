@@ -218,7 +218,7 @@ export class ScrollFollower {
     this.#unpin();
   }
 
-  // Left to the browser, End brings nobody anywhere now and then: what comes into sight on its way has other heights.
+  // Chromium, left to itself, now and then does nothing on End in a box that was just scrolled a long way.
   #pressed(event) {
     const { key, target, shiftKey, altKey, metaKey, defaultPrevented } = event;
     if (KEYS_UP.includes(key)) this.#left(target);
