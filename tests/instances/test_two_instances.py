@@ -144,10 +144,16 @@ async def test_same_id_sent_to_both_instances_is_stored_once(
     one = await connect(instances[0])
     two = await connect(instances[1], one)
     prompt: dict[str, Any] = {"id": "once", "text": "Hi"}
+    gate = Gate()
+    model.answer(gate, "Once")
     first, second = await asyncio.gather(
         one.command("message.send", **prompt), two.command("message.send", **prompt)
     )
     assert first == second
+    await one.command(
+        "conversation.open", conversation=first["conversation"]
+    )  # a repeat is told what is to come
+    gate.open()
     await one.ending(first["answer"])
     again = await two.command("message.send", **prompt)
     assert again == first
