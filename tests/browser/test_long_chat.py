@@ -83,6 +83,17 @@ AT_TOP = "() => document.querySelector('[role=log]').scrollTop === 0"
 BELOW_TOP = "() => document.querySelector('[role=log]').scrollTop > 0"
 
 
+async def presses(page: Page, key: str, until: str) -> None:
+    """Press a key again and again: what is drawn on the way is higher than it was taken for,
+    and Chromium leaves out a key that comes just as the way of the one before ends."""
+
+    async def reached() -> bool:
+        await page.keyboard.press(key)
+        return bool(await page.evaluate(until))
+
+    await eventually(reached, seconds=10, what=f"{key} leads there")
+
+
 async def opened(page: Page, store: Store, number: int) -> None:
     """Show a chat of so many messages."""
     await say(page, "The newest question")
@@ -165,13 +176,7 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     transcript, first = page.locator("chat-transcript"), messages(page).first
     earlier = page.get_by_role("button", name="Earlier messages")
     await page.get_by_role("log").focus()
-
-    # What is drawn on the way is higher than it was taken for.
-    async def top() -> bool:
-        await page.keyboard.press("Home")
-        return bool(await page.evaluate(AT_TOP))
-
-    await eventually(top, seconds=10, what="the top is reached")
+    await presses(page, "Home", AT_TOP)
     await line.asked("conversation.older")
     await expect(transcript).to_have_attribute("data-loading", "")
     await expect(earlier).to_be_in_viewport()
@@ -184,12 +189,11 @@ async def test_earlier_messages_come_under_a_reader_who_waits_at_the_top_and_a_f
     line.tell(line.held[0])
     await expect(messages(page)).to_have_count(count + 30)
     assert abs(await element.evaluate(DRAWN_TOP_OF) - before) <= 1
-    await eventually(top, seconds=10, what="the top is reached again")
+    await presses(page, "Home", AT_TOP)
     await expect(transcript).to_have_attribute("data-failed", "")
     asked = line.count("conversation.older")
-    await page.keyboard.press("PageDown")
-    await page.wait_for_function(BELOW_TOP)  # until then, Chromium leaves a Home out
-    await eventually(top, seconds=10, what="the top is reached again")
+    await presses(page, "PageDown", BELOW_TOP)
+    await presses(page, "Home", AT_TOP)
     assert line.count("conversation.older") == asked
     line.bend = str
     await earlier.press("Enter")
