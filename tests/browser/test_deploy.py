@@ -46,7 +46,7 @@ async def open_mixed(open_page: OpenPage, watch: Watch, page_of: Instance, files
         await route.fulfill(response=answer)
 
     await page.route("**/static/**", elsewhere)
-    await page.goto(page_of.url)
+    await page.goto(page_of.url, timeout=60_000)  # each of its files is fetched by the test
     return page
 
 

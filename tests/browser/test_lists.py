@@ -135,6 +135,7 @@ async def test_way_to_the_settings_is_that_of_the_chat_that_is_shown(
     await way.click()
     await expect(page.get_by_role("heading", level=1)).to_contain_text("One")
     await button(page, "Delete").click()
+    await page.get_by_role("heading", name="The chat is deleted").wait_for()
     await page.go_back()
     await page.go_back()
     await page.get_by_role("heading", name="This chat is not here").wait_for()
