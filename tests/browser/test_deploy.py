@@ -61,3 +61,4 @@ async def test_page_is_of_one_version_whoever_serves_its_files(
     await idle(page)
     version = await page.locator("html").get_attribute("data-version")
     assert version == ("new" if page_is_new else None)
+    await page.unroute_all(behavior="wait")  # files are still on their way that are needed later
