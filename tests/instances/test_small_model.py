@@ -14,6 +14,8 @@ from tests.instances.client import Client
 from tests.instances.instance import ROOT, Instance
 from tests.instances.mirror import Event
 
+pytestmark = pytest.mark.timeout(400)  # a real model, beside other tests: for all the waiting in a test
+
 
 class LocalInstance(Instance):
     """`python -m llmchat` in a folder of its own."""
