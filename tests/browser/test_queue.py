@@ -319,6 +319,7 @@ async def test_words_of_a_waiting_prompt_are_in_the_draft_from_the_press_on_and_
     await chip(page, "Delete", 1).click()
     await expect(page.get_by_role("status")).to_have_text("Message deleted")
     gate.open()
+    assert [(await model.asked()).prompt for _ in range(3)] == ["First", "Second", "Third"]
     line.silent = False
     await line.cut(TRY_AGAIN_LATER)
     await shown(page, "First", "Slowly", "Second", said("Second"), "Third", said("Third"))
