@@ -135,12 +135,12 @@ class Request:
         first = self.messages[:1]
         return bool(first) and "You name chats" in as_text(first[0]["content"])
 
-    async def closed(self, *, seconds: float = 10) -> None:
+    async def closed(self, *, seconds: float = 30) -> None:
         """Wait until the client has closed the connection before the answer was through."""
         outcome = await self.over(seconds=seconds)
         assert outcome == "closed", f"the request was {outcome}"
 
-    async def over(self, *, seconds: float = 10) -> str:
+    async def over(self, *, seconds: float = 30) -> str:
         """Wait for the outcome."""
         return await self._bell.until(lambda: self.outcome or None, seconds=seconds, what="a request ends")
 
@@ -337,7 +337,7 @@ class Model:
 
     # What it was asked
 
-    async def asked(self, *, seconds: float = 10) -> Request:
+    async def asked(self, *, seconds: float = 30) -> Request:
         """Return the next request that this has not returned yet."""
         await self._bell.until(
             lambda: len(self.requests) > self._handed,
@@ -347,7 +347,7 @@ class Model:
         self._handed += 1
         return self.requests[self._handed - 1]
 
-    async def asked_summary(self, number: int, *, seconds: float = 20) -> Request:
+    async def asked_summary(self, number: int, *, seconds: float = 30) -> Request:
         """Return the request for the first, second … summary."""
         await self._bell.until(
             lambda: len(self.summaries) >= number,
@@ -356,7 +356,7 @@ class Model:
         )
         return self.summaries[number - 1]
 
-    async def asked_title(self, number: int, *, seconds: float = 20) -> Request:
+    async def asked_title(self, number: int, *, seconds: float = 30) -> Request:
         """Return the request for the first, second … title."""
         await self._bell.until(
             lambda: len(self.titles) >= number,

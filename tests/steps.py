@@ -34,7 +34,7 @@ class Gate:
         """Wait for the test."""
         await self._open.wait()
 
-    async def wait(self, *, seconds: float = 10) -> None:
+    async def wait(self, *, seconds: float = 30) -> None:
         """Wait until the answer stands before this gate."""
         async with within(seconds, "an answer reaches its gate"):
             await self.reached.wait()

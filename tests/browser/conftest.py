@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +33,8 @@ FLAGS = [
     "--disable-background-networking",
     f"--disable-features={','.join(PLAYWRIGHTS + OF_WINDOWS)}",
 ]
-DEADLINE = 10_000  # milliseconds, for every wait on the page
+DEADLINE = 30_000  # milliseconds, for every wait on the page
+BEHIND = Path(__file__).with_name("behind")
 
 
 def installed() -> str | None:
@@ -44,7 +47,10 @@ async def chromium() -> AsyncIterator[Browser]:
     """One browser process for all tests; every page lives in a context of its own."""
     expect.set_options(timeout=DEADLINE)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=installed(), args=FLAGS)
+        found = installed() or playwright.chromium.executable_path
+        browser = await playwright.chromium.launch(
+            executable_path=BEHIND, env={**os.environ, "CHROMIUM": found}, args=FLAGS
+        )
         yield browser
         await browser.close()
 

@@ -44,7 +44,7 @@ class Line:
     async def connected(self, times: int) -> None:
         """Wait until the page has tried to connect so many times in all."""
         await self._bell.until(
-            lambda: self.connections >= times, seconds=10, what=f"the page connects {times} times"
+            lambda: self.connections >= times, seconds=30, what=f"the page connects {times} times"
         )
 
     async def asked(self, text: str, times: int = 1) -> str:
@@ -54,13 +54,13 @@ class Line:
             frames = [frame for frame in self.sent if text in frame]
             return frames[times - 1] if len(frames) >= times else None
 
-        return await self._bell.until(found, seconds=10, what=f"{text!r} is sent {times} times")
+        return await self._bell.until(found, seconds=30, what=f"{text!r} is sent {times} times")
 
     async def told(self, text: str, times: int) -> None:
         """Wait until the page was sent so many frames with this text."""
         await self._bell.until(
             lambda: sum(text in frame for frame in self.received) >= times,
-            seconds=10,
+            seconds=30,
             what=f"{text!r} comes {times} times",
         )
 
@@ -77,7 +77,7 @@ class Line:
 
     async def holds(self, times: int = 1) -> None:
         """Wait until so many frames are held."""
-        await self._bell.until(lambda: len(self.held) >= times, seconds=10, what=f"{times} frames are held")
+        await self._bell.until(lambda: len(self.held) >= times, seconds=30, what=f"{times} frames are held")
 
     def count(self, text: str) -> int:
         """Count the frames that the page has sent with this text."""
@@ -90,7 +90,7 @@ class Line:
 
     async def closed(self) -> None:
         """Wait until each connection that was to be closed at once is."""
-        await self._bell.until(lambda: not self._ending, seconds=10, what="connections are closed")
+        await self._bell.until(lambda: not self._ending, seconds=30, what="connections are closed")
 
     def tell(self, frame: str) -> None:
         """Have a frame come, also over a silent line."""

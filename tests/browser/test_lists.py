@@ -206,7 +206,7 @@ async def test_chats_stand_under_the_days_of_the_readers_own_time_zone_also_once
     open_page: OpenPage, instances: Instances
 ) -> None:
     page = await open_page(instances[0], timezone_id="Asia/Tokyo", locale="en-US")
-    await page.clock.install(time="2026-03-10T14:59:30Z")  # half a minute to midnight
+    await page.clock.install(time="2026-03-10T14:50:00Z")  # ten minutes to midnight
     days = {
         "At the end of today": "2026-03-10T14:00:00.000Z",
         "First of today": "2026-03-09T15:00:00.000Z",
@@ -223,7 +223,7 @@ async def test_chats_stand_under_the_days_of_the_readers_own_time_zone_also_once
     await expect(rows).to_have_text(
         ["Today", at_end, first, "Yesterday", last, "Previous 7 days", week, *older]
     )
-    await page.clock.fast_forward("00:32")
+    await page.clock.fast_forward("10:02")
     older = ["Previous 30 days", week, before, *older[2:]]
     await expect(rows).to_have_text(["Yesterday", at_end, first, "Previous 7 days", last, *older])
 

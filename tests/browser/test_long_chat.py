@@ -91,7 +91,7 @@ async def presses(page: Page, key: str, until: str) -> None:
         await page.keyboard.press(key)
         return bool(await page.evaluate(until))
 
-    await eventually(reached, seconds=10, what=f"{key} leads there")
+    await eventually(reached, seconds=30, what=f"{key} leads there")
 
 
 async def opened(page: Page, store: Store, number: int) -> None:
@@ -228,7 +228,7 @@ async def test_older_messages_that_come_late_go_only_before_what_they_lead_to(
             return len(held) >= times
 
         await page.get_by_role("log").focus()
-        await eventually(come, seconds=10, what="older messages come")
+        await eventually(come, seconds=30, what="older messages come")
 
     line.bend = hold
     await up(1)

@@ -441,7 +441,7 @@ async def test_prompt_that_another_tab_has_sent_is_promised_no_more(
     await cut(tab)
     await add(tab, "Second")
     await expect(tab.get_by_role("status")).to_contain_text("Your message will be sent")
-    await eventually(sent, seconds=10, what="the other tab has sent it")
+    await eventually(sent, seconds=30, what="the other tab has sent it")
     await expect(unsent(tab)).to_have_count(0)  # and told so
     await tab.evaluate("Object.defineProperty(navigator, 'onLine', { value: false })")
     await expect(tab.get_by_role("status")).to_have_text("Offline: messages will be sent later")

@@ -37,7 +37,7 @@ class Frames:
     async def received(self, text: str) -> None:
         """Wait for a frame with this text."""
         await self._bell.until(
-            lambda: any(text in frame for frame in self._received), seconds=10, what=f"{text!r} is received"
+            lambda: any(text in frame for frame in self._received), seconds=30, what=f"{text!r} is received"
         )
 
     def _follow(self, socket: WebSocket) -> None:

@@ -128,7 +128,7 @@ class Client:
                 mirror.forget_place()
                 await self.command("conversation.open", conversation=mirror.conversation)
 
-    async def closed(self, *, seconds: float = 10) -> int | None:
+    async def closed(self, *, seconds: float = 30) -> int | None:
         """Wait until the connection is closed and return its close code (1006: without one)."""
         assert self._socket
         assert self._reading
@@ -147,7 +147,7 @@ class Client:
 
     # Asking
 
-    async def command(self, kind: str, *, seconds: float = 10, **fields: Any) -> Event:
+    async def command(self, kind: str, *, seconds: float = 30, **fields: Any) -> Event:
         """Send a command and return its answer; raise `Refused` where that is an error.
 
         An `id` is made unless one is given. For `conversation.close`, which has no answer, the command itself
@@ -208,7 +208,7 @@ class Client:
 
     # Waiting
 
-    async def event(self, kind: str, *, seconds: float = 10, **fields: Any) -> Event:
+    async def event(self, kind: str, *, seconds: float = 30, **fields: Any) -> Event:
         """Return the first event of this type and with these fields that was not handed out before."""
         return await self._bell.until(
             self._finder(
@@ -221,7 +221,7 @@ class Client:
             what=lambda: f"{kind} {fields or ''} comes" + self._told(),
         )
 
-    async def ending(self, answer: str, *, seconds: float = 10) -> Event:
+    async def ending(self, answer: str, *, seconds: float = 30) -> Event:
         """Return the `completion.finished` or `completion.failed` of an answer."""
         return await self._bell.until(
             self._finder(
@@ -235,7 +235,7 @@ class Client:
         )
 
     async def until(
-        self, check: Callable[[], Any], *, seconds: float = 10, what: str = "a state is seen"
+        self, check: Callable[[], Any], *, seconds: float = 30, what: str = "a state is seen"
     ) -> Any:
         """Wait until `check` is true; it is asked after every event. A KeyError means: not yet."""
 

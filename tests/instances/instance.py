@@ -97,7 +97,7 @@ class Instance:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def logged(self, text: str, *, seconds: float = 10) -> str:
+    async def logged(self, text: str, *, seconds: float = 30) -> str:
         """Wait for a line of its log."""
         assert self._child
         return await self._child.line(text, seconds=seconds)
@@ -107,7 +107,7 @@ class Instance:
         assert self._child
         mark = len(self.log)
         self._child.signal(signal.SIGUSR1)
-        await eventually(lambda: _found(self.log[mark:]), seconds=10, what="it counts")
+        await eventually(lambda: _found(self.log[mark:]), seconds=30, what="it counts")
         line = next(line for line in self.log[mark:] if line.startswith(COUNTED))
         return int(json.loads(line.removeprefix(COUNTED))["tasks"])
 
@@ -116,12 +116,12 @@ class Instance:
         assert self._child
         self._child.signal(signal.SIGTERM)
 
-    async def ended(self, *, seconds: float = 10) -> int:
+    async def ended(self, *, seconds: float = 30) -> int:
         """Wait for its end and return its exit code."""
         assert self._child
         return await self._child.ended(seconds=seconds)
 
-    async def stop(self, *, seconds: float = 10) -> int:
+    async def stop(self, *, seconds: float = 30) -> int:
         """Stop in order and return the exit code."""
         self.terminate()
         return await self.ended(seconds=seconds)
