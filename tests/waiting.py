@@ -23,7 +23,9 @@ async def within(seconds: float, what: str | Callable[[], str] = "this") -> Asyn
         raise AssertionError(f"not within {seconds} s: {text}") from None
 
 
-async def eventually(attempt: Callable[[], Awaitable[T]], *, seconds: float, what: str) -> T:
+async def eventually(
+    attempt: Callable[[], Awaitable[T]], *, seconds: float, what: str | Callable[[], str]
+) -> T:
     """Repeat an attempt until it neither raises OSError nor gives a false value: for what sends no event."""
     async with within(seconds, what):
         while True:

@@ -82,7 +82,9 @@ class Instance:
     async def start(self, *, seconds: float = 40) -> None:
         """Start and wait until it serves."""
         await self.launch()
-        await eventually(self.serves, seconds=seconds, what=f"instance {self.port} serves")
+        await eventually(
+            self.serves, seconds=seconds, what=lambda: f"instance {self.port} serves:\n{self.text}"
+        )
 
     async def serves(self) -> bool:
         """Tell whether /healthz answers; fail where the process has ended instead."""
