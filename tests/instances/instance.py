@@ -79,7 +79,7 @@ class Instance:
         self._child.lines = self.log
         await self._child.start()
 
-    async def start(self, *, seconds: float = 40) -> None:
+    async def start(self, *, seconds: float = 120) -> None:
         """Start and wait until it serves."""
         await self.launch()
         await eventually(
