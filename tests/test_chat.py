@@ -166,7 +166,7 @@ async def ended(house: House, conversation: str) -> str:
     async def look() -> bool:
         return await house.history.turn(conversation) is None
 
-    await eventually(look, seconds=10, what="the turn ends")
+    await eventually(look, seconds=30, what="the turn ends")
     reason: str = (await house.history.message("alice", conversation, "a1"))["finish_reason"]
     return reason
 

@@ -696,7 +696,7 @@ async def test_nobody_waits_for_long_for_a_question(
     async with within(30, "nobody waits for the question"):
         assert not any(await asyncio.gather(*(completions.continues("gpt-4o-mini") for _ in range(5))))
     gate.set()
-    await eventually(lambda: completions.continues("gpt-4o-mini"), seconds=10, what="it is known")
+    await eventually(lambda: completions.continues("gpt-4o-mini"), seconds=30, what="it is known")
     assert model.questions == 1
 
 

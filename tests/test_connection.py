@@ -419,7 +419,7 @@ async def test_commands_that_wait_while_the_store_fails_one_are_told_at_once_and
     for number in range(30):
         socket.say(type="conversation.list", id=f"waits-{number}")
     socket.say(type="ping", id="last")
-    await eventually(lambda: asyncio.sleep(0, tries), seconds=10, what="the first is tried")
+    await eventually(lambda: asyncio.sleep(0, tries), seconds=30, what="the first is tried")
     failing.set()
     await socket.until(lambda e: e.get("id") == "last")
     refused = [e["id"] for e in socket.sent if e["type"] == "error" and e["code"] == "unavailable"]
@@ -547,7 +547,7 @@ async def joins(house: House) -> None:
     async def heard() -> bool:
         return group_of_session("alice") in house.broadcaster.joined
 
-    await eventually(heard, seconds=10, what="the connection hears of its session")
+    await eventually(heard, seconds=30, what="the connection hears of its session")
 
 
 BOTH = pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], ids=["v1", "seed"])
@@ -586,7 +586,7 @@ async def test_connection_that_may_have_missed_a_sign_out_asks_whether_there_was
             async def often() -> bool:
                 return door.asked == times
 
-            await eventually(often, seconds=10, what=f"it asks for the {times}. time")
+            await eventually(often, seconds=30, what=f"it asks for the {times}. time")
 
         await asked(1)
         await fresh_store.restart()
@@ -708,7 +708,7 @@ async def test_search_without_a_word_or_for_too_much_is_refused(house: House, qu
 async def test_search_delays_no_other_command(house: House, held: HeldSearches) -> None:
     socket = await house.connect()
     socket.say(type="conversation.search", id="s", query="tree")
-    await held.bell.until(lambda: held.begun or None, seconds=10)
+    await held.bell.until(lambda: held.begun or None, seconds=30)
     await begin(socket)
     held.go_on.set()
     assert (await socket.until(lambda event: event.get("id") == "s"))["type"] == "conversation.found"
@@ -720,10 +720,10 @@ async def test_search_is_ended_by_the_next_and_by_the_end_of_its_connection(
     socket = await house.connect()
     for number, word in enumerate(["one", "two"], 1):
         socket.say(type="conversation.search", id=word, query=word)
-        await held.bell.until(lambda number=number: len(held.begun) == number, seconds=10)
-    await held.bell.until(lambda: held.ended == ["one"], seconds=10)
+        await held.bell.until(lambda number=number: len(held.begun) == number, seconds=30)
+    await held.bell.until(lambda: held.ended == ["one"], seconds=30)
     house.connections[0].close(RESTARTING, "")
-    await held.bell.until(lambda: held.ended == ["one", "two"], seconds=10)
+    await held.bell.until(lambda: held.ended == ["one", "two"], seconds=30)
     await socket.ended()
     assert not [event for event in socket.sent if event.get("id") in ("one", "two")]
 

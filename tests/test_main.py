@@ -282,7 +282,7 @@ async def test_a_signal_ends_an_instance_in_order_with_sockets_open(
         for answer in answers:
             said = await answer.reader.read()
             assert said.endswith((1012).to_bytes(2, "big")) or (1012).to_bytes(2, "big") in said[-64:]
-        assert await instance.ended(seconds=10) == 0, instance.text
+        assert await instance.ended(seconds=30) == 0, instance.text
 
 
 @pytest.mark.long

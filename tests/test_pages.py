@@ -149,7 +149,7 @@ async def test_archive_that_never_gets_on_its_way_counts_no_more(
         assert rooms.uploads["archives"] == 1
     first.clear()
     gc.collect()
-    await eventually(lambda: _true(not rooms.uploads), seconds=10, what="it is let go of")
+    await eventually(lambda: _true(not rooms.uploads), seconds=30, what="it is let go of")
 
 
 async def test_file_that_is_not_read_on_is_let_go_of_at_once() -> None:
@@ -344,7 +344,7 @@ async def test_import_that_nobody_waits_for_any_more_counts_no_more(
         ) as asked:
             await asked.send(b"{}")
             await asked.send_complete()
-            await eventually(lambda: _true(rooms.uploads["imports"] == 1), seconds=10, what="it is counted")
+            await eventually(lambda: _true(rooms.uploads["imports"] == 1), seconds=30, what="it is counted")
             await asked.disconnect()
         assert not rooms.uploads
 

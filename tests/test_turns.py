@@ -119,7 +119,7 @@ class Instance:
             subscribed = await self.redis.pubsub_channels(f"*{TURNS}*")
             return any(self.keys.prefix in channel.decode() for channel in subscribed)
 
-        await eventually(look, seconds=10, what="it listens")
+        await eventually(look, seconds=30, what="it listens")
 
     async def frames(self, conversation: str = "c1") -> list[dict[str, Any]]:
         """What the log has."""
@@ -132,7 +132,7 @@ class Instance:
         async def look() -> Any:
             return find(await self.frames(conversation))
 
-        return await eventually(look, seconds=10, what="the log has it")
+        return await eventually(look, seconds=30, what="the log has it")
 
     async def end(self, answer: str, conversation: str = "c1") -> dict[str, Any]:
         """Wait for an answer's last event."""
@@ -504,7 +504,7 @@ async def test_holder_that_lost_its_lease_writes_nothing_more(start: Start, mode
     async def given_up() -> bool:
         return "c1" not in maker.turns._running
 
-    await eventually(given_up, seconds=10, what="the maker gives the turn up")
+    await eventually(given_up, seconds=30, what="the maker gives the turn up")
     assert await maker.frames() == before
     assert await maker.leases.renew(lease)
 
@@ -738,7 +738,7 @@ async def test_model_server_is_asked_whether_it_goes_on_before_that_has_to_be_kn
     async def asked() -> int:
         return model.questions
 
-    assert await eventually(asked, seconds=10, what="it is asked") == 1
+    assert await eventually(asked, seconds=30, what="it is asked") == 1
 
 
 async def test_text_that_takes_most_of_the_context_is_not_kept(
@@ -911,7 +911,7 @@ async def test_deleted_conversations_answer_is_stopped_and_all_goes_on(
     async def ended() -> bool:
         return not (await instance.history.with_turn(["c1"]))[0]
 
-    await eventually(ended, seconds=10, what="its turn ends")
+    await eventually(ended, seconds=30, what="its turn ends")
     assert (await instance.end(await instance.send("n1", conversation="c2"), "c2"))["finish_reason"] == "stop"
 
 
@@ -996,7 +996,7 @@ async def test_begun_turn_is_left_to_its_holder_for_a_moment_when_the_store_was_
     if trouble == "slow":
         monkeypatch.setattr(turns_room, "SLOW_SECONDS", -1)
     monkeypatch.setattr(instance.history, "work", work)
-    await bell.until(lambda: looks > 2, seconds=10, what="the watch looked")
+    await bell.until(lambda: looks > 2, seconds=30, what="the watch looked")
     await instance.leases.release(lease)  # as one that ran out meanwhile
     instance.turns.begin("c1")  # as a stop or another prompt does
     seen = looks

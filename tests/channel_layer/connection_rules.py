@@ -328,7 +328,7 @@ async def test_many_channels_share_one_subscriber_connection(server: SocketServe
     async def nobody_reads() -> bool:
         return await server.cut() == 0
 
-    await eventually(nobody_reads, seconds=10, what="nobody else is subscribed")
+    await eventually(nobody_reads, seconds=30, what="nobody else is subscribed")
     broadcaster = server.make()
     await asyncio.gather(*(joined(broadcaster, f"g{number}", "g") for number in range(20)))
     await recovered(broadcaster)
@@ -361,7 +361,7 @@ async def test_broadcaster_has_connections_between_its_first_use_and_its_end_onl
         return before == last
 
     before = -1
-    await eventually(settled, seconds=10, what="the connections of earlier tests are gone")
+    await eventually(settled, seconds=30, what="the connections of earlier tests are gone")
     broadcaster = server.make()
     assert await server.connections() == before
     await joined(broadcaster, "g")
@@ -372,4 +372,4 @@ async def test_broadcaster_has_connections_between_its_first_use_and_its_end_onl
     async def gone() -> bool:
         return await server.connections() == before
 
-    await eventually(gone, seconds=10, what="its connections are gone")
+    await eventually(gone, seconds=30, what="its connections are gone")

@@ -792,7 +792,7 @@ async def test_expired_message_is_never_received_and_keeps_its_place_until_then(
     async def has_lapsed() -> bool:
         return broadcaster.lapses == 1
 
-    await eventually(has_lapsed, seconds=10, what="the second message found the inbox full")
+    await eventually(has_lapsed, seconds=30, what="the second message found the inbox full")
     with pytest.raises(ChannelLapsed):  # the first is not received
         await received(broadcaster, channel)
 
@@ -989,7 +989,7 @@ async def test_closed_broadcaster_leaves_no_task(server: Server) -> None:
     async def gone() -> bool:
         return asyncio.all_tasks() <= before
 
-    await eventually(gone, seconds=10, what="its tasks have ended")
+    await eventually(gone, seconds=30, what="its tasks have ended")
 
 
 @rule(49)

@@ -172,4 +172,4 @@ async def until_subscribed(server: Server, kind: str, name: str, count: int) -> 
     async def has() -> bool:
         return await server.subscribers(kind, name) == count
 
-    await eventually(has, seconds=10, what=f"the {kind} {name} has {count} subscribers")
+    await eventually(has, seconds=30, what=f"the {kind} {name} has {count} subscribers")

@@ -311,7 +311,7 @@ async def test_answer_that_another_instance_takes_over_has_the_picture_too(
     await gate.wait()
     await dying.kill()
     await client.reconnect(instances[0])
-    await client.ending(accepted["answer"], seconds=20)
+    await client.ending(accepted["answer"], seconds=40)
     assert (
         parts(model)
         == parts(model, 0)
@@ -347,7 +347,7 @@ async def test_file_that_no_message_has_goes_when_it_is_removed(
     async def gone() -> bool:
         return [(await get(client, f"/attachments/{each}"))[0] for each in (sent, spare)] == [200, 404]
 
-    await eventually(gone, seconds=5, what="the file goes")
+    await eventually(gone, seconds=30, what="the file goes")
 
 
 @pytest.mark.long

@@ -196,7 +196,7 @@ async def test_session_may_have_so_many_connections_open_and_another_is_let_in(
         async with handshake(instances[0], cookie=cookie) as answer:
             return answer.status == 101
 
-    await eventually(let_in, seconds=20, what="the session is let in when its others are gone")
+    await eventually(let_in, seconds=40, what="the session is let in when its others are gone")
 
 
 # Pages that give nothing away

@@ -52,7 +52,7 @@ class Following:
     async def said(self, text: str) -> None:
         """Wait until both have seen so much."""
         for client in (self.one, self.two):
-            await client.until(lambda client=client: client.text(self.answer) == text, seconds=20)
+            await client.until(lambda client=client: client.text(self.answer) == text, seconds=40)
 
     async def end(self) -> None:
         """Let the answer end, and see that both have it whole and the same."""
@@ -127,10 +127,10 @@ async def test_all_catch_up_when_the_store_was_frozen_for_longer_than_a_heartbea
     own_store.freeze()
     following.missed.open()
     for client in (following.one, following.two):
-        await client.event("session.store", available=False, seconds=15)
+        await client.event("session.store", available=False, seconds=40)
     own_store.thaw()
     for client in (following.one, following.two):
-        await client.event("session.store", available=True, seconds=15)
+        await client.event("session.store", available=True, seconds=40)
     await following.said("seen, missed, ")
     await following.end()
 
@@ -199,7 +199,7 @@ async def test_command_is_told_that_the_store_is_away_and_carried_out_when_it_is
     for kind, fields in commands:
         await client.send(kind, **fields)
     for _ in commands:
-        error = await client.event("error", seconds=15)
+        error = await client.event("error", seconds=40)
         assert error["code"] == "unavailable"
     print(f"the three were told after {time.monotonic() - began:.2f} s")
     assert await client.command("ping")
@@ -223,7 +223,7 @@ async def sent(client: Client, conversation: str) -> str:
         )
         return str(event.get("answer", ""))
 
-    return await eventually(accepted, seconds=20, what="the prompt is accepted")
+    return await eventually(accepted, seconds=40, what="the prompt is accepted")
 
 
 @pytest.mark.parametrize("state", ["full", "a replica"])

@@ -59,7 +59,7 @@ async def port(store: Store, model: Model, monkeypatch: pytest.MonkeyPatch) -> A
         serve.serve_with_hypercorn(create_app(settings), config, shutdown_trigger=stop.wait)
     )
     yield port
-    await eventually(nobody_left, seconds=20, what="Hypercorn lets all connections go")
+    await eventually(nobody_left, seconds=40, what="Hypercorn lets all connections go")
     stop.set()
     async with within(10, "the server stops"):
         await serving
@@ -235,7 +235,7 @@ async def test_peer_that_goes_with_a_body_nobody_read_leaves_nothing_open(port: 
     async def closed() -> bool:
         return open_files() <= before
 
-    await eventually(closed, seconds=20, what=f"the files are closed; {before} were open")
+    await eventually(closed, seconds=40, what=f"the files are closed; {before} were open")
 
 
 async def test_body_that_nobody_reads_takes_no_memory_and_is_answered(port: int) -> None:

@@ -57,7 +57,7 @@ async def test_procfile_serves_as_python_itself_and_ends_with_its_manager(store:
         assert Path(command[0]).name.startswith("python")
         assert command[1:] == ["-m", "llmchat", "serve"]  # no shell around it, which would keep signals
         child.signal(signal.SIGTERM)
-        await child.ended(seconds=20)
+        await child.ended(seconds=40)
         assert command_of(pid) is None
     finally:
         if pid and command_of(pid):

@@ -37,7 +37,7 @@ async def failing(client: Client, model: Model, prepare: Callable[[Model], objec
     before = len(model.requests)
     prepare(model)
     answer = await send(client, conversation, "Go on")
-    await client.ending(answer, seconds=20)
+    await client.ending(answer, seconds=40)
     for request in model.requests[before:]:
         await request.over()
     return conversation, answer
@@ -88,7 +88,7 @@ async def test_refused_connection_is_told(instance: Instance, connect: Connect, 
     conversation = await begin(client)
     await model.close_door()
     answer = await send(client, conversation, "Go on")
-    assert (await client.ending(answer, seconds=20))["code"] == "provider_unavailable"
+    assert (await client.ending(answer, seconds=40))["code"] == "provider_unavailable"
     await model.open_door()
     await works_again(client, conversation, answer)
 

@@ -86,7 +86,7 @@ async def test_instance_is_alive_and_not_ready_while_its_store_is_away_or_frozen
             done = act()
             if done is not None:
                 await done
-            await eventually(is_ready(ready), seconds=20, what=f"/readyz tells {ready}")
+            await eventually(is_ready(ready), seconds=40, what=f"/readyz tells {ready}")
             assert (await asked(instance, "/healthz"))[0] == 200
 
 
@@ -173,7 +173,7 @@ async def test_instance_waits_for_a_store_that_starts_later(tmp_path: Path, mode
         await instance.logged("waiting up to 60 s")
         assert not await instance.serves()
         async with store:
-            await eventually(instance.serves, seconds=20, what="the instance serves")
+            await eventually(instance.serves, seconds=40, what="the instance serves")
             assert await instance.stop() == 0
 
 
@@ -282,7 +282,7 @@ async def test_replica_is_no_store_and_whoever_has_become_one_is_not_ready(
             async def is_not_ready() -> bool:
                 return (await asked(instance))[0] == 503
 
-            await eventually(is_not_ready, seconds=20, what="/readyz tells 503")
+            await eventually(is_not_ready, seconds=40, what="/readyz tells 503")
             await admin.execute_command("REPLICAOF", "NO", "ONE")
 
 

@@ -67,7 +67,7 @@ class Talk:
         async def there() -> dict[str, Any] | None:
             return await self.summary()
 
-        found = await eventually(there, seconds=20, what="a summary is stored")
+        found = await eventually(there, seconds=40, what="a summary is stored")
         assert found
         return found
 
@@ -183,7 +183,7 @@ async def test_summary_is_read_and_corrected_and_the_correction_lasts(
     async def newer() -> bool:
         return (await talk.stored())["text"] == "They like coffee, and more."
 
-    await eventually(newer, seconds=20, what="the fold is made again from what was corrected")
+    await eventually(newer, seconds=40, what="the fold is made again from what was corrected")
     assert await client.refused("summary.correct", **about, text="Too late.") == "conflict"
 
 
@@ -266,7 +266,7 @@ async def test_long_conversation_from_before_is_folded_step_by_step_oldest_first
             return not await house.redis.exists(house.keys.of_conversation("c1").fold)
 
         await model.asked_summary(2)
-        await eventually(made, seconds=20, what="all folds are made")
+        await eventually(made, seconds=40, what="all folds are made")
         read = await socket.ask(type="conversation.summary", conversation="c1")
         told = [each.messages[1]["content"].count(": Hi") for each in model.summaries]
         assert read["summary"]["text"] == f"Memory {len(told)}."

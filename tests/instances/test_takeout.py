@@ -442,7 +442,7 @@ async def test_operator_exports_imports_and_deletes_a_session(
     async def operate(*words: str) -> tuple[int, str]:
         child = Child(sys.executable, "-m", "llmchat", *words, env=instances[0].environment, folder=ROOT)
         await child.start()
-        code = await child.ended(seconds=20)
+        code = await child.ended(seconds=40)
         return code, "\n".join(child.lines)
 
     archive = tmp_path / "all.zip"
@@ -463,7 +463,7 @@ async def test_operator_checks_the_settings(instances: Instances, model: Model) 
         environment = {**instances[0].environment, **changes}
         child = Child(sys.executable, "-m", "llmchat", "check-config", *words, env=environment, folder=ROOT)
         await child.start()
-        code = await child.ended(seconds=20)
+        code = await child.ended(seconds=40)
         return code, "\n".join(child.lines)
 
     code, told = await check()

@@ -222,7 +222,7 @@ async def test_takeover_keeps_the_text_where_the_model_goes_on_from_it(
     answer = await send(one, conversation, "Go on")
     await two.until(lambda: two.text(answer) == "Half of ")
     await dying.kill()
-    assert (await two.ending(answer, seconds=15))["finish_reason"] == "stop"
+    assert (await two.ending(answer, seconds=40))["finish_reason"] == "stop"
     assert two.mirror(conversation).messages[answer].attempt == 2
     started = [event for event in two.of(conversation) if event["type"] == "completion.started"]
     assert started[-1]["text"] == "Half of "
@@ -249,7 +249,7 @@ async def test_continued_answer_keeps_what_a_person_kept_when_its_instance_dies(
     await one.command("completion.continue", conversation=conversation, message=answer)
     await two.until(lambda: two.text(answer) == "Kept and lost")
     await dying.kill()
-    await two.until(lambda: two.mirror(conversation).messages[answer].state == "done", seconds=15)
+    await two.until(lambda: two.mirror(conversation).messages[answer].state == "done", seconds=40)
     assert two.text(answer) == "Kept and whole"
     await one.closed()
 
@@ -282,10 +282,10 @@ async def test_all_instances_dead_and_one_started_again_finds_what_is_open(
             lambda client=client, answer=answer, conversation=conversation: (
                 client.mirror(conversation).messages[answer].state == "done"
             ),
-            seconds=20,
+            seconds=40,
         )
         assert client.text(answer) == echo("Run")
-    await clients[0].until(lambda: clients[0].text(waits) == echo("Wait"), seconds=20)
+    await clients[0].until(lambda: clients[0].text(waits) == echo("Wait"), seconds=40)
 
 
 async def test_prompt_whose_instance_dies_as_soon_as_it_is_stored_is_answered(
@@ -305,7 +305,7 @@ async def test_prompt_whose_instance_dies_as_soon_as_it_is_stored_is_answered(
             [each.text for each in two.mirror(conversation).branch()][-2:]
             == ["Are you there", echo("Are you there")]
         ),
-        seconds=20,
+        seconds=40,
     )
     assert [asked.prompt for asked in model.requests].count("Are you there") in {1, 2}
 

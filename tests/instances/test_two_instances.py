@@ -247,7 +247,7 @@ async def test_kill_of_the_answering_instance_leaves_its_answer_to_another(
     await two.until(lambda: two.text(answer) == "Half of ")
     await dying.kill()
     assert await one.closed() == 1006
-    await two.ending(answer, seconds=15)
+    await two.ending(answer, seconds=40)
     assert two.mirror(conversation).messages[answer].attempt == 2
     assert two.text(answer) == "All of it"
     await one.reconnect(other)

@@ -195,7 +195,7 @@ async def never_reads(seed: int, service: Service, report: Report) -> None:
             text, pieces = playing.text(), [f"{'long ' * 4000}{number} " for number in range(8)]
             playing.teach(text, pieces, pause_seconds=0.01)
             accepted = await playing.say(playing.tabs[0], text, conversation)
-            ended = await playing.ended(accepted["answer"], seconds=15)
+            ended = await playing.ended(accepted["answer"], seconds=40)
             assert ended.finish_reason == "stop", ended
             assert ended.text == "".join(pieces)
 

@@ -37,7 +37,7 @@ async def _conversation(redis: Redis, mirror: Mirror) -> list[str]:
         return not await redis.exists(*going.values())
 
     try:
-        await eventually(idle, seconds=5, what="nothing is made")
+        await eventually(idle, seconds=30, what="nothing is made")
     except AssertionError:
         return [f"{key} is left" for key in going.values() if await redis.exists(key)]
     records: dict[bytes, bytes] = await redis.hgetall(keys.messages)  # type: ignore[assignment]
@@ -79,7 +79,7 @@ async def _requests(service: Service, mark: str) -> list[str]:
     for request in service.model.requests:
         if f"[{mark}/" in request.prompt:
             try:
-                await request.over(seconds=5)
+                await request.over(seconds=30)
             except AssertionError:
                 found.append(f"the model server is still asked {request.prompt!r}")
     return found
