@@ -663,31 +663,46 @@ async def test_lapse_goes_to_one_of_several_receives_and_the_others_go_on(server
 # Inboxes
 
 
+async def holds_when_full(broadcaster: Broadcaster, channel: str, capacity: int) -> None:
+    """Send until the channel is full: it holds the first so many, and a lapse where there were more."""
+    sent, lapses = 0, broadcaster.lapses
+
+    async def send_until_full() -> None:
+        nonlocal sent
+        while True:  # those on their way do not count yet
+            await broadcaster.send(channel, {"n": sent})
+            sent += 1
+            await turns(1)  # fakeredis takes none
+
+    async def has_lapsed() -> bool:
+        return broadcaster.lapses > lapses
+
+    async with within(30, "the channel is full"):
+        with pytest.raises(ChannelFull):
+            await send_until_full()
+    assert sent >= capacity
+    if sent > capacity:
+        await eventually(has_lapsed, seconds=30, what="the next one finds it full")
+    assert await received(broadcaster, channel, capacity) == numbered(*range(capacity))
+    if sent > capacity:
+        with pytest.raises(ChannelLapsed):
+            await received(broadcaster, channel)
+
+
 @rule(30)
 async def test_capacity_is_by_name_first_match_wins(server: Server) -> None:
     broadcaster = server.make(
         capacity=1, channel_capacity={"big.*": 3, re.compile(r"big\.or\.none"): 0, re.compile("mid"): 2}
     )
     for prefix, capacity in (("big.", 3), ("big.or.none.", 3), ("middle.", 2), ("other.", 1)):
-        channel, witness = await broadcaster.new_channel(prefix), await broadcaster.new_channel()
-        for number in range(capacity):
-            await broadcaster.send(channel, {"n": number})
-        await broadcaster.send(witness, {})
-        await received(broadcaster, witness)
-        with pytest.raises(ChannelFull):
-            await broadcaster.send(channel, {})
-        assert await received(broadcaster, channel, capacity) == numbered(*range(capacity))
+        channel = await broadcaster.new_channel(prefix)
+        await holds_when_full(broadcaster, channel, capacity)
 
 
 @rule(30)
 async def test_capacity_is_a_hundred_unless_it_is_given(server: Server) -> None:
-    one, two = server.make(), server.make()
-    channel, witness = await one.new_channel(), await one.new_channel()
-    for number in range(101):
-        await two.send(channel, {"n": number})
-    await two.send(witness, {})
-    await received(one, witness)
-    await until_lapse(one, channel, numbered(*range(100)))
+    broadcaster = server.make()
+    await holds_when_full(broadcaster, await broadcaster.new_channel(), 100)
 
 
 async def until_lapse(broadcaster: Broadcaster, channel: str, expected: list[Any]) -> None:
@@ -765,16 +780,20 @@ async def test_slow_channel_beside_a_hundred_quick_ones_lapses_alone_and_once(se
 @rule(34)
 async def test_send_to_a_full_channel_raises_in_its_process_and_group_send_never(server: Server) -> None:
     broadcaster, other = server.make(capacity=1), server.make()
-    channel, witness = await joined(broadcaster, "g"), await broadcaster.new_channel()
-    of_group = await joined(broadcaster, "g")
+    channel, of_group = await joined(broadcaster, "g"), await joined(broadcaster, "g")
+
+    async def is_full() -> bool:
+        return broadcaster.waits(channel)
+
+    async def has_lapsed() -> bool:
+        return broadcaster.lapses == 1
+
     await broadcaster.send(channel, {"n": 1})
-    await broadcaster.send(witness, {})
-    await received(broadcaster, witness)
+    await eventually(is_full, seconds=30, what="the message is there")
     with pytest.raises(ChannelFull):
         await broadcaster.send(channel, {"n": 2})
     await other.send(channel, {"n": 3})
-    await other.send(witness, {})
-    await received(broadcaster, witness)
+    await eventually(has_lapsed, seconds=30, what="the message finds the inbox full")
     await broadcaster.group_send("g", {"n": 4})
     await received(broadcaster, of_group)
     await until_lapse(broadcaster, channel, numbered(1))
