@@ -46,7 +46,7 @@ async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_eve
     tmp_path: Path, connect: Connect
 ) -> None:
     instance = LocalInstance(tmp_path)
-    await instance.start(seconds=60)
+    await instance.start()
     client = await connect(instance)
 
     first = await client.command("message.send", text="What is the capital of France?")
@@ -59,7 +59,7 @@ async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_eve
 
     before = client.hash(first["conversation"])
     assert await instance.stop() == 0
-    await instance.start(seconds=60)
+    await instance.start()
     await client.reconnect(after=False)
     assert client.hash(first["conversation"]) == before
 
@@ -71,7 +71,7 @@ async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_eve
 @pytest.mark.long
 async def test_small_model_goes_on_with_an_answer_that_was_stopped(tmp_path: Path, connect: Connect) -> None:
     instance = LocalInstance(tmp_path)
-    await instance.start(seconds=60)
+    await instance.start()
     client = await connect(instance)
     asked = await client.command("message.send", text="Tell me a long story about a fox and a raven.")
     conversation, answer = asked["conversation"], asked["answer"]
