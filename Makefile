@@ -11,6 +11,7 @@ ONLY ?=
 COUNT ?= 10000
 WORKERS ?= 3
 REPEAT ?= 3
+PINS := requirements.txt requirements-local.txt requirements-dev.txt
 STATES := tests/browser/test_gallery.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
@@ -20,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --pyt
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-system drill soak bench check format requirements pictures gallery browser
+.PHONY: help run install test test-system drill soak bench check format requirements licences pictures gallery browser
 
 help: ## tell what there is
 	@echo "make …"
@@ -59,11 +60,13 @@ soak: $(STAMPS)/dev ## have COUNT=10000 connections come and go, and see that no
 bench: $(REPLACED)/installed browser ## measure beside the stack that this one replaces: `make bench REPEAT=3 ONLY=answers,wire`
 	$(BIN)/python -m bench --repeat $(REPEAT) $(if $(ONLY),--only $(ONLY))
 
-check: $(STAMPS)/dev ## lint, format, types, layers
+check: $(STAMPS)/dev ## lint, format, types, layers, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict llmchat
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive llmchat
+	$(BIN)/python -m tests.audit $(PINS)
 
 format: $(STAMPS)/dev ## put the code into its one format
 	$(BIN)/ruff check --fix-only --quiet .
@@ -74,6 +77,10 @@ requirements: $(STAMPS)/dev ## pin the newest of everything, with hashes
 	$(COMPILE) --no-deps requirements-local.in -o requirements-local.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) bench/replaced/requirements.in -o bench/replaced/requirements.txt
+	$(MAKE) licences
+
+licences: $(STAMPS)/dev ## write docs/licences.md
+	$(BIN)/python -m tests.licences
 
 pictures: browser ## make the README's pictures anew
 	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_screenshot.py

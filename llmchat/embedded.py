@@ -175,7 +175,7 @@ class Part:
         self._log = log
         self._stopping = False
         with _opened(log) as errors:
-            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self._child = subprocess.Popen(  # nosec B603 # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "llmchat.embedded", role],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
@@ -330,7 +330,7 @@ def guard_valkey() -> int:
         if _answers(path):
             sys.exit(f"A Valkey whose guard was killed still serves {path}: end it first.")
         path.unlink(missing_ok=True)
-        server = subprocess.Popen(  # noqa: S603 - the binary of the installed package
+        server = subprocess.Popen(  # nosec B603 # noqa: S603 - the binary of the installed package
             [order["server"], *_valkey_options(store, path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -413,8 +413,8 @@ def serve_model() -> int:
 
 def _slot_tokens(address: str, key: str) -> int:
     """Return how many tokens one answer may have before it: the model's own limit may be the lower one."""
-    asked = request.Request(f"{address}/v1/models", headers={"Authorization": f"Bearer {key}"})  # noqa: S310
-    with request.urlopen(asked, timeout=ASK_SECONDS) as answer:  # noqa: S310 - our own server on this machine
+    asked = request.Request(f"{address}/v1/models", headers={"Authorization": f"Bearer {key}"})  # nosec B310 # noqa: S310
+    with request.urlopen(asked, timeout=ASK_SECONDS) as answer:  # nosec B310 # noqa: S310 - our own server on this machine
         return int(json.load(answer)["data"][0]["meta"]["n_ctx"])
 
 

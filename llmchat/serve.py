@@ -58,6 +58,7 @@ QUIET = (
     "redis",
 )
 
+EVERYWHERE = "0.0.0.0"  # nosec B104 # noqa: S104 - compared, and listened on where it is asked for
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # `localhost` names ::1 without IPv6, too
 
 Ends = Callable[[Callable[[str], None]], None]
@@ -84,7 +85,7 @@ def port_of(sockets: Sockets) -> int:
 
 def address_of(host: str, sockets: Sockets) -> str:
     """Return the address to open in a browser on this machine."""
-    name = "localhost" if host in {"127.0.0.1", "localhost", "0.0.0.0", "::", "[::]"} else host.strip("[]")  # noqa: S104
+    name = "localhost" if host in {"127.0.0.1", "localhost", EVERYWHERE, "::", "[::]"} else host.strip("[]")
     return f"http://{f'[{name}]' if ':' in name else name}:{port_of(sockets)}"
 
 
@@ -340,7 +341,7 @@ def hypercorn_config(sockets: Sockets) -> Config:
 def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
     host = host.strip("[]")
     if host == "::" and not socket.has_dualstack_ipv6():
-        host = "0.0.0.0"  # noqa: S104 - a machine without IPv6
+        host = EVERYWHERE  # a machine without IPv6
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 

@@ -203,7 +203,7 @@ class Subscriber:
                 self.lost.set()
                 self._on_loss()
             if self._task is asyncio.current_task():
-                await asyncio.sleep(random.uniform(shortest, wait))  # noqa: S311 - jitter
+                await asyncio.sleep(random.uniform(shortest, wait))  # nosec B311 # noqa: S311 - jitter
 
     async def _connect(self, group: asyncio.TaskGroup) -> None:
         """Open a connection to every shard, each with all that is wanted there."""

@@ -28,7 +28,7 @@ FAILURES = (
 BROKEN = "This zip archive is broken. Make it or download it again."
 TOO_MANY = "This zip archive has too many files in it."
 BOMB = "This zip archive unpacks to far more than is taken here."
-SECRET = "This zip archive is encrypted. Unpack it, and import what is in it."  # noqa: S105
+SECRET = "This zip archive is encrypted. Unpack it, and import what is in it."  # nosec B105 # noqa: S105
 OTHER_KIND = "This zip archive is compressed in a way that is not known here. Pack it in the usual way."
 
 
