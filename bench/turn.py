@@ -44,7 +44,7 @@ CONTEXT_BYTES = 8000 * 12
 """What an attempt reads at most for the tokens it may send (llmchat.attempt); of either chat it ends at the summary."""
 CONTEXT_MESSAGES = 1000
 TEXT = "A message of a chat, as long as they are on the whole: a line or two on a screen that is wide. " * 2
-SETTINGS = {"PROMPTS_PER_MINUTE": "1000000"}
+SETTINGS = {"PROMPTS_PER_MINUTE": "1000000", "ANSWERS_AT_ONCE": "100"}
 COUNTED = ("used_cpu_user", "used_cpu_sys")
 
 Block = Callable[[int], Awaitable[None]]

@@ -13,6 +13,7 @@ from typing import Any
 from quart import Quart
 
 from llmchat.access import ACCESS_SECONDS, Access
+from llmchat.answering import Answering
 from llmchat.arrivals import Arrivals
 from llmchat.attachments import Attachments
 from llmchat.blueprints import attachments as attachments_blueprint
@@ -46,6 +47,7 @@ from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.models import Models
+from llmchat.pressure import Pressure
 from llmchat.prompts import Prompts
 from llmchat.redis_client import connect, place_of
 from llmchat.searches import Searches
@@ -54,6 +56,7 @@ from llmchat.settings import Settings
 from llmchat.shares import Shares
 from llmchat.shelf import Shelf
 from llmchat.sign_outs import SignOuts
+from llmchat.spending import Spending
 from llmchat.static_files import StaticFiles
 from llmchat.summaries import Summaries
 from llmchat.takeout import Takeout
@@ -64,6 +67,8 @@ from llmchat.turns import Turns
 
 CHANNEL_CAPACITY = 1000
 """Messages of one connection's inbox: a few seconds of an answer."""
+ANSWERING_SECONDS = 60
+"""What a turn may take beside its answer, before it is not counted any more."""
 BODY_BYTES = 64 * 1024
 BODY_SECONDS = 5
 STACK_BYTES = 8 * 1024 * 1024
@@ -101,8 +106,20 @@ def create_app(settings: Settings | None = None) -> Quart:
     listing = Listing(conversations, broadcaster, models)
     summaries = Summaries(redis, keys, history_days=settings.history_days)
     attachments = _attachments(settings, redis, keys)
-    folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions, models)
-    titles = Titles(settings, redis, keys, completions, listing)
+    pressure = Pressure()
+    answering = Answering(
+        redis,
+        keys,
+        settings.secret_key,
+        most=settings.answers_at_once,
+        seconds=settings.model_answer_seconds + ANSWERING_SECONDS,
+        for_whom=bool(settings.tokens_per_day),
+    )
+    spending = Spending(
+        redis, keys, tokens=settings.tokens_per_day, all_tokens=settings.tokens_per_day_in_all
+    )
+    folds = Folds(settings, history, summaries, Leases(redis, keys, of="fold"), completions, models, spending)
+    titles = Titles(settings, redis, keys, completions, listing, spending)
     turns = Turns(
         settings,
         history,
@@ -114,6 +131,9 @@ def create_app(settings: Settings | None = None) -> Quart:
         attachments,
         models,
         titles,
+        answering,
+        spending,
+        pressure,
     )
     erasure, arrivals = Erasure(redis, keys, KINDS), Arrivals(redis, keys)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
@@ -129,6 +149,8 @@ def create_app(settings: Settings | None = None) -> Quart:
         Searches(redis, keys),
         models,
         Shares(redis, keys, settings.secret_key, history_days=settings.history_days),
+        answering,
+        spending,
     )
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     rates = Rates(
@@ -203,6 +225,7 @@ def create_app(settings: Settings | None = None) -> Quart:
             for close in (redis.aclose, broadcaster.close, completions.close):
                 leaving.push_async_callback(close)
             leaving.callback(rooms.access.close)
+            await leaving.enter_async_context(pressure)
             await leaving.enter_async_context(static_files)
             await leaving.enter_async_context(models)
             await leaving.enter_async_context(folds)

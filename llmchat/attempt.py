@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from llmchat.answering import Answering
 from llmchat.attachment import Attached, mentioned
 from llmchat.attachments import Attachments
 from llmchat.budget import Budget
@@ -30,7 +31,15 @@ from llmchat.conversation import (
     going_on,
     timestamp,
 )
-from llmchat.errors import Behind, Fenced, NotFound, ProviderError, RequestRefused, Unavailable
+from llmchat.errors import (
+    Behind,
+    Fenced,
+    NotFound,
+    ProviderError,
+    QuotaSpent,
+    RequestRefused,
+    Unavailable,
+)
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished
 from llmchat.folds import Folds
 from llmchat.history import History
@@ -38,8 +47,9 @@ from llmchat.lease import Lease
 from llmchat.listing import Listing
 from llmchat.models import Models
 from llmchat.settings import Settings
+from llmchat.spending import Account, Spending
 from llmchat.summary import fold_up_to, with_summary
-from llmchat.turn import Answer
+from llmchat.turn import Answer, Delta
 
 REPEAT_SECONDS = 0.25
 """Between tries to write while Redis is away."""
@@ -75,6 +85,8 @@ class Attempt:
         models: Models,
         rendering: Budget,
         pace: Callable[[], float],
+        answering: Answering,
+        spending: Spending,
     ) -> None:
         """`pace` tells for how many seconds what the model says is one event."""
         self._settings = settings
@@ -82,6 +94,8 @@ class Attempt:
         self._attachments = attachments
         self._rendering = rendering
         self._pace = pace
+        self._answering = answering
+        self._spending = spending
         self._history = history
         self._completions = completions
         self._listing = listing
@@ -284,12 +298,34 @@ class Attempt:
         return calibrated(calibration, sent.estimate, counted), error
 
     async def _ask(self, answer: Answer, branch: Branch, sent: Context) -> ProviderError | None:
-        """Place what the model says, until it ends, fails (with what is returned) or is stopped."""
+        """Place what the model says, until it ends, fails (with what is returned), is stopped, or the day's tokens end."""
+        account = await self._account()
+        prompt_tokens = int(sent.estimate * branch.conversation.calibration)
+        try:
+            await _persist(lambda: account.open(prompt_tokens))
+        except QuotaSpent as error:
+            return ProviderError(error.code, error.detail, retryable=True, retry_after=error.retry_after)
+        failure = await self._ask_and_place(answer, branch, sent, account)
+        await _persist(account.close)  # else, cut short, it pays for what was taken
+        return failure
+
+    async def _account(self) -> Account:
+        """Open the account of what is asked of the model."""
+        network = ""
+        if self._spending.limited:
+            network = await _persist(lambda: self._answering.network_of(self._session, self.conversation))
+        return self._spending.account(self._session, network)
+
+    async def _ask_and_place(
+        self, answer: Answer, branch: Branch, sent: Context, account: Account
+    ) -> ProviderError | None:
         news = asyncio.Event()
         parameters = dict(branch.conversation.parameters)
         if self._settings.temperature is not None:
             parameters.setdefault("temperature", self._settings.temperature)
-        self._reading = reading = asyncio.create_task(self._read(answer, sent.messages, parameters, news))
+        self._reading = reading = asyncio.create_task(
+            self._read(answer, sent.messages, parameters, account, news)
+        )
         reading.add_done_callback(lambda _: news.set())
         if self._stopped:
             reading.cancel()
@@ -320,7 +356,12 @@ class Attempt:
             return answer.delta(render=render)
 
     async def _read(
-        self, answer: Answer, messages: list[dict[str, Any]], parameters: dict[str, Any], news: asyncio.Event
+        self,
+        answer: Answer,
+        messages: list[dict[str, Any]],
+        parameters: dict[str, Any],
+        account: Account,
+        news: asyncio.Event,
     ) -> None:
         """Take what the model says. Raises ProviderError."""
         stream = self._completions.stream(
@@ -330,6 +371,9 @@ class Attempt:
             async for delta in deltas:
                 answer.take(delta, time.monotonic() - self._began)
                 news.set()
+                if not (await account.covers(delta.tokens, delta.counted) or answer.complete):
+                    answer.take(Delta(finish_reason="length"))
+                    return
                 if answer.complete and not delta.finish_reason and (delta.text or not delta.usage):
                     return  # longer than an answer may be
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmchat import events
+from llmchat.answering import Answering
 from llmchat.attachment import is_image
 from llmchat.attachments import Attachment, Attachments
 from llmchat.conversation import (
@@ -20,13 +21,14 @@ from llmchat.conversation import (
     Conversation,
     Summary,
     derived_id,
+    estimated_tokens,
     first_words,
     milliseconds,
     takes_system,
 )
 from llmchat.conversations import Conversations
 from llmchat.erasure import Erasure
-from llmchat.errors import BadField, Busy, NoAttachment, NotFound, TooLong, Unavailable
+from llmchat.errors import BadField, Busy, CommandError, NoAttachment, NotFound, TooLong, Unavailable
 from llmchat.events import (
     ConversationFound,
     ConversationListed,
@@ -48,6 +50,7 @@ from llmchat.search import Query
 from llmchat.searches import Found, Searches
 from llmchat.settings import Settings
 from llmchat.shares import SHARED_BYTES, SHARED_MESSAGES, Shared, Shares
+from llmchat.spending import Spending
 from llmchat.summaries import Summaries
 from llmchat.summary import CORRECTED_CHARACTERS
 from llmchat.title import has_word, one_line
@@ -88,6 +91,8 @@ class Chat:
         searches: Searches,
         models: Models,
         shares: Shares,
+        answering: Answering,
+        spending: Spending,
     ) -> None:
         self._settings = settings
         self._models = models
@@ -100,6 +105,8 @@ class Chat:
         self._erasure = erasure
         self._searches = searches
         self._shares = shares
+        self._answering = answering
+        self._spending = spending
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -228,8 +235,9 @@ class Chat:
     async def send(self, session: str, command: events.MessageSend, allowance: Allowance) -> Accepted:
         """Take a prompt, once for each id, and have it answered.
 
-        Raises TooLong, BadField, NotFound, NoAttachment, Conflict, Busy, RateLimited.
+        Raises TooLong, BadField, NotFound, NoAttachment, Conflict, Busy, Overloaded, RateLimited, QuotaSpent.
         """
+        self._turns.check_room()
         text = command.text if command.text.strip() else ""
         self._check_text("text", text)
         if not text and not command.attachments:
@@ -250,19 +258,20 @@ class Chat:
         if not repeated:
             self._check_sees(model or self._offered[0], files)
         try:
-            sent = await self._history.send(
-                session=session,
-                conversation=conversation,
-                new=command.conversation is None,
-                title=first_words(text or (files[0].name if files else "")),
-                message=message,
-                text=text,
-                parent=(command.parent or "") if command.names_parent else TIP,
-                answer=derived_id("answer", conversation, command.id),
-                model=model or self._offered[0],
-                attachments=[each.shaped() for each in files],
-                choices=choices,
-            )
+            async with nullcontext() if repeated else self._admitted(allowance, conversation, text):
+                sent = await self._history.send(
+                    session=session,
+                    conversation=conversation,
+                    new=command.conversation is None,
+                    title=first_words(text or (files[0].name if files else "")),
+                    message=message,
+                    text=text,
+                    parent=(command.parent or "") if command.names_parent else TIP,
+                    answer=derived_id("answer", conversation, command.id),
+                    model=model or self._offered[0],
+                    attachments=[each.shaped() for each in files],
+                    choices=choices,
+                )
         except Busy:
             self._turns.begin(conversation)  # should nobody make the answer that is in the way
             raise
@@ -277,6 +286,20 @@ class Chat:
         # or another tab was quicker: its events come to whoever joined before.
         before = {**sent.at, "offset": sent.at["offset"] - 1}
         return Accepted(accepted, sent.now if repeated else before, repeated)
+
+    @asynccontextmanager
+    async def _admitted(self, allowance: Allowance, conversation: str, text: str = "") -> AsyncIterator[None]:
+        """Count a conversation among those that are answered, unless the body fails. Raises QuotaSpent, RateLimited."""
+        session, network = allowance.session, self._answering.network(allowance.address)
+        await self._spending.account(session, network).check(estimated_tokens(text))
+        new = await self._answering.enter(session, network, conversation)
+        try:
+            yield
+        except CommandError as error:
+            if new and not isinstance(error, Unavailable):  # else it may have been done
+                with suppress(Unavailable):  # it runs out
+                    await self._answering.leave(session, conversation)
+            raise
 
     async def tell_list(self, session: str, conversation: str) -> None:
         """Tell all the session's connections that a conversation was used. For after `send`, when nobody waits."""
@@ -301,8 +324,9 @@ class Chat:
     ) -> bool:
         """Have a prompt answered once more; False where this very command did before.
 
-        Raises NotFound, BadField, Busy, RateLimited.
+        Raises NotFound, BadField, Busy, Overloaded, RateLimited, QuotaSpent.
         """
+        self._turns.check_room()
         known = await self._conversations.conversation(session, command.conversation)
         message = await self._history.message(session, command.conversation, command.message)
         prompt = message["parent"] if message["role"] == "assistant" else message["id"]
@@ -310,17 +334,19 @@ class Chat:
         attempt = command.id or str(known.at["offset"])
         answer = derived_id("answer", known.id, message["id"], attempt)
         answers = [each["id"] for each in await self._history.answers(known.id, prompt)]
-        if answer not in answers and (known.turn is None or known.turn.answer != answer):
+        new = answer not in answers and (known.turn is None or known.turn.answer != answer)
+        if new:
             if message["id"] == prompt and known.turn is None and await self._answered(known.id, prompt):
                 raise BadField("The field message is wrong: this prompt has an answer; name the answer.")
             await allowance.prompt()
-        made = await self._history.regenerate(
-            session=session,
-            conversation=known.id,
-            prompt=prompt,
-            answer=answer,
-            model=model,
-        )
+        async with self._admitted(allowance, known.id) if new else nullcontext():
+            made = await self._history.regenerate(
+                session=session,
+                conversation=known.id,
+                prompt=prompt,
+                answer=answer,
+                model=model,
+            )
         self._turns.begin(known.id)
         await self._listing.updated(session, known.id, used=True)
         return made
@@ -328,19 +354,22 @@ class Chat:
     async def go_on(self, session: str, command: events.CompletionContinue, allowance: Allowance) -> bool:
         """Have an answer go on where it ended; False where this very command did before.
 
-        Raises NotFound, BadField, Busy, RateLimited.
+        Raises NotFound, BadField, Busy, Overloaded, RateLimited, QuotaSpent.
         """
+        self._turns.check_room()
         known = await self._conversations.conversation(session, command.conversation)
         identity = command.id or "{epoch}.{offset}".format_map(known.at)
-        if not await self._history.has_gone_on(known.id, command.message, identity):
+        new = not await self._history.has_gone_on(known.id, command.message, identity)
+        if new:
             await allowance.prompt()
-        made = await self._history.go_on(
-            session=session,
-            conversation=known.id,
-            message=command.message,
-            command=identity,
-            model=known.model_among(self._offered),
-        )
+        async with self._admitted(allowance, known.id) if new else nullcontext():
+            made = await self._history.go_on(
+                session=session,
+                conversation=known.id,
+                message=command.message,
+                command=identity,
+                model=known.model_among(self._offered),
+            )
         self._turns.begin(known.id)
         await self._listing.updated(session, known.id, used=True)
         return made

@@ -11,8 +11,10 @@ LlmchatError
 │   ├── NotFound             no such conversation or message, or another session's
 │   ├── Conflict             an id used before with another text
 │   ├── Busy                 an answer is running
+│   │   └── Overloaded       this instance has as much to do as it can
 │   ├── NoAttachment         a file of a prompt is not there, or not for this conversation
 │   ├── RateLimited          so much at once is more than a session or an address may
+│   ├── QuotaSpent           the tokens of the day are used up
 │   └── Unavailable          Redis is away, full or read-only (ours to mend, the client's to repeat)
 ├── AttachmentRefused        the client's: a file that is not taken, said by HTTP
 ├── Unreadable               the client's: a file of chats, or one of its chats, that cannot be read
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 import math
 
+MINUTE = 60
 NO_CONVERSATION = "There is no such conversation."
 
 
@@ -97,6 +100,14 @@ class Busy(CommandError):
     code = "busy"
 
 
+class Overloaded(Busy):
+    """This instance has as much to do as it can: nothing was done. `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"The server has very much to do just now. Try again in {in_words(retry_after)}.")
+        self.retry_after = retry_after
+
+
 class NoAttachment(CommandError):
     """A file that a prompt names is not there any more, is another session's or another conversation's."""
 
@@ -110,8 +121,20 @@ class RateLimited(CommandError):
 
     def __init__(self, retry_after: float) -> None:
         seconds = math.ceil(retry_after)
-        super().__init__(f"That was a lot at once. Try again in {seconds} second{'s' * (seconds != 1)}.")
+        super().__init__(f"That was a lot at once. Try again in {in_words(seconds)}.")
         self.retry_after = seconds
+
+
+class QuotaSpent(CommandError):
+    """What is left of the day's tokens is too little for an answer. `retry_after` is in seconds, until the next day."""
+
+    code = "quota"
+
+    def __init__(self, whose: str, retry_after: int) -> None:
+        super().__init__(
+            f"{whose} tokens for today are used up, or too few for this. There are new ones in {in_words(retry_after)}."
+        )
+        self.retry_after = retry_after
 
 
 class Unavailable(CommandError):
@@ -169,3 +192,16 @@ class RequestRefused(ProviderError):
 
     def __init__(self, detail: str = "The model server refused the request.") -> None:
         super().__init__("provider_refused", detail, retryable=True)
+
+
+def in_words(seconds: int) -> str:
+    """Say for a person how long something takes; a length of minutes and more is rounded up to whole ones."""
+    if seconds <= 2 * MINUTE:
+        return _counted(seconds, "second")
+    hours, minutes = divmod(math.ceil(seconds / MINUTE), MINUTE)
+    parts = [_counted(number, unit) for number, unit in ((hours, "hour"), (minutes, "minute")) if number]
+    return " ".join(parts)
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}{'s' * (number != 1)}"

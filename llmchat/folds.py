@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from llmchat.completion import Completions
-from llmchat.conversation import CALIBRATION_STEP, Branch, Summary, timestamp
-from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
+from llmchat.conversation import CALIBRATION_STEP, Branch, Summary, estimated_tokens, timestamp
+from llmchat.errors import Fenced, NotFound, ProviderError, QuotaSpent, Unavailable
 from llmchat.history import History
 from llmchat.lease import Lease, Leases
 from llmchat.models import Models
 from llmchat.settings import Settings
+from llmchat.spending import Account, Spending
 from llmchat.summaries import Summaries, Wanted
 from llmchat.summary import first_to_fold, most_characters, question
 
@@ -42,6 +43,7 @@ class Folds:
         leases: Leases,
         completions: Completions,
         models: Models,
+        spending: Spending,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -49,6 +51,7 @@ class Folds:
         self._leases = leases
         self._completions = completions
         self._models = models
+        self._spending = spending
         self._running: set[str] = set()  # conversations that are folded here
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -129,7 +132,7 @@ class Folds:
             except ProviderError as error:
                 log.warning("A summary could not be made: %s", error.code)
                 await asyncio.sleep(REPEAT_SECONDS * 2**wanted.tries)
-            except NotFound:
+            except (NotFound, QuotaSpent):
                 break
         await self._summaries.close(lease.conversation)
 
@@ -150,11 +153,15 @@ class Folds:
             await asyncio.sleep(REPEAT_SECONDS * 2**wanted.tries)
             return
         offered = self._models.offered
-        text = await self._ask(
-            wanted.model if wanted.model in offered else branch.conversation.model_among(offered),
-            question(before.text if before else "", folded, context_tokens, calibration),
-            branch.conversation.parameters,
-        )
+        asked = question(before.text if before else "", folded, context_tokens, calibration)
+        tokens = sum(estimated_tokens(message["content"]) for message in asked)
+        async with self._spending.paying(wanted.session, int(tokens * calibration)) as account:
+            text = await self._ask(
+                wanted.model if wanted.model in offered else branch.conversation.model_among(offered),
+                asked,
+                branch.conversation.parameters,
+                account,
+            )
         after = Summary(
             message=str(folded[-1]["id"]),
             text=text,
@@ -193,7 +200,9 @@ class Folds:
                 return branch
             limit = max(1, limit // 4)  # so long that the oldest were not read
 
-    async def _ask(self, model: str, messages: list[dict[str, str]], parameters: dict[str, Any]) -> str:
+    async def _ask(
+        self, model: str, messages: list[dict[str, str]], parameters: dict[str, Any], account: Account
+    ) -> str:
         """Have the model write a summary, of which what is too long is not taken. Raises ProviderError."""
         most = most_characters(self._settings.context_tokens)
         asked = {name: value for name, value in parameters.items() if name != "max_tokens"}
@@ -202,6 +211,7 @@ class Folds:
         text = ""
         async with self._completions.stream(model, messages, asked) as deltas:
             async for delta in deltas:
+                await account.covers(delta.tokens, delta.counted)
                 text += delta.text
                 if len(text) > most:
                     break

@@ -129,6 +129,14 @@ class Keys:
         """Name the allowance of a session or an address: the time at which it will be full again, in ms."""
         return f"{self.prefix}:limit:{kind}:{who}"
 
+    def answering(self, who: str) -> str:
+        """Name the sorted set of conversations that are answered for a session or an address: entry → until when, in ms."""
+        return f"{self.prefix}:answering:{who}"
+
+    def spent(self, day: str, who: str) -> str:
+        """Name the count of tokens that a session, an address or all have used on a day."""
+        return f"{self.prefix}:spent:{day}:{who}"
+
     def sign_outs(self, session: str) -> str:
         """Name the count of a session's sign-outs."""
         return f"{self.prefix}:sign-outs:{session}"

@@ -256,6 +256,30 @@ VARIABLES = (
         "a whole number from 0 to 1000000",
     ),
     Variable(
+        "ANSWERS_AT_ONCE",
+        "10",
+        f"chats that are answered at once for one session, and {ADDRESS_SHARE} times as many for one address; 0 sets no limit",
+        "a whole number from 0 to 1000000",
+    ),
+    Variable(
+        "TOKENS_PER_DAY",
+        "0",
+        f"what one session may have the models read and write in a day of UTC, and {ADDRESS_SHARE} times as much one address; 0 sets no limit",
+        "a whole number from 0 to 1000000000000",
+    ),
+    Variable(
+        "TOKENS_PER_DAY_IN_ALL",
+        "0",
+        "likewise, all sessions together",
+        "a whole number from 0 to 1000000000000",
+    ),
+    Variable(
+        "ANSWERS_PER_INSTANCE",
+        "250",
+        "answers that one instance makes at once; further prompts are refused for a moment",
+        "a whole number from 1 to 1000000",
+    ),
+    Variable(
         "HOST",
         "",
         "the address to listen on",
@@ -347,6 +371,10 @@ class Settings:
     prompts_per_minute: int = 30
     connections_per_minute: int = 120
     frames_per_minute: int = 1200
+    answers_at_once: int = 10
+    tokens_per_day: int = 0
+    tokens_per_day_in_all: int = 0
+    answers_per_instance: int = 250
     host: str = "127.0.0.1"
     port: int = 8000
     data_dir: Path = Path(".llmchat")
@@ -466,6 +494,10 @@ class Settings:
             prompts_per_minute=reader.number("PROMPTS_PER_MINUTE", 0, 1_000_000),
             connections_per_minute=reader.number("CONNECTIONS_PER_MINUTE", 0, 1_000_000),
             frames_per_minute=reader.number("FRAMES_PER_MINUTE", 0, 1_000_000),
+            answers_at_once=reader.number("ANSWERS_AT_ONCE", 0, 1_000_000),
+            tokens_per_day=reader.number("TOKENS_PER_DAY", 0, 10**12),
+            tokens_per_day_in_all=reader.number("TOKENS_PER_DAY_IN_ALL", 0, 10**12),
+            answers_per_instance=reader.number("ANSWERS_PER_INSTANCE", 1, 1_000_000),
             host=reader.optional("HOST", _is_address) or ("127.0.0.1" if local else "::"),
             port=reader.number("PORT", 0, 65535),
             data_dir=reader.path("DATA_DIR") or Path(),

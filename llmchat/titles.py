@@ -13,11 +13,13 @@ from typing import Any, Self
 from redis.asyncio import Redis
 
 from llmchat.completion import Completions
-from llmchat.errors import ProviderError, RequestRefused, Unavailable
+from llmchat.conversation import estimated_tokens
+from llmchat.errors import ProviderError, QuotaSpent, RequestRefused, Unavailable
 from llmchat.keys import Keys
 from llmchat.listing import Listing
 from llmchat.script import Script
 from llmchat.settings import Settings
+from llmchat.spending import Account, Spending
 from llmchat.title import question, title_of
 
 BY_PERSON = "person"
@@ -40,12 +42,19 @@ class Titles:
     """All titles that this instance looks for, for as long as its context is entered."""
 
     def __init__(
-        self, settings: Settings, redis: Redis, keys: Keys, completions: Completions, listing: Listing
+        self,
+        settings: Settings,
+        redis: Redis,
+        keys: Keys,
+        completions: Completions,
+        listing: Listing,
+        spending: Spending,
     ) -> None:
         self._settings = settings
         self._keys = keys
         self._completions = completions
         self._listing = listing
+        self._spending = spending
         self._try = Script(redis, "try_title")
         self._set = Script(redis, "title")
         self._running: dict[str, asyncio.Task[None]] = {}  # conversation -> the look for its title
@@ -82,32 +91,38 @@ class Titles:
         try:
             if not await self._try([key], session, TRIES):
                 return
-            async with asyncio.timeout(TITLE_SECONDS):
-                title = title_of(await self._ask(model, asked))
+            tokens = sum(estimated_tokens(message["content"]) for message in asked)
+            async with asyncio.timeout(TITLE_SECONDS), self._spending.paying(session, tokens) as account:
+                title = title_of(await self._ask(model, asked, account))
             if title and await self._set([key], session, title):
                 await self._listing.updated(session, conversation)
         except ProviderError as error:
             log.warning("A title could not be found: %s", error.code)
         except TimeoutError:
             log.warning("A title could not be found: the model server took too long.")
+        except QuotaSpent:
+            log.debug("There are no tokens for a title today.")
         except Unavailable:
             log.debug("Redis is away; the next answer asks for a title.")
         except Exception:
             log.exception("A title could not be found.")
 
-    async def _ask(self, model: str, asked: list[dict[str, str]]) -> str:
+    async def _ask(self, model: str, asked: list[dict[str, str]], account: Account) -> str:
         """Have a model say a title; one that takes no limits is asked without. Raises ProviderError."""
         if model not in self._plain:
             try:
-                return await self._said(model, asked, PARAMETERS)
+                return await self._said(model, asked, PARAMETERS, account)
             except RequestRefused:
                 self._plain.add(model)
-        return await self._said(model, asked, {})
+        return await self._said(model, asked, {}, account)
 
-    async def _said(self, model: str, asked: list[dict[str, str]], parameters: dict[str, Any]) -> str:
+    async def _said(
+        self, model: str, asked: list[dict[str, str]], parameters: dict[str, Any], account: Account
+    ) -> str:
         text, reasoned = "", 0
         async with self._completions.stream(model, asked, parameters) as deltas:
             async for delta in deltas:
+                await account.covers(delta.tokens, delta.counted)
                 text += delta.text
                 reasoned += len(delta.reasoning)
                 if len(text) + reasoned > SAID_CHARACTERS:

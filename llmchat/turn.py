@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from llmchat.conversation import digest
+from llmchat.conversation import digest, estimated_tokens
 from llmchat.errors import ProviderError
 from llmchat.events import CompletionDelta, CompletionFailed, CompletionFinished, CompletionStarted
 from llmchat.markdown import LiveMarkdown
@@ -38,6 +38,16 @@ class Delta:
     reasoning: str = ""
     finish_reason: str | None = None
     usage: dict[str, int] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Of its texts, as estimated."""
+        return estimated_tokens(self.text) + estimated_tokens(self.reasoning)
+
+    @property
+    def counted(self) -> int | None:
+        """Of the whole request, as the provider counts; None where it does not."""
+        return sum(self.usage.values()) if self.usage else None
 
 
 class Answer:

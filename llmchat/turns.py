@@ -9,22 +9,26 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from random import randint
 from types import TracebackType
 from typing import Any, Self
 
+from llmchat.answering import Answering
 from llmchat.attachments import Attachments
 from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.budget import Budget
 from llmchat.completion import Completions
-from llmchat.errors import Fenced, Unavailable
+from llmchat.errors import Fenced, Overloaded, Unavailable
 from llmchat.folds import Folds
 from llmchat.history import History, Work
 from llmchat.keys import TURNS
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
 from llmchat.models import Models
+from llmchat.pressure import Pressure
 from llmchat.settings import Settings
+from llmchat.spending import Spending
 from llmchat.titles import Titles
 
 WATCH_SECONDS = 0.25
@@ -46,6 +50,8 @@ RENDERING_SHARE, RENDERING_AT_ONCE = 0.15, 0.1
 """Of the time, and seconds: what the blocks of all running answers together may take. Their text goes on."""
 REPEAT_SECONDS = 0.25
 """Before listening again, while Redis is away."""
+RETRY_SECONDS = 2, 5
+"""After some of them, a prompt that was refused for what there is to do may be taken."""
 RELEASE_SECONDS = 0.5
 RESERVE_SECONDS = 0.5
 """How long a grown instance leaves the turns of others to younger ones."""
@@ -91,9 +97,15 @@ class Turns:
         attachments: Attachments,
         models: Models,
         titles: Titles,
+        answering: Answering,
+        spending: Spending,
+        pressure: Pressure,
     ) -> None:
         self._settings = settings
         self._titles = titles
+        self._answering = answering
+        self._spending = spending
+        self._pressure = pressure
         self._models = models
         self._attachments = attachments
         self._rendering = Budget(RENDERING_SHARE, RENDERING_AT_ONCE)
@@ -130,6 +142,11 @@ class Turns:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def check_room(self) -> None:
+        """Raise Overloaded where this instance takes no further prompt: what it took before it can do."""
+        if self._pressure.high or len(self._running) >= self._settings.answers_per_instance:
+            raise Overloaded(randint(*RETRY_SECONDS))  # nosec B311 # noqa: S311 - not all at once
 
     def begin(self, conversation: str, *, takeover: bool = False) -> None:
         """Make the open turns of a conversation, unless somebody does already."""
@@ -266,9 +283,11 @@ class Turns:
 
     async def _make_all(self, lease: Lease, running: _Running) -> None:
         """Make the turn of a conversation, and those whose prompts wait behind it."""
-        made = ""
+        made = session = ""
         while (found := await self._history.turn(lease.conversation)) and found[1].answer != made:
             session, turn = found
+            if made:
+                await self._answering.stay(session, lease.conversation)
             made = turn.answer
             running.attempt = attempt = Attempt(
                 self._settings,
@@ -283,6 +302,8 @@ class Turns:
                 self._models,
                 self._rendering,
                 self._pace,
+                self._answering,
+                self._spending,
             )
             self._told_away = False
             async with self._leases.holding(lease, _LookForStop(self._history, attempt)):
@@ -292,6 +313,8 @@ class Turns:
             await self._listing.updated(session, lease.conversation, used=True)
             if (said := attempt.ended_well) is not None:  # the list is told of a title last
                 self._titles.want(session, lease.conversation, attempt.turn.model, *said)
+        if session:
+            await self._answering.leave(session, lease.conversation)
 
     def _pace(self) -> float:
         return min(TOGETHER_SECONDS + len(self._running) * MORE_SECONDS, MOST_SECONDS)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from llmchat.answering import Answering
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message, Taker
 from llmchat.chat import Chat
@@ -23,11 +24,13 @@ from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
 from llmchat.models import Models
+from llmchat.pressure import Pressure
 from llmchat.redis_client import connect
 from llmchat.searches import Searches
 from llmchat.seed import SeedConnection
 from llmchat.settings import Settings
 from llmchat.shares import Shares
+from llmchat.spending import Spending
 from llmchat.summaries import Summaries
 from llmchat.titles import Titles
 from llmchat.turns import Turns
@@ -178,6 +181,18 @@ class House:
         self.listing = Listing(self.conversations, self.broadcaster, self.models)
         self.leases = Leases(self.redis, self.keys)
         self.summaries = Summaries(self.redis, self.keys, history_days=1)
+        self.pressure = Pressure()
+        self.answering = Answering(
+            self.redis,
+            self.keys,
+            "k" * 32,
+            most=settings.answers_at_once,
+            seconds=60,
+            for_whom=bool(settings.tokens_per_day),
+        )
+        self.spending = Spending(
+            self.redis, self.keys, tokens=settings.tokens_per_day, all_tokens=settings.tokens_per_day_in_all
+        )
         self.folds = Folds(
             settings,
             self.history,
@@ -185,9 +200,10 @@ class House:
             Leases(self.redis, self.keys, of="fold"),
             self.completions,
             self.models,
+            self.spending,
         )
         self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, most_bytes=4_000_000, days=1)
-        self.titles = Titles(settings, self.redis, self.keys, self.completions, self.listing)
+        self.titles = Titles(settings, self.redis, self.keys, self.completions, self.listing, self.spending)
         self.turns = Turns(
             settings,
             self.history,
@@ -199,6 +215,9 @@ class House:
             self.attachments,
             self.models,
             self.titles,
+            self.answering,
+            self.spending,
+            self.pressure,
         )
         self.erasure = Erasure(self.redis, self.keys, KINDS)
         self.limits = Limits(self.redis, self.keys, rates or Rates())
@@ -216,6 +235,8 @@ class House:
             self.searches,
             self.models,
             self.shares,
+            self.answering,
+            self.spending,
         )
         self.backlog = Backlog()
         self.welcome: Welcome | None = None  # where a password is asked

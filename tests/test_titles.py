@@ -13,6 +13,7 @@ from fakeredis import FakeAsyncRedis
 from llmchat.completion import Completions, Deadlines
 from llmchat.listing import Listing
 from llmchat.settings import Settings
+from llmchat.spending import Spending
 from llmchat.titles import AT_ONCE, PARAMETERS, SAID_CHARACTERS, TRIES, Titles
 from tests.fakes import SILENCE, Gate, Model, Reasoning
 from tests.test_history import SESSION, Story
@@ -38,7 +39,14 @@ class Named(Story):
     def __init__(self, redis: FakeAsyncRedis, settings: Settings, completions: Completions) -> None:
         super().__init__(redis)
         self.heard = Heard()
-        self.titles = Titles(settings, redis, self.keys, completions, self.heard)
+        self.titles = Titles(
+            settings,
+            redis,
+            self.keys,
+            completions,
+            self.heard,
+            Spending(redis, self.keys, tokens=0, all_tokens=0),
+        )
 
     async def want(self, conversation: str = "", model: str = "m") -> None:
         """Want a title, and wait until nobody looks for it any more."""

@@ -17,6 +17,7 @@ from llmchat import attempt as attempt_room
 from llmchat import completion
 from llmchat import turn as turn_room
 from llmchat import turns as turns_room
+from llmchat.answering import Answering
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
 from llmchat.budget import Budget
@@ -31,8 +32,10 @@ from llmchat.keys import TURNS, Keys
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
 from llmchat.models import Models
+from llmchat.pressure import Pressure
 from llmchat.redis_client import connect
 from llmchat.settings import Settings
+from llmchat.spending import Spending
 from llmchat.summaries import Summaries
 from llmchat.titles import Titles
 from llmchat.turn import DELTA_CHARACTERS, Answer, Delta
@@ -65,9 +68,23 @@ class Instance:
         listing = Listing(self.conversations, self.broadcaster, self.models)
         summaries = Summaries(self.redis, self.keys, history_days=1)
         fold_leases = Leases(self.redis, self.keys, of="fold")
-        self.folds = Folds(settings, self.history, summaries, fold_leases, self.completions, self.models)
+        self.pressure = Pressure()
+        self.answering = Answering(
+            self.redis,
+            self.keys,
+            "k" * 32,
+            most=settings.answers_at_once,
+            seconds=60,
+            for_whom=bool(settings.tokens_per_day),
+        )
+        self.spending = Spending(
+            self.redis, self.keys, tokens=settings.tokens_per_day, all_tokens=settings.tokens_per_day_in_all
+        )
+        self.folds = Folds(
+            settings, self.history, summaries, fold_leases, self.completions, self.models, self.spending
+        )
         self.attachments = Attachments(self.redis, self.keys, largest=1_000_000, most_bytes=4_000_000, days=1)
-        self.titles = Titles(settings, self.redis, self.keys, self.completions, listing)
+        self.titles = Titles(settings, self.redis, self.keys, self.completions, listing, self.spending)
         self.turns = Turns(
             settings,
             self.history,
@@ -79,6 +96,9 @@ class Instance:
             self.attachments,
             self.models,
             self.titles,
+            self.answering,
+            self.spending,
+            self.pressure,
         )
 
     async def __aenter__(self) -> Instance:

@@ -51,6 +51,7 @@ class Instance:
             "TITLE_MODEL": "off",  # tests of them turn them on
             # All tests are one address; those of the limits set them.
             "PROMPTS_PER_MINUTE": "0",
+            "ANSWERS_AT_ONCE": "0",
             "CONNECTIONS_PER_MINUTE": "0",
             "FRAMES_PER_MINUTE": "0",
             **environment,

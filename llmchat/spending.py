@@ -1,0 +1,164 @@
+"""The tokens of a day: how many a session, an address and all together may use, over all instances.
+
+They are taken before they are used, and what was taken in vain is given back. Knows neither messages nor models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from redis.asyncio import Redis
+
+from llmchat.errors import QuotaSpent, Unavailable
+from llmchat.keys import Keys
+from llmchat.script import Script
+from llmchat.settings import ADDRESS_SHARE
+
+PIECE = 500
+"""Tokens of an answer that are taken at once: with fewer left none is begun, nor goes on."""
+KEPT_SECONDS = 2 * 86_400
+"""Of a day's count: an answer that is begun in it may end after it."""
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """Who pays: the name of a count, how much there may be of it on a day, and whose that is, for a person."""
+
+    who: str
+    most: int
+    whose: str
+
+
+class Spending:
+    """Opens accounts. Where no budget is set, everything is granted, and nothing written."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        *,
+        tokens: int,
+        all_tokens: int,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """So many `tokens` a day of a session, and ADDRESS_SHARE times as many of a network; 0 is no limit."""
+        self._keys = keys
+        self._tokens = tokens
+        self._all_tokens = all_tokens
+        self._now = now
+        self._spend = Script(redis, "spend")
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any budget."""
+        return bool(self._tokens or self._all_tokens)
+
+    def account(self, session: str, network: str) -> Account:
+        """Open the account of one request to a model, of today; `network` is "" where it is not known."""
+        purses = []
+        if self._tokens:
+            purses.append(Purse(session, self._tokens, "Your"))
+            if network:
+                purses.append(Purse(network, self._tokens * ADDRESS_SHARE, "Your network's"))
+        if self._all_tokens:
+            purses.append(Purse(ALL, self._all_tokens, "This server's"))
+        return Account(self, self._now().date().isoformat(), purses)
+
+    @asynccontextmanager
+    async def paying(self, session: str, tokens: int) -> AsyncIterator[Account]:
+        """Pay for a request of a session's that sends so many tokens, and is nobody's wish. Raises as `Account.open`."""
+        account = self.account(session, "")
+        await account.open(tokens)
+        try:
+            yield account
+        finally:
+            await account.close()
+
+    def spent(self, whose: str) -> QuotaSpent:
+        """Make the error that tells whose tokens are used up, and until when."""
+        now = self._now()
+        tomorrow = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+        return QuotaSpent(whose, max(1, math.ceil((tomorrow - now).total_seconds())))
+
+    async def take(self, day: str, purses: Sequence[Purse], tokens: int) -> None:
+        """Take tokens of all purses, or of none. Raises QuotaSpent, and Unavailable."""
+        left = await self._spent(day, [(purse, tokens, purse.most) for purse in purses])
+        lacking = [purse for purse, had in zip(purses, left, strict=True) if not had]
+        if lacking:
+            had = [purse for purse in purses if purse not in lacking]
+            await self._spent(day, [(purse, -tokens, -1) for purse in had])
+            raise self.spent(lacking[0].whose)
+
+    async def correct(self, day: str, purses: Sequence[Purse], tokens: int) -> None:
+        """Take what was used already, whatever is left; give back where it is less than none. Raises Unavailable."""
+        await self._spent(day, [(purse, tokens, -1) for purse in purses])
+
+    async def _spent(self, day: str, wanted: Sequence[tuple[Purse, int, int]]) -> list[int]:
+        # Each count is its own step, for they may be in several slots: what one refuses is given back to the others.
+        calls = [
+            ([self._keys.spent(day, purse.who)], [tokens, most, KEPT_SECONDS])
+            for purse, tokens, most in wanted
+        ]
+        return await self._spend.each(calls) if calls else []
+
+
+class Account:
+    """What one request to a model uses. A repeat of what Redis did, whose answer was lost, counts twice."""
+
+    def __init__(self, spending: Spending, day: str, purses: Sequence[Purse]) -> None:
+        self._spending = spending
+        self._day = day
+        self._purses = purses
+        self._taken = 0
+        self._sent = 0
+        self._said = 0
+        self._counted: int | None = None  # by the provider
+
+    @property
+    def used(self) -> int:
+        """As the provider counts, else as estimated; none where nothing was said."""
+        if self._counted is not None:
+            return self._counted
+        return self._sent + self._said if self._said else 0
+
+    async def open(self, tokens: int) -> None:
+        """Take what is sent, and the first piece of an answer. Raises QuotaSpent, and Unavailable."""
+        await self._take(tokens + PIECE)
+        self._sent = tokens
+
+    async def check(self, tokens: int) -> None:
+        """Raise QuotaSpent where that could not be had now. Raises Unavailable."""
+        await self._take(tokens + PIECE)
+        await self.close()
+
+    async def covers(self, said: int, counted: int | None) -> bool:
+        """Add so many tokens that were said; False where there are no more of them. While Redis is away, there are.
+
+        `counted` are all of the request, once the provider tells them.
+        """
+        self._said += said
+        self._counted = self._counted if counted is None else counted
+        try:
+            while self._counted is None and self._sent + self._said > self._taken:
+                await self._take(PIECE)
+        except QuotaSpent:
+            return False
+        except Unavailable:
+            return True
+        return True
+
+    async def close(self) -> None:
+        """Give back what was not used, and take what was used beyond. Raises Unavailable."""
+        if self._purses and self.used != self._taken:
+            await self._spending.correct(self._day, self._purses, self.used - self._taken)
+        self._taken = self.used
+
+    async def _take(self, tokens: int) -> None:
+        if self._purses:
+            await self._spending.take(self._day, self._purses, tokens)
+        self._taken += tokens
