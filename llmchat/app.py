@@ -210,6 +210,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         trusted_origins=settings.csrf_trusted_origins,
         proxy_hops=settings.trusted_proxy_hops,
         address_header=settings.trusted_ip_header,
+        pressed=lambda: pressure.high,
     )
 
     @app.while_serving

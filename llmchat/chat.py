@@ -237,7 +237,10 @@ class Chat:
 
         Raises TooLong, BadField, NotFound, NoAttachment, Conflict, Busy, Overloaded, RateLimited, QuotaSpent.
         """
-        self._turns.check_room()
+        with self._turns.room():
+            return await self._take(session, command, allowance)
+
+    async def _take(self, session: str, command: events.MessageSend, allowance: Allowance) -> Accepted:
         text = command.text if command.text.strip() else ""
         self._check_text("text", text)
         if not text and not command.attachments:
@@ -326,7 +329,12 @@ class Chat:
 
         Raises NotFound, BadField, Busy, Overloaded, RateLimited, QuotaSpent.
         """
-        self._turns.check_room()
+        with self._turns.room():
+            return await self._make_anew(session, command, allowance)
+
+    async def _make_anew(
+        self, session: str, command: events.CompletionRegenerate, allowance: Allowance
+    ) -> bool:
         known = await self._conversations.conversation(session, command.conversation)
         message = await self._history.message(session, command.conversation, command.message)
         prompt = message["parent"] if message["role"] == "assistant" else message["id"]
@@ -356,7 +364,10 @@ class Chat:
 
         Raises NotFound, BadField, Busy, Overloaded, RateLimited, QuotaSpent.
         """
-        self._turns.check_room()
+        with self._turns.room():
+            return await self._continue(session, command, allowance)
+
+    async def _continue(self, session: str, command: events.CompletionContinue, allowance: Allowance) -> bool:
         known = await self._conversations.conversation(session, command.conversation)
         identity = command.id or "{epoch}.{offset}".format_map(known.at)
         new = not await self._history.has_gone_on(known.id, command.message, identity)

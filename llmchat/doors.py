@@ -6,13 +6,15 @@ An ASGI middleware that knows nothing of the app behind it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import ip_address
+from random import randint
 from typing import Any, cast
 
 CONTENT_SECURITY_POLICY = (
@@ -50,6 +52,10 @@ DRAIN_SECONDS = 3.0
 """After a websocket was served; of silence only, where the server gives no way to cut the connection."""
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HEALTH_PATHS = {"/healthz", "/readyz"}
+FILES = "/static/"
+"""Which cost little, and without which an open page cannot come back."""
+RETRY_SECONDS = 2, 5
+PUT_OFF = "The server has very much to do just now. Try again in a moment."
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_-][0-9a-z_.-]*)(:[0-9]{1,5})?", re.ASCII)
 SECURE = {"http": "https", "ws": "wss"}
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
@@ -72,12 +78,15 @@ class Doors:
         trusted_origins: Sequence[str],
         proxy_hops: int,
         address_header: str,
+        pressed: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`pressed` tells whether there is as much to do as can be: then nobody is let in but to files and health."""
         self._app = app
         self._allowed_hosts = [host.lower() for host in allowed_hosts]
         self._trusted_origins = {origin.lower().rstrip("/") for origin in trusted_origins}
         self._proxy_hops = proxy_hops
         self._address_header = address_header.encode()
+        self._pressed = pressed
         self._told_of_proxy = False
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
@@ -95,6 +104,8 @@ class Doors:
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             return _refuse(scope, send, *refusal)
+        if self._pressed() and not (scope["path"] in HEALTH_PATHS or scope["path"].startswith(FILES)):
+            return _put_off(scope, send, headers)
         if scope["type"] == "websocket":
             return _websocket(self._app, scope, receive, send)
         return cast(Coroutine[Any, Any, None], self._app(scope, receive, send))
@@ -195,15 +206,30 @@ async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
                 await received()
 
 
-async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:
+async def _put_off(scope: Any, send: Any, headers: dict[bytes, str]) -> None:
+    """Refuse for a moment: a page that a person opens comes again by itself, a program is told when to."""
+    retry_after = str(randint(*RETRY_SECONDS)).encode()  # nosec B311 # noqa: S311 - not all at once
+    told = [(b"retry-after", retry_after), (b"cache-control", b"no-store")]
+    if "text/html" in headers.get(b"accept", ""):
+        again = [(b"refresh", retry_after)] if scope.get("method") in SAFE_METHODS else []
+        await _refuse(scope, send, 503, PUT_OFF, *told, *again)
+    else:
+        await _refuse(scope, send, 503, json.dumps({"detail": PUT_OFF}), *told, form=b"application/json")
+
+
+async def _refuse(
+    scope: Any,
+    send: Any,
+    status: int,
+    body: str,
+    *more: tuple[bytes, bytes],
+    form: bytes = b"text/plain; charset=utf-8",
+) -> None:
     kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-    body = sentence.encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-    ]
+    content = body.encode()
+    headers = [(b"content-type", form), (b"content-length", str(len(content)).encode()), *more]
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": body, "more_body": False})
+    await send({"type": f"{kind}.body", "body": content, "more_body": False})
 
 
 def _with_headers(send: Any, *, secure: bool) -> Any:

@@ -74,7 +74,7 @@ class Erasure:
     async def erase_rest(self, session: str) -> None:
         """Let go of what the session has beside conversations and files, and of what comes. To be done first.
 
-        How often it signed out stays.
+        How often it signed out stays, and how many tokens it used today.
         """
         keys = self._keys
         async with available():
@@ -82,7 +82,14 @@ class Erasure:
             pipe = self._redis.pipeline(transaction=False)
             for token in shares:
                 pipe.delete(keys.share(token.decode()))
-            for key_of in (keys.coming, keys.shares, keys.revoked, keys.prompts, keys.format):
+            for key_of in (
+                keys.coming,
+                keys.shares,
+                keys.revoked,
+                keys.prompts,
+                keys.format,
+                keys.answering,
+            ):
                 pipe.delete(key_of(session))
             for kind in self._limits:
                 pipe.delete(keys.limit(kind, session))

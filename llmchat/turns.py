@@ -116,6 +116,7 @@ class Turns:
         self._listing = listing
         self._folds = folds
         self._running: dict[str, _Running] = {}  # conversation -> its turn, while it is made here
+        self._coming = 0  # turns that may begin
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_away = False  # in the log, since the last lease
         self._store = ""  # the name of the store at the last look
@@ -143,10 +144,19 @@ class Turns:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def check_room(self) -> None:
-        """Raise Overloaded where this instance takes no further prompt: what it took before it can do."""
-        if self._pressure.high or len(self._running) >= self._settings.answers_per_instance:
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Hold a place for a turn that the body may begin.
+
+        Raises Overloaded where this instance takes no further prompt: what it took before it can do.
+        """
+        if self._pressure.high or len(self._running) + self._coming >= self._settings.answers_per_instance:
             raise Overloaded(randint(*RETRY_SECONDS))  # nosec B311 # noqa: S311 - not all at once
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     def begin(self, conversation: str, *, takeover: bool = False) -> None:
         """Make the open turns of a conversation, unless somebody does already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -492,3 +493,77 @@ async def test_websocket_is_read_on_after_the_app_has_ended_until_the_peer_is_go
     scope = {"type": "websocket", "path": "/", "scheme": "ws", "headers": [(b"host", b"localhost")]}
     await doors(scope, flood, send)
     assert left == []
+
+
+# As much to do as can be
+
+
+PRESSED: Headers = [*HOST, ("Accept", "text/html,*/*")]
+
+
+def visit_of(kind: str, path: str, headers: Headers, method: str = "GET") -> dict[str, Any]:
+    """Make a scope."""
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+    scheme = "ws" if kind == "websocket" else "http"
+    return {
+        "type": kind,
+        "path": path,
+        "headers": raw,
+        "scheme": scheme,
+        "client": ("::1", 1),
+        "method": method,
+    }
+
+
+async def put_off(
+    kind: str, path: str, headers: Headers, method: str = "GET"
+) -> tuple[Visit, dict[bytes, bytes]]:
+    """Visit where there is as much to do as can be; give the response's headers, too."""
+    visit = Visit(App())
+    doors = Doors(
+        visit.app,
+        allowed_hosts=["chat.example"],
+        trusted_origins=[],
+        proxy_hops=0,
+        address_header=XFF,
+        pressed=lambda: True,
+    )
+    await doors(visit_of(kind, path, headers, method), receive, visit.send)
+    return visit, dict(visit.sent[0].get("headers", ()))
+
+
+@pytest.mark.parametrize(("method", "again"), [("GET", True), ("POST", False)], ids=["is opened", "is sent"])
+async def test_page_for_which_there_is_no_time_comes_again_by_itself_when_it(
+    method: str, again: bool
+) -> None:
+    visit, headers = await put_off("http", "/c/one", PRESSED, method)
+    assert (visit.status, visit.app.scopes) == (503, [])
+    assert 2 <= int(headers[b"retry-after"]) <= 5
+    assert (headers.get(b"refresh") == headers[b"retry-after"]) is again
+    assert headers[b"cache-control"] == b"no-store"
+    assert visit.sent[1]["body"].startswith(b"The server has very much to do just now.")
+    assert b"content-security-policy" in headers
+
+
+async def test_program_for_which_there_is_no_time_is_told_when_to_come_again() -> None:
+    visit, headers = await put_off("http", "/session", HOST)
+    assert (visit.status, visit.app.scopes) == (503, [])
+    assert 2 <= int(headers[b"retry-after"]) <= 5
+    assert json.loads(visit.sent[1]["body"])["detail"]
+
+
+async def test_websocket_for_which_there_is_no_time_is_refused() -> None:
+    visit, headers = await put_off("websocket", "/ws", HOST)
+    assert (visit.status, visit.app.scopes) == (503, [])
+    assert b"retry-after" in headers
+
+
+@pytest.mark.parametrize("path", [*sorted(HEALTH_PATHS), "/static/v/js/main.js"])
+async def test_health_and_files_are_served_whatever_there_is_to_do(path: str) -> None:
+    visit, _ = await put_off("http", path, HOST)
+    assert visit.status == 200
+
+
+async def test_foreign_page_is_refused_for_that_whatever_there_is_to_do() -> None:
+    visit, _ = await put_off("http", "/", [*HOST, ("Origin", "https://evil.example")], "POST")
+    assert visit.status == 403

@@ -3,7 +3,7 @@
 
 import { joined, opening, progress } from "./announcer.js";
 import { before, readChatKey, readDraft, readFiles, readInstructions, writeChatKey, writeDraft, writeFiles, writeInstructions } from "./drafts.js";
-import { setLabels } from "./labels.js";
+import { setLabels, until } from "./labels.js";
 import { notePath, readPlace, writePlace } from "./places.js";
 import { isMessage } from "./removals.js";
 import { newId } from "./wire.js";
@@ -107,13 +107,13 @@ export class Chat {
     const known = this.#pending.get(prompt.id);
     if (known && !known.prompt.conversation) known.prompt.conversation = prompt.conversation;
     if (!prompt.refused && !known && this.#isHere(this.#found(prompt))) this.#resume(prompt);
-    if (known && prompt.notBefore) this.#delay(known.prompt, prompt.notBefore);
+    if (known && prompt.notBefore) this.#delay(known.prompt, prompt);
   }
 
-  #delay(prompt, notBefore) {
-    prompt.notBefore = notBefore;
-    if (!this.#parts.transcript.delay(prompt.id, notBefore)) return;
-    this.#say(`That is a lot at once. Your message will be sent in ${Math.ceil((notBefore - Date.now()) / 1000)} s.`);
+  #delay(prompt, { notBefore, why = "" }) {
+    Object.assign(prompt, { notBefore, why });
+    if (!this.#parts.transcript.delay(prompt)) return;
+    this.#say(`${why} Your message will be sent in ${until(notBefore)}.`);
   }
 
   #found(prompt) {

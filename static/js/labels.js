@@ -1,4 +1,4 @@
-// What people read where a model answers, and of files.
+// What people read where a model answers, of files and of times.
 
 /** How an answer ended that is not complete, by its `finish_reason`; as in _message.html. */
 export const ENDINGS = {
@@ -27,6 +27,15 @@ export function seesPictures(model) {
 export function sizeOf(bytes) {
   if (bytes < 1000) return `${bytes} B`;
   return bytes < 1e6 ? `${Math.round(bytes / 1000)} KB` : `${(bytes / 1e6).toFixed(1).replace(".0", "")} MB`;
+}
+
+const counted = (number, unit) => (number ? `${number} ${unit}${number > 1 ? "s" : ""}` : "");
+
+/** How long it is until a time, as people read it. */
+export function until(time) {
+  const seconds = Math.max(0, Math.ceil((time - Date.now()) / 1000));
+  const minutes = Math.ceil(seconds / 60);
+  return minutes > 2 ? `${counted(Math.floor(minutes / 60), "hour")} ${counted(minutes % 60, "minute")}`.trim() : `${seconds} s`;
 }
 
 export function labelOf(model) {

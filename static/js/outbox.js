@@ -9,7 +9,7 @@ const STORE = "outbox";
 const CHANNEL = "llmchat.outbox";
 const SPARE = "llmchat.outbox.";
 const OTHERS_MILLISECONDS = 3000; // a prompt of another tab that is still here then is sent from here
-const ASK_AGAIN_MILLISECONDS = { rate_limited: 5000, busy: 10_000 }; // what will be taken later, as it is
+const ASK_AGAIN_MILLISECONDS = { rate_limited: 5000, busy: 10_000, quota: 60_000 }; // what will be taken later, as it is
 
 // In IndexedDB.
 class Kept {
@@ -249,7 +249,7 @@ export class Outbox extends EventTarget {
     if (code === "no_attachment" && !prompt.again && prompt.attachments.some(({ key }) => key)) return this.#sendFilesAgain(prompt);
     const notBefore = Date.now() + (retryAfter * 1000 || ASK_AGAIN_MILLISECONDS[code]);
     const gone = code === "not_found" && prompt.conversation && prompt.parent === undefined; // then also for those behind it
-    const news = code in ASK_AGAIN_MILLISECONDS ? { notBefore } : { refused: gone ? "gone" : code, detail: message };
+    const news = code in ASK_AGAIN_MILLISECONDS ? { notBefore, why: message.split(/(?<=[.]) /)[0] } : { refused: gone ? "gone" : code, detail: message };
     const meant = ({ id, conversation }) => id === prompt.id || (gone && conversation === prompt.conversation);
     await this.#change((each) => (meant(each) ? { ...each, ...news } : each));
     this.#announce();

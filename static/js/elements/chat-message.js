@@ -10,7 +10,7 @@
 import "./attachment-list.js"; // before a message is: it may open its editor at once
 import { copyFrom } from "../clipboard.js";
 import { readEdit, readLeftOut, writeEdit, writeLeftOut } from "../drafts.js";
-import { ENDINGS, labelOf } from "../labels.js";
+import { ENDINGS, labelOf, until } from "../labels.js";
 import { MAC } from "../shortcuts.js";
 import { LiveBlocks } from "./live-blocks.js";
 
@@ -43,7 +43,8 @@ function lasted(seconds) {
 }
 
 class ChatMessage extends HTMLElement {
-  notBefore = 0; // the time at which a prompt that came too fast is sent
+  notBefore = 0; // the time at which a prompt that is not taken yet is sent
+  why = ""; // it is not: a sentence
   #text = null;
   #blocks = null;
   #waiting = null; // the timer that counts the seconds of waiting
@@ -332,10 +333,10 @@ class ChatMessage extends HTMLElement {
     if (!this.#until) return;
     const retry = this.#part("failure").querySelector(".retry");
     const show = () => {
-      const seconds = Math.ceil((this.#until - Date.now()) / 1000);
-      retry.disabled = seconds > 0;
-      retry.textContent = seconds > 0 ? `Retry in ${seconds} s` : "Retry";
-      if (seconds <= 0) clearInterval(this.#countdown);
+      const early = this.#until > Date.now();
+      retry.disabled = early;
+      retry.textContent = early ? `Retry in ${until(this.#until)}` : "Retry";
+      if (!early) clearInterval(this.#countdown);
     };
     this.#countdown = setInterval(show, 1000);
     show();
@@ -365,7 +366,7 @@ class ChatMessage extends HTMLElement {
 
   #countDelay() {
     const show = () => {
-      this.querySelector(".early").textContent = `Will be sent in ${Math.ceil((this.notBefore - Date.now()) / 1000)} s`;
+      this.querySelector(".early").textContent = `${this.why} Will be sent in ${until(this.notBefore)}`.trim();
       if (!this.early) this.setState("sending");
     };
     this.#waiting = setInterval(show, 1000);

@@ -375,7 +375,8 @@ class ChatTranscript extends HTMLElement {
 
   /** Show a prompt that nobody accepted yet, and where its answer is the next one the dots of it. An edit has a `parent`.
    *  `later`: behind the next frame, for the task that it is sent in has enough to do. */
-  send({ id, text, parent, notBefore = 0, attachments }, connected, later) {
+  send(prompt, connected, later) {
+    const { id, text, parent, attachments } = prompt;
     if (parent !== undefined) this.#putBehindAside(parent, { text, attachments });
     const last = this.last;
     const due = last?.dataset.role !== "user" && !this.dataset.running;
@@ -383,7 +384,7 @@ class ChatTranscript extends HTMLElement {
     this.#column.append(element);
     if (parent !== undefined) element.dataset.edits = parent ?? "";
     if (due && connected) this.#wait(`answer-${id}`, element);
-    this.delay(id, notBefore);
+    this.delay(prompt);
     this.lineUp();
     if (element.hasAttribute("data-waits")) return;
     if (later) {
@@ -482,11 +483,11 @@ class ChatTranscript extends HTMLElement {
     return Boolean(last);
   }
 
-  /** A prompt came too fast: nobody is at work on it before this time. Tells whether it is shown from now on. */
-  delay(id, notBefore) {
+  /** A prompt is not taken yet: nobody is at work on it before a time. Tells whether it is shown from now on. */
+  delay({ id, notBefore = 0, why = "" }) {
     const element = this.message(id);
     if (!element || element.notBefore === notBefore) return false;
-    element.notBefore = notBefore;
+    Object.assign(element, { notBefore, why });
     if (element.dataset.state !== "sending" || !element.early) return false;
     this.#drop(`answer-${id}`);
     element.setState("delayed");

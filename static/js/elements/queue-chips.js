@@ -2,6 +2,8 @@
 // Events: `send-now`, `withdraw` and `discard` (detail: message id), `unfocused` where what had the focus is gone.
 // It does not know the transcript, whose messages they are, nor what becomes of them.
 
+import { until } from "../labels.js";
+
 const CHARACTERS = 200; // of each
 const low = matchMedia("(height < 480px)"); // there the conversation needs the room
 
@@ -66,10 +68,7 @@ class QueueChips extends HTMLElement {
   #countDown(delayed) {
     clearInterval(this.#ticking);
     const tick = () => {
-      for (const { key, notBefore } of delayed) {
-        const seconds = Math.max(0, Math.ceil((notBefore - Date.now()) / 1000));
-        this.#rows.get(key).querySelector(".early").textContent = `Will be sent in ${seconds} s`;
-      }
+      for (const { key, notBefore } of delayed) this.#rows.get(key).querySelector(".early").textContent = `Will be sent in ${until(notBefore)}`;
     };
     if (delayed.length > 0) this.#ticking = setInterval(tick, 1000);
     tick();
