@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench import answers, connections, first, group, instances, memory, page, turn, wire
+from bench import answers, connections, first, group, instances, memory, overload, page, turn, wire
 from bench.figures import Spread
 from bench.machine import ROOT, machine, take_own_cores
 from bench.measured import Measured
@@ -28,8 +28,19 @@ COUNTS = {"theirs": (5, 10, 15, 20, 30, 50), "ours": (10, 50, 100, 150, 200, 250
 SECONDS = 10.0
 BESIDE = {"turn": turn, "group": group, "connections": connections, "memory": memory}
 """Measures of both stacks."""
-OURS = {"instances": instances, "wire": wire, "browser": page}
-NAMES = ("answers", "first", "group", "connections", "memory", "turn", "instances", "wire", "browser")
+OURS = {"instances": instances, "overload": overload, "wire": wire, "browser": page}
+NAMES = (
+    "answers",
+    "first",
+    "group",
+    "connections",
+    "memory",
+    "turn",
+    "instances",
+    "overload",
+    "wire",
+    "browser",
+)
 
 
 class Bench:

@@ -136,6 +136,7 @@ def _ours(root: Path, port: int, redis_url: str, model_url: str) -> dict[str, st
         "TRUSTED_PROXY_HOPS": "1",
         "TITLE_MODEL": "off",
         "CONTINUATION": "never",
+        "ANSWERS_PER_INSTANCE": "1000",
     }
 
 
