@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from llmchat.answering import Answering
@@ -37,6 +38,8 @@ from llmchat.turns import Turns
 from tests.waiting import Bell, within
 
 ADDRESS = "127.0.0.1"
+NOON = datetime(2030, 1, 2, 12, tzinfo=UTC)
+"""Whenever budgets ask for the day."""
 READY = SessionReady(protocol=1, version="0", instance="i", models=[], limits={})
 
 
@@ -191,7 +194,11 @@ class House:
             for_whom=bool(settings.tokens_per_day),
         )
         self.spending = Spending(
-            self.redis, self.keys, tokens=settings.tokens_per_day, all_tokens=settings.tokens_per_day_in_all
+            self.redis,
+            self.keys,
+            tokens=settings.tokens_per_day,
+            all_tokens=settings.tokens_per_day_in_all,
+            now=lambda: NOON,
         )
         self.folds = Folds(
             settings,

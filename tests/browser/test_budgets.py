@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from datetime import date, timedelta
 
 from playwright.async_api import Page, expect
 
@@ -20,12 +21,14 @@ IN_WORDS = re.compile(
 
 
 async def spend_all(store: Store, prefix: str, *, back: bool = False) -> None:
-    """Use up the day's tokens of everybody, or give them back."""
+    """Use up everybody's tokens of the day, and of the next, should this be midnight; or give them back."""
     async with store.client() as redis:
-        found = [key async for key in redis.scan_iter(f"{prefix}:spent:*")]
+        found = [key.decode() async for key in redis.scan_iter(f"{prefix}:spent:*")]
         assert found
         for key in found:
-            await redis.set(key, 0 if back else 10**6)
+            _, _, day, who = key.split(":")
+            for each in (date.fromisoformat(day), date.fromisoformat(day) + timedelta(days=1)):
+                await redis.set(f"{prefix}:spent:{each}:{who}", 0 if back else 10**6)
 
 
 async def test_prompt_without_tokens_waits_with_the_time_in_words_and_is_sent_when_there_are_new_ones(

@@ -253,6 +253,27 @@ async def test_every_menu_and_dialog_has_its_picture(
     await gallery.hang(page, "shortcuts")
 
 
+async def test_day_without_tokens_has_its_picture(
+    gallery: Gallery,
+    screen: str,
+    store: Store,
+    start_instance: StartInstance,
+    open_page: OpenPage,
+    model: Model,
+) -> None:
+    prefix = f"gallery-{screen}"
+    instance = await start_instance(store, TOKENS_PER_DAY="1200", REDIS_PREFIX=prefix)
+    page = await open_page(instance, **SCREENS[screen])
+    model.answer(
+        "An answer as long as the tokens go. " * 4, usage={"prompt_tokens": 900, "completion_tokens": 100}
+    )
+    await send(page, "Begin")
+    await expect(answers(page)).to_contain_text("as long as the tokens go")
+    await send(page, "Tomorrow, then")
+    await expect(messages(page).get_by_text("Will be sent in")).to_be_visible()
+    await gallery.hang(page, "without-tokens")
+
+
 async def test_sign_in_has_its_picture(
     gallery: Gallery, screen: str, store: Store, start_instance: StartInstance, open_page: OpenPage
 ) -> None:
