@@ -23,6 +23,7 @@ from llmchat.app import check, open_desk
 from llmchat.desk import Desk
 from llmchat.embedded import Embedded, beside_a_run, lacking
 from llmchat.errors import SettingsError, StartError
+from llmchat.provider import OWN_LIST
 from llmchat.redis_client import place_of
 from llmchat.serve import address_of, bind, serve, serve_and_reload
 from llmchat.session import SESSION
@@ -220,7 +221,10 @@ def _found(settings: Settings) -> list[str]:
 
 
 def _model(settings: Settings) -> str:
-    label = settings.label_of(settings.openai_model)
+    label, model = settings.label_of(settings.openai_model), settings.openai_model
+    if settings.providers:
+        asked = [each.shown for each in settings.providers if {model, OWN_LIST} & each.models.keys()]
+        return f"{label} by {', then '.join(asked)}"
     if settings.local_label or not settings.openai_base_url:
         return label
     return f"{label} at {urlsplit(settings.openai_base_url).hostname}"

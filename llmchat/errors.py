@@ -20,6 +20,7 @@ LlmchatError
 ├── Behind                   ours: the store has lost some of the answer that is being made
 └── ProviderError            the model server's: becomes `completion.failed`
     └── RequestRefused       it does not take what it was asked: less of it may do
+        └── ModelMissing     it does not have the model that it was asked for: another provider may
 """
 
 from __future__ import annotations
@@ -153,8 +154,11 @@ class Behind(LlmchatError):
 class ProviderError(LlmchatError):
     """The model server refused, hung or broke off.
 
-    `code` is the protocol's, `detail` a sentence for a person; neither holds a word of the provider's.
+    `code` is the protocol's, `detail` a sentence for a person, `kind` what the log calls it; none holds a word of the
+    provider's.
     """
+
+    kind = ""
 
     def __init__(self, code: str, detail: str, *, retryable: bool, retry_after: float | None = None) -> None:
         super().__init__(code)
@@ -169,3 +173,7 @@ class RequestRefused(ProviderError):
 
     def __init__(self, detail: str = "The model server refused the request.") -> None:
         super().__init__("provider_refused", detail, retryable=True)
+
+
+class ModelMissing(RequestRefused):
+    """The model server does not have the model that it was asked for."""

@@ -137,7 +137,10 @@ def test_protocol_tells_every_field_of_the_parameters() -> None:
 
 def test_protocol_tells_every_code() -> None:
     codes = {"internal", *(each.code for each in errors.CommandError.__subclasses__())}
-    source = (PACKAGE / "completion.py").read_text() + (PACKAGE / "turn.py").read_text()
+    source = "".join(
+        (PACKAGE / f"{room}.py").read_text()
+        for room in ("completion", "model_server", "provider_errors", "turn")
+    )
     codes |= set(re.findall(r'"(provider_[a-z_]+|context_too_long)"', source))
     assert [code for code in sorted(codes) if f"`{code}`" not in section(PROTOCOL, "Codes")] == []
 

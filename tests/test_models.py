@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat import models as models_room
-from llmchat.completion import Completions, Deadlines
+from llmchat.completion import Completions
+from llmchat.model_stream import Deadlines
 from llmchat.models import MOST, Models, chatting
 from llmchat.settings import Settings
 from tests.fakes import Gate, Model
@@ -48,7 +49,7 @@ def test_whatever_a_provider_names_becomes_a_list_in_order(names: list[str]) -> 
 
 @pytest.fixture
 async def completions(model: Model, settings: Settings) -> AsyncIterator[Completions]:
-    made = Completions(api_key=settings.openai_api_key, base_url=model.url, deadlines=Deadlines.of(settings))
+    made = Completions(settings.asked, Deadlines.of(settings))
     yield made
     await made.close()
 
@@ -157,7 +158,7 @@ async def test_models_ask_for_the_providers_list_only_where_it_is_named(
 ) -> None:
     times = 0
 
-    async def models_of_provider() -> list[str]:
+    async def models_of_provider(_: str) -> list[str]:
         nonlocal times
         times += 1
         return ["gpt-4o-mini"]
