@@ -97,11 +97,11 @@ def _told(error: Exception) -> ProviderError:
     return ProviderError("provider_refused", "The model server's answer cannot be read.", retryable=True)
 
 
-def _kind(error: BaseException) -> str:
+def _kind(error: Exception) -> str:
     """Name it for the log: the status of a response, else what lies at the bottom of it."""
     if isinstance(error, openai.APIStatusError):
         return f"HTTP {error.status_code}"
-    while error.__cause__ is not None:
+    while isinstance(error.__cause__, Exception):  # a timeout comes of a cancelling, which tells nothing
         error = error.__cause__
     return type(error).__name__
 

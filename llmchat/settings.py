@@ -140,7 +140,12 @@ VARIABLES = (
         shown="the model server's own",
     ),
     Variable("MODEL_CONNECT_SECONDS", "5", "how long the model server may take to be connected to", SECONDS),
-    Variable("MODEL_FIRST_SECONDS", "60", "how long it may take to its answer's first token", SECONDS),
+    Variable(
+        "MODEL_FIRST_SECONDS",
+        "60",
+        "how long it may take to its answer's first token; several providers share it",
+        SECONDS,
+    ),
     Variable("MODEL_BETWEEN_SECONDS", "30", "how long it may be silent between two tokens", SECONDS),
     Variable(
         "MODEL_ANSWER_SECONDS",
@@ -151,7 +156,7 @@ VARIABLES = (
     Variable(
         "CONTINUATION",
         "auto",
-        "how the model server is given the beginning of an answer to go on with: `auto` asks it (once an instance and model, by one or two requests of a token at most), `never`, "
+        "how the model server is given the beginning of an answer to go on with: `auto` asks it (once an instance, provider and model, by one or two requests of a token at most), `never`, "
         "`flag` (vLLM, llama.cpp), `last` (the last message is enough), `prefix` (Mistral, DeepSeek)",
         "auto, never, flag, last or prefix",
     ),
