@@ -166,10 +166,10 @@ class Completions:
         log.warning("%s failed with %s: %s%s", server.shown, model, error.kind, instead)
 
     def _having(self, model: str) -> list[ModelServer]:
-        """Order who may have a model, those that rest last; where nobody is known to have it, anybody may."""
-        servers = list(self._servers.values())
+        """Order who may have a model, those that rest last; where nobody is known to, first those with lists."""
+        servers = self._servers.values()
         having = [server for server in servers if server.has(model)]
-        having = having or [server for server in servers if server.provider.has_own_list] or servers
+        having = having or sorted(servers, key=lambda server: not server.provider.has_own_list)
         return sorted(having, key=lambda server: self._rests.until(server.name, model))
 
 

@@ -11,6 +11,8 @@ REST_SECONDS = 30.0
 MAX_REST_SECONDS = 600.0
 """Of what it says."""
 ALL_MODELS = ""
+OF_THE_MODEL = {"provider_rate_limited", "provider_timeout"}
+"""Codes of what a provider may do all the same for its other models: some think for long before they say a word."""
 
 
 class Rests:
@@ -26,8 +28,8 @@ class Rests:
         return until if until > self._clock() else 0.0
 
     def begin(self, provider: str, model: str, error: ProviderError) -> None:
-        """Let a provider rest that failed so: for this model alone, where it may do all the same for others."""
-        of_the_model = isinstance(error, ModelMissing) or error.code == "provider_rate_limited"
+        """Let a provider rest that failed so: for this model alone, where the failure may be of that."""
+        of_the_model = isinstance(error, ModelMissing) or error.code in OF_THE_MODEL
         said = REST_SECONDS if error.retry_after is None else min(error.retry_after, MAX_REST_SECONDS)
         self._until[provider, model if of_the_model else ALL_MODELS] = self._clock() + said
 

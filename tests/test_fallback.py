@@ -80,6 +80,17 @@ async def test_model_that_nobody_names_is_asked_of_each(
     assert asked(model, other) == [1, 1]
 
 
+async def test_model_that_nobody_names_is_asked_first_of_who_has_a_list_of_its_own(
+    model: Model, other: Model
+) -> None:
+    async with asking(provider(model.url), provider(other.url, "second", models={"*": "*"})) as completions:
+        await ask(completions, "titles")
+        assert asked(model, other) == [0, 1]
+        other.refuse(404)
+        await ask(completions, "titles")
+        assert asked(model, other) == [1, 2]
+
+
 def in_stream(code: int) -> Line:
     return Line("data: " + json.dumps({"error": {"code": code, "message": "No."}}))
 

@@ -35,9 +35,7 @@ def test_nobody_rests_before_anything_failed(rests: Rests) -> None:
     assert rests.until("a", "m") == 0
 
 
-@pytest.mark.parametrize(
-    "code", ["provider_unavailable", "provider_timeout", "provider_auth", "provider_refused"]
-)
+@pytest.mark.parametrize("code", ["provider_unavailable", "provider_auth", "provider_refused"])
 def test_provider_that_failed_rests_for_all_its_models_and_for_a_while(
     rests: Rests, clock: Clock, code: str
 ) -> None:
@@ -48,7 +46,9 @@ def test_provider_that_failed_rests_for_all_its_models_and_for_a_while(
     assert rests.until("a", "m") == 0
 
 
-@pytest.mark.parametrize("error", [limited(None), ModelMissing()])
+@pytest.mark.parametrize(
+    "error", [limited(None), ModelMissing(), ProviderError("provider_timeout", "Late.", retryable=True)]
+)
 def test_provider_rests_for_one_model_where_only_that_failed(
     rests: Rests, clock: Clock, error: ProviderError
 ) -> None:
