@@ -75,7 +75,7 @@ VARIABLES = (
         "PROVIDERS",
         "",
         "the names of several providers, separated by commas, in the order in which they are asked; each has variables of its own, see Providers",
-        "names like openai,azure,local: of lower case letters, digits and underscores",
+        "names like openai,azure,ollama: of lower case letters, digits and underscores",
         shown="`openai`, with the variables below",
     ),
     Variable(

@@ -92,7 +92,7 @@ def test_providers_of_the_readme_are_read_without_complaint() -> None:
     told = dict(re.findall(r"^([A-Z_]+)=(\S+)", section(README, "Providers"), re.MULTILINE))
     told = {name: value.replace("…", "0") for name, value in told.items()}
     providers = Settings.read(told, local=False).providers
-    assert [each.name for each in providers] == ["openai", "azure", "local"]
+    assert [each.name for each in providers] == ["openai", "azure", "ollama"]
     assert [each.name for each in providers if "gpt-4o" in each.models] == ["openai", "azure"]
 
 

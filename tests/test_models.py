@@ -15,6 +15,7 @@ from llmchat.completion import Completions
 from llmchat.model_stream import Deadlines
 from llmchat.models import MOST, Models, chatting
 from llmchat.settings import Settings
+from tests.asking import asking, provider
 from tests.fakes import Gate, Model
 from tests.waiting import eventually, within
 
@@ -137,6 +138,26 @@ async def test_list_that_cannot_be_read_again_is_kept_and_told_of_once(
         model.models = ("gpt-4o-mini", "o4")
         await models.refresh()
         assert models.offered == ("gpt-4o-mini", "o4")
+
+
+async def test_lists_of_several_providers_come_in_order_and_one_that_fails_keeps_what_it_had(
+    settings: Settings, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Model() as other:
+        model.models, other.models = ("o3", "shared"), ("shared", "llama3.2")
+        providers = (
+            provider(other.url, "local", models={"*": "*"}),
+            provider(model.url, models={"mine": "mine", "*": "*"}),
+        )
+        several = replace(settings, providers=providers, openai_models=("mine", "*"), openai_model="mine")
+        async with asking(*providers) as completions, Models(several, completions) as models:
+            await models.settled()
+            assert models.offered == ("mine", "llama3.2", "shared", "o3")
+            other.models, model.models = None, ("o4",)
+            await models.refresh()
+            assert models.offered == ("mine", "llama3.2", "shared", "o4")
+    (told,) = [each for each in caplog.messages if "list of models" in each]
+    assert f"local (127.0.0.1:{other.port})" in told
 
 
 async def test_list_is_read_anew_when_somebody_asks_for_a_model_that_is_not_in_it(
