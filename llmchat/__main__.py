@@ -23,10 +23,11 @@ from llmchat.app import check, open_desk
 from llmchat.desk import Desk
 from llmchat.embedded import Embedded, beside_a_run, lacking
 from llmchat.errors import SettingsError, StartError
+from llmchat.provider import OWN_LIST
 from llmchat.redis_client import place_of
 from llmchat.serve import address_of, bind, serve, serve_and_reload
 from llmchat.session import SESSION
-from llmchat.settings import PASSWORD_LENGTH, VARIABLES, Settings
+from llmchat.settings import PASSWORD_LENGTH, PROVIDER_VARIABLES, VARIABLES, Settings
 
 COMMAND_NAMES = ("run", "serve", "parts", "hash", "check-config", "export", "import", "forget")
 NOT_ASKED = "not asked: who has the address may chat"
@@ -220,7 +221,10 @@ def _found(settings: Settings) -> list[str]:
 
 
 def _model(settings: Settings) -> str:
-    label = settings.label_of(settings.openai_model)
+    label, model = settings.label_of(settings.openai_model), settings.openai_model
+    if settings.providers:
+        asked = [each.shown for each in settings.providers if {model, OWN_LIST} & each.models.keys()]
+        return f"{label} by {', then '.join(asked)}"
     if settings.local_label or not settings.openai_base_url:
         return label
     return f"{label} at {urlsplit(settings.openai_base_url).hostname}"
@@ -256,7 +260,13 @@ def _settings() -> str:
         text = f"{meaning} (default: {default})"
         return textwrap.fill(text, 100, initial_indent=f"  {name:<24}", subsequent_indent=" " * 26)
 
-    return "\n".join(entry(each.name, each.meaning, each.default_shown) for each in VARIABLES)
+    own = [(f"<NAME>_{each.name}", f"of one of PROVIDERS, {each.meaning}") for each in PROVIDER_VARIABLES]
+    return "\n".join(
+        [
+            *(entry(each.name, each.meaning, each.default_shown) for each in VARIABLES),
+            *(entry(name, meaning, "none") for name, meaning in own),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from llmchat.blueprints.rooms import EXTENSION, Rooms
 from llmchat.blueprints.websockets import DirectWebsocket
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
-from llmchat.completion import Completions, Deadlines
+from llmchat.completion import Completions
 from llmchat.conversation import leaves_room, takes_system
 from llmchat.conversations import Conversations
 from llmchat.desk import Desk
@@ -46,6 +46,7 @@ from llmchat.keys import Keys
 from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
+from llmchat.model_stream import Deadlines
 from llmchat.models import Models
 from llmchat.pressure import Pressure
 from llmchat.prompts import Prompts
@@ -96,12 +97,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         raise SettingsError(f"REDIS_URL: {error}.") from None
     conversations = Conversations(redis, keys, history_days=settings.history_days)
     history = History(redis, keys, conversations, history_days=settings.history_days)
-    completions = Completions(
-        api_key=settings.openai_api_key,
-        base_url=settings.openai_base_url,
-        deadlines=Deadlines.of(settings),
-        continuation=settings.continuation,
-    )
+    completions = Completions(settings.asked, Deadlines.of(settings), continuation=settings.continuation)
     models = Models(settings, completions)
     listing = Listing(conversations, broadcaster, models)
     summaries = Summaries(redis, keys, history_days=settings.history_days)
@@ -259,12 +255,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     conversations = Conversations(redis, keys, history_days=settings.history_days)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
     attachments, erasure = _attachments(settings, redis, keys), Erasure(redis, keys, KINDS)
-    completions = Completions(
-        api_key=settings.openai_api_key,
-        base_url=settings.openai_base_url,
-        deadlines=Deadlines.of(settings),
-        continuation="never",
-    )
+    completions = Completions(settings.asked, Deadlines.of(settings), continuation="never")
     listing = Listing(conversations, broadcaster, Models(settings, completions))
     async with AsyncExitStack() as leaving:
         for close in (redis.aclose, broadcaster.close, completions.close):

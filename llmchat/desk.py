@@ -11,7 +11,8 @@ from llmchat.errors import ProviderError, StartError, Unavailable, Unreadable
 from llmchat.health import Health
 from llmchat.intake import Intake, Report
 from llmchat.models import chatting
-from llmchat.settings import PROVIDERS_OWN, Settings
+from llmchat.provider import OPENAI, OWN_LIST, Provider
+from llmchat.settings import Settings
 from llmchat.takeout import Takeout
 
 OWN_MODEL = (
@@ -19,7 +20,7 @@ OWN_MODEL = (
 )
 AWAY = "Redis cannot be reached, or is full: look at it with `python -m llmchat check-config`."
 NO_CHATS = "This session has no chats, at least none that is not temporary: nothing was written."
-NOT_LISTED = "The model server answers, and does not list its models: whether it has yours nobody can tell."
+NOT_LISTED = "{} answers, and does not list its models: whether it has yours nobody can tell"
 ALIASES = ("models/{}", "{}:latest")
 """As which some servers list a model that they have under its bare name, too."""
 
@@ -75,27 +76,37 @@ class Desk:
             if settings.require_durable_redis:
                 raise StartError(f"REQUIRE_DURABLE_REDIS is set, and {risk}")
             yield f"History may be lost: {risk}"
-        yield await self._models(settings) if settings.has_model else OWN_MODEL
+        if not settings.has_model:
+            yield OWN_MODEL
+            return
+        for provider in settings.asked:
+            yield await self._models(provider, settings.openai_model)
 
-    async def _models(self, settings: Settings) -> str:
+    async def _models(self, provider: Provider, default: str) -> str:
+        variables, shown = provider.name.upper(), provider.shown
         try:
-            named = await self._completions.models()
+            named = await self._completions.models(provider.name)
         except ProviderError as error:
             if error.code == "provider_refused":
-                return NOT_LISTED
-            raise StartError(f"{error.detail} Check OPENAI_API_KEY and OPENAI_BASE_URL.") from None
-        if not named:
-            return NOT_LISTED
-        wanted = [model for model in settings.openai_models if model != PROVIDERS_OWN]
-        lacking = [model for model in wanted if not _lists(named, model)]
-        told = f"The model server takes the key, and does not list {', '.join(lacking)}: check OPENAI_MODEL and OPENAI_MODELS."
-        if settings.openai_model in lacking:
+                return NOT_LISTED.format(shown)
+            raise StartError(
+                f"{shown}: {error.detail} Check {variables}_API_KEY and {variables}_BASE_URL."
+            ) from None
+        if not named or provider.api_version:  # Azure lists what could be deployed
+            return NOT_LISTED.format(shown)
+        wanted = [model for model in provider.models if model != OWN_LIST]
+        lacking = [model for model in wanted if not _lists(named, provider.own_name(model))]
+        where = (
+            f"{variables}_MODEL and {variables}_MODELS" if provider.name == OPENAI else f"{variables}_MODELS"
+        )
+        told = f"{shown} takes the key, and does not list {', '.join(lacking)}: check {where}."
+        if default in lacking:
             raise StartError(told)
         if lacking:
             return told
-        if PROVIDERS_OWN in settings.openai_models:
-            return f"The model server takes the key, and lists {len(chatting(named))} models to chat with"
-        return f"The model server takes the key, and has {', '.join(wanted)}"
+        if provider.has_own_list:
+            return f"{shown} takes the key, and lists {len(chatting(named))} models to chat with"
+        return f"{shown} takes the key, and has {', '.join(wanted)}"
 
 
 def _lists(named: Collection[str], model: str) -> bool:

@@ -22,6 +22,7 @@ LlmchatError
 ├── Behind                   ours: the store has lost some of the answer that is being made
 └── ProviderError            the model server's: becomes `completion.failed`
     └── RequestRefused       it does not take what it was asked: less of it may do
+        └── ModelMissing     it does not have the model that it was asked for: another provider may
 """
 
 from __future__ import annotations
@@ -176,8 +177,11 @@ class Behind(LlmchatError):
 class ProviderError(LlmchatError):
     """The model server refused, hung or broke off.
 
-    `code` is the protocol's, `detail` a sentence for a person; neither holds a word of the provider's.
+    `code` is the protocol's, `detail` a sentence for a person, `kind` what the log calls it; none holds a word of the
+    provider's.
     """
+
+    kind = ""
 
     def __init__(self, code: str, detail: str, *, retryable: bool, retry_after: float | None = None) -> None:
         super().__init__(code)
@@ -192,6 +196,10 @@ class RequestRefused(ProviderError):
 
     def __init__(self, detail: str = "The model server refused the request.") -> None:
         super().__init__("provider_refused", detail, retryable=True)
+
+
+class ModelMissing(RequestRefused):
+    """The model server does not have the model that it was asked for."""
 
 
 def in_words(seconds: int) -> str:

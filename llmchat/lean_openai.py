@@ -71,6 +71,6 @@ if "openai" not in sys.modules:
     _import()
 
 import openai  # noqa: E402
-from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient  # noqa: E402
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, DefaultAioHttpClient  # noqa: E402
 
-__all__ = ["AsyncOpenAI", "AsyncStream", "DefaultAioHttpClient", "openai"]
+__all__ = ["AsyncAzureOpenAI", "AsyncOpenAI", "AsyncStream", "DefaultAioHttpClient", "openai"]

@@ -1,6 +1,6 @@
-"""The models on offer: those that are named, and where `*` stands among them the provider's own list.
+"""The models on offer: those that are named, and where `*` stands among a provider's its own list.
 
-Knows neither conversations nor who asks. What is read of the provider is kept when it cannot be read again.
+Knows neither conversations nor who asks. What is read of a provider is kept when it cannot be read again.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
 from llmchat.completion import Completions
 from llmchat.errors import ProviderError
-from llmchat.settings import PROVIDERS_OWN, Settings
+from llmchat.provider import OWN_LIST, Provider
+from llmchat.settings import Settings
 
 MOST = 100
 """Models on offer."""
@@ -44,17 +46,18 @@ class Models:
     def __init__(self, settings: Settings, completions: Completions) -> None:
         self._settings = settings
         self._completions = completions
-        self._named = [name for name in settings.openai_models if name != PROVIDERS_OWN]
-        self._own = PROVIDERS_OWN in settings.openai_models
-        self._told = False  # in the log, since the list was read last
+        self._named = [name for name in settings.openai_models if name != OWN_LIST]
+        self._listing = [provider for provider in settings.asked if provider.has_own_list]
+        self._found: dict[str, Sequence[str]] = {provider.name: () for provider in self._listing}
+        self._told: set[str] = set()  # providers, in the log, since their list was read last
         self._wanted = asyncio.Event()  # somebody asked for a model that is not there
         self._first = asyncio.Event()  # the first look is over, or nobody waits for it any more
         self._watching: asyncio.Task[None] | None = None
-        self.offered: Sequence[str] = self._with([])
+        self.offered: Sequence[str] = self._all()
         """The default first."""
 
     async def __aenter__(self) -> Self:
-        if self._own:
+        if self._listing:
             self._watching = asyncio.create_task(self._watch(), name="models")
             asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._first.set)
         return self
@@ -85,25 +88,31 @@ class Models:
             await self._first.wait()
 
     async def refresh(self) -> None:
-        """Read the provider's list; what was read before stays where that fails, and the log says so once."""
+        """Read the providers' lists; what was read before stays where that fails, and the log says so once."""
+        await asyncio.gather(*map(self._read, self._listing))
+
+    async def _read(self, provider: Provider) -> None:
         try:
-            found = chatting(await self._completions.models())
+            found = chatting(await self._completions.models(provider.name))
         except ProviderError as error:
-            self._tell(error.detail)
+            self._tell(provider, error.detail)
             return
         if not found:
-            self._tell("It names no model to chat with.")
+            self._tell(provider, "It names no model to chat with.")
             return
-        self._told = False
-        self.offered = self._with(found)
+        self._told.discard(provider.name)
+        self._found[provider.name] = found
+        self.offered = self._all()
 
-    def _tell(self, reason: str) -> None:
-        if not self._told:
-            log.warning("The provider's list of models cannot be used. %s What was on offer stays.", reason)
-        self._told = True
+    def _tell(self, provider: Provider, reason: str) -> None:
+        if provider.name not in self._told:
+            log.warning(
+                "The list of models of %s cannot be used. %s What was on offer stays.", provider.shown, reason
+            )
+        self._told.add(provider.name)
 
-    def _with(self, found: Sequence[str]) -> Sequence[str]:
-        named = self._named
+    def _all(self) -> Sequence[str]:
+        named, found = self._named, list(chain.from_iterable(self._found.values()))
         if not named and (not found or self._settings.openai_model in found):
             named = [self._settings.openai_model]
         return tuple(dict.fromkeys([*named, *found]))[: max(MOST, len(named))]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
@@ -19,6 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from environs import Env, EnvError
 
 from llmchat.errors import SettingsError
+from llmchat.provider import OPENAI, OWN_LIST, Provider
 from llmchat.redis_url import RedisUrl
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ ADDRESS_SHARE = 5
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+API_VERSION = re.compile(r"[A-Za-z0-9.-]{1,40}")
 MAKE_A_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(48))"'
 SECONDS = "a number of seconds from 0.1 to 3600"
 MEGABYTE = 1_000_000
@@ -44,8 +47,6 @@ BLIND = re.compile(
     r"audio|transcribe|tts|\bo[13]-mini|gemma-?3:?-?(270m|1b)|claude-(2|instant)|3-5-haiku", re.IGNORECASE
 )
 """Names of models that are known to see, and of those among them that do not."""
-PROVIDERS_OWN = "*"
-"""Among OPENAI_MODELS: all that the provider names."""
 TITLES_OFF = "off"
 CONTINUATIONS = ("auto", "never", "flag", "last", "prefix")
 
@@ -66,12 +67,22 @@ class Variable:
         return self.shown or self.default or "none"
 
 
+KEY_FORM = "of ASCII letters, digits and signs, without spaces"
+MODELS_FORM = "names separated by commas, each alone or as name=its own name, or *"
+
 VARIABLES = (
+    Variable(
+        "PROVIDERS",
+        "",
+        "the names of several providers, separated by commas, in the order in which they are asked; each has variables of its own, see Providers",
+        "names like openai,azure,ollama: of lower case letters, digits and underscores",
+        shown="`openai`, with the variables below",
+    ),
     Variable(
         "OPENAI_API_KEY",
         "",
         "the key of the model's provider",
-        "of ASCII letters, digits and signs, without spaces",
+        KEY_FORM,
         secret=True,
     ),
     Variable(
@@ -82,12 +93,17 @@ VARIABLES = (
         secret=True,
         shown="the provider's own",
     ),
-    Variable("OPENAI_MODEL", "gpt-4o-mini", "the model that answers", "a model's name"),
+    Variable(
+        "OPENAI_MODEL",
+        "gpt-4o-mini",
+        "the model that answers, of whichever provider",
+        "a model's name",
+    ),
     Variable(
         "OPENAI_MODELS",
         "",
         "the models offered, separated by commas; the first answers where OPENAI_MODEL is not set. `*` is those of the provider's own list",
-        "names separated by commas, or *",
+        MODELS_FORM,
         shown="OPENAI_MODEL alone",
     ),
     Variable(
@@ -124,7 +140,12 @@ VARIABLES = (
         shown="the model server's own",
     ),
     Variable("MODEL_CONNECT_SECONDS", "5", "how long the model server may take to be connected to", SECONDS),
-    Variable("MODEL_FIRST_SECONDS", "60", "how long it may take to its answer's first token", SECONDS),
+    Variable(
+        "MODEL_FIRST_SECONDS",
+        "60",
+        "how long it may take to its answer's first token; several providers share it",
+        SECONDS,
+    ),
     Variable("MODEL_BETWEEN_SECONDS", "30", "how long it may be silent between two tokens", SECONDS),
     Variable(
         "MODEL_ANSWER_SECONDS",
@@ -135,7 +156,7 @@ VARIABLES = (
     Variable(
         "CONTINUATION",
         "auto",
-        "how the model server is given the beginning of an answer to go on with: `auto` asks it (once an instance and model, by one or two requests of a token at most), `never`, "
+        "how the model server is given the beginning of an answer to go on with: `auto` asks it (once an instance, provider and model, by one or two requests of a token at most), `never`, "
         "`flag` (vLLM, llama.cpp), `last` (the last message is enough), `prefix` (Mistral, DeepSeek)",
         "auto, never, flag, last or prefix",
     ),
@@ -332,13 +353,41 @@ VARIABLES = (
     ),
 )
 
+PROVIDER_VARIABLES = (
+    Variable("API_KEY", "", "its key, where it wants one", KEY_FORM, secret=True),
+    Variable(
+        "BASE_URL",
+        "",
+        "where it speaks OpenAI's protocol; `openai` alone has one of its own",
+        "an address like https://llm.example.com/v1",
+        secret=True,
+    ),
+    Variable(
+        "MODELS",
+        "",
+        "its models, separated by commas; `name=its own name` where it has another for one, as Azure has deployments; `*` is those of its own list",
+        MODELS_FORM,
+    ),
+    Variable(
+        "API_VERSION",
+        "",
+        "of Azure's API by deployments, where BASE_URL is the resource's endpoint; all else, and Azure's v1, has none",
+        "a version like 2024-10-21",
+    ),
+)
+"""What each of PROVIDERS has, behind its name in capitals."""
+
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings; the attribute is the variable's name in lower case. Its repr shows no secret."""
+    """All settings; the attribute is the variable's name in lower case. Its repr shows no secret.
 
+    `openai_model` and `openai_models` are the default and all that is on offer, of whichever provider.
+    """
+
+    providers: tuple[Provider, ...] = ()
     openai_api_key: str | None = field(default=None, repr=False)
     openai_base_url: str | None = field(default=None, repr=False)
     openai_model: str = "gpt-4o-mini"
@@ -404,7 +453,19 @@ class Settings:
     @property
     def has_model(self) -> bool:
         """Whether a provider or a model server is configured."""
-        return bool(self.openai_api_key or self.openai_base_url)
+        return bool(self.providers or self.openai_api_key or self.openai_base_url)
+
+    @property
+    def asked(self) -> tuple[Provider, ...]:
+        """All providers, in order: where none are named, the one of OPENAI_API_KEY and OPENAI_BASE_URL."""
+        return self.providers or (
+            Provider(
+                name=OPENAI,
+                models={model: model for model in self.openai_models},
+                api_key=self.openai_api_key,
+                base_url=self.openai_base_url,
+            ),
+        )
 
     def label_of(self, model: str) -> str:
         """Return what people read where `model` answers."""
@@ -443,25 +504,22 @@ class Settings:
             raise SettingsError("REDIS_URL is not set, nor is REDISHOST: name the Redis to use.")
         if not self.has_model:
             raise SettingsError(
-                "OPENAI_API_KEY is not set, nor is OPENAI_BASE_URL for a server that needs no key."
+                "OPENAI_API_KEY is not set, nor is OPENAI_BASE_URL for a server that needs no key, nor PROVIDERS."
             )
 
     @classmethod
     def read(cls, env: Mapping[str, str] | None = None, *, local: bool) -> Settings:
         """Read `env` (the process' own where None), and where `local` the file .env for what it leaves out."""
         reader = _Reader(os.environ if env is None else env, local=local)
-        offered = reader.names("OPENAI_MODELS")
         railway = reader.optional("RAILWAY_PUBLIC_DOMAIN", _is_host)
-        named = [name for name in offered if name != PROVIDERS_OWN]
-        own = offered != tuple(named)
-        chosen = reader.given("OPENAI_MODEL")
-        model = named[0] if named and not chosen else reader.text("OPENAI_MODEL")
-        first = (model,) if named or chosen or not own else ()
+        asked = _providers(reader)
+        model, models = _on_offer(reader, asked)
         return cls(
+            providers=asked if reader.given("PROVIDERS") or _renames(asked) else (),
             openai_api_key=reader.optional("OPENAI_API_KEY", _is_header_value),
             openai_base_url=reader.optional("OPENAI_BASE_URL", _is_http_url),
             openai_model=model,
-            openai_models=tuple(dict.fromkeys([*first, *named, *([PROVIDERS_OWN] if own else [])])),
+            openai_models=models,
             local_model=reader.path("LOCAL_MODEL"),
             system_prompt=reader.text("SYSTEM_PROMPT"),
             context_tokens=reader.number("CONTEXT_TOKENS", 256, 10_000_000),
@@ -522,7 +580,7 @@ class _Source(Env):
         return value if value.strip() else ""
 
     def _get_value(self, env_key: str, default: Any) -> Any:
-        return self.find(env_key) or _BY_NAME[env_key].default or default
+        return self.find(env_key) or _variable(env_key).default or default
 
 
 class _Reader:
@@ -563,6 +621,13 @@ class _Reader:
             raise self._malformed(name)
         return names
 
+    def models(self, name: str) -> dict[str, str]:
+        """Read names of models, and the provider's own name of each."""
+        pairs = [[part.strip() for part in entry.split("=", 1)] for entry in self.names(name)]
+        if not all(all(pair) and (pair[0] != OWN_LIST or len(pair) == 1) for pair in pairs):
+            raise self._malformed(name)
+        return {pair[0]: pair[-1] for pair in pairs}
+
     def number(self, name: str, low: int, high: int, *, default: int | None = None) -> int:
         if default is not None and not self.given(name):
             return default
@@ -597,10 +662,100 @@ class _Reader:
             raise self._malformed(name) from error
 
     def _malformed(self, name: str, reason: str = "") -> SettingsError:
-        variable = _BY_NAME[name]
+        variable = _variable(name)
         if variable.secret:
             return SettingsError(f"{name} is malformed: {reason}it must be {variable.form}.")
         return SettingsError(f"{name} is {self._source.find(name)!r}: it must be {variable.form}.")
+
+
+def _variable(name: str) -> Variable:
+    """Find a setting; those of a provider are named behind it."""
+    known = _BY_NAME.get(name)
+    return known or next(
+        replace(each, name=name) for each in PROVIDER_VARIABLES if name.endswith(f"_{each.name}")
+    )
+
+
+def _providers(reader: _Reader) -> tuple[Provider, ...]:
+    """Read those that are named, or OpenAI's variables alone."""
+    names = dict.fromkeys(
+        reader.names("PROVIDERS", lambda name: PROVIDER_NAME.fullmatch(name) is not None) or (OPENAI,)
+    )
+    others = {name: _provider(reader, name) for name in names if name != OPENAI}
+    return tuple(others.get(name) or _openai(reader, others.values()) for name in names)
+
+
+def _openai(reader: _Reader, others: Collection[Provider]) -> Provider:
+    models, model = reader.models("OPENAI_MODELS"), reader.text("OPENAI_MODEL")
+    of_another = any(model in other.models for other in others)
+    if not models or (reader.given("OPENAI_MODEL") and not of_another):
+        models = {model: models.get(model, model), **models}
+    provider = Provider(
+        name=OPENAI,
+        models=models,
+        api_key=reader.optional("OPENAI_API_KEY", _is_header_value),
+        base_url=reader.optional("OPENAI_BASE_URL", _is_http_url),
+    )
+    if reader.given("PROVIDERS") and not (provider.api_key or provider.base_url):
+        raise SettingsError(
+            "OPENAI_API_KEY is not set, nor is OPENAI_BASE_URL: set one, or leave openai out of PROVIDERS."
+        )
+    return provider
+
+
+def _renames(providers: Collection[Provider]) -> bool:
+    """Tell whether one that can be asked has names of its own for models."""
+    return any(
+        ours != theirs
+        for provider in providers
+        if provider.api_key or provider.base_url
+        for ours, theirs in provider.models.items()
+    )
+
+
+def _provider(reader: _Reader, name: str) -> Provider:
+    api_key, base_url, models, api_version = (f"{name.upper()}_{each.name}" for each in PROVIDER_VARIABLES)
+    for taken in {api_key, base_url, models, api_version} & _BY_NAME.keys():
+        raise SettingsError(f"PROVIDERS names {name}, and {taken} means something else: name it otherwise.")
+    provider = Provider(
+        name=name,
+        models=reader.models(models),
+        api_key=reader.optional(api_key, _is_header_value),
+        base_url=reader.optional(base_url, _is_http_url),
+        api_version=reader.optional(api_version, lambda value: API_VERSION.fullmatch(value) is not None),
+    )
+    if provider.base_url is None:
+        raise SettingsError(
+            f"{base_url} is not set: say where {name} of PROVIDERS is, or leave it out there."
+        )
+    if not provider.models:
+        raise SettingsError(
+            f"{models} is not set: name the models of {name}, or * for those of its own list."
+        )
+    if provider.api_version and provider.has_own_list:
+        raise SettingsError(
+            f"{models} has *, and Azure lists no deployments: name each, as in gpt-4o=deployment."
+        )
+    if provider.api_version and urlsplit(provider.base_url).path.strip("/"):
+        raise SettingsError(
+            f"{base_url} has a path: beside {api_version} it is the endpoint alone; for Azure's v1 unset that one."
+        )
+    return provider
+
+
+def _on_offer(reader: _Reader, providers: Sequence[Provider]) -> tuple[str, tuple[str, ...]]:
+    """Choose the default model, and order all that are on offer: it first, lists of the providers' own last."""
+    offered = dict.fromkeys(model for provider in providers for model in provider.models)
+    named = [model for model in offered if model != OWN_LIST]
+    own = [OWN_LIST] if OWN_LIST in offered else []
+    chosen = reader.given("OPENAI_MODEL")
+    model = named[0] if named and not chosen else reader.text("OPENAI_MODEL")
+    if chosen and not own and model not in named:
+        raise SettingsError(
+            f"OPENAI_MODEL is {model!r}, which no provider has: name one of {', '.join(named)}, or add it to a provider's."
+        )
+    first = [model] if named or chosen else []
+    return model, tuple(dict.fromkeys([*first, *named, *own]))
 
 
 def _composed_redis_url(reader: _Reader) -> str | None:

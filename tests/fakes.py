@@ -98,7 +98,10 @@ class Refusal:
 class Request:
     """What the model server was asked, and how it went."""
 
-    def __init__(self, body: dict[str, Any], headers: dict[str, str], peer: object = None) -> None:
+    def __init__(
+        self, body: dict[str, Any], headers: dict[str, str], peer: object = None, path: str = ""
+    ) -> None:
+        self.path = path  # with its query
         self.body = body
         self.headers = headers
         self.peer = peer  # the address of the client's end of the connection
@@ -242,7 +245,12 @@ class Model:
     @property
     def url(self) -> str:
         """What OPENAI_BASE_URL is set to."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.endpoint}/v1"
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is, as Azure's resources are named."""
+        return f"http://127.0.0.1:{self.port}"
 
     # What it will do
 
@@ -370,6 +378,7 @@ class Model:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._completions)
+        app.router.add_post("/openai/deployments/{deployment}/chat/completions", self._completions)  # Azure
         app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
@@ -399,7 +408,7 @@ class Model:
 
     async def _completions(self, http: web.Request) -> web.StreamResponse:
         peer = http.transport and http.transport.get_extra_info("peername")
-        request = Request(await http.json(), dict(http.headers), peer)
+        request = Request(await http.json(), dict(http.headers), peer, http.path_qs)
         if request.asks_how:
             self.questions += 1
             return self._say_how(request)

@@ -13,7 +13,7 @@ from llmchat.answering import Answering
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message, Taker
 from llmchat.chat import Chat
-from llmchat.completion import Completions, Deadlines
+from llmchat.completion import Completions
 from llmchat.connection import Backlog, Connection, Welcome
 from llmchat.conversations import Conversations
 from llmchat.erasure import Erasure
@@ -24,6 +24,7 @@ from llmchat.keys import Keys
 from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
+from llmchat.model_stream import Deadlines
 from llmchat.models import Models
 from llmchat.pressure import Pressure
 from llmchat.redis_client import connect
@@ -175,11 +176,7 @@ class House:
         self.conversations = Conversations(self.redis, self.keys, history_days=1)
         self.history = History(self.redis, self.keys, self.conversations, history_days=1)
         self.broadcaster = Holed([url], prefix=prefix, capacity=2000)
-        self.completions = Completions(
-            api_key=settings.openai_api_key,
-            base_url=settings.openai_base_url,
-            deadlines=Deadlines.of(settings),
-        )
+        self.completions = Completions(settings.asked, Deadlines.of(settings))
         self.models = Models(settings, self.completions)
         self.listing = Listing(self.conversations, self.broadcaster, self.models)
         self.leases = Leases(self.redis, self.keys)

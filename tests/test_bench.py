@@ -20,7 +20,9 @@ from bench.frames import CLOSE, FIN, PING, RSV1, TEXT, WINDOW_BITS, Counter, Rea
 from bench.machine import Usage
 from bench.model import Model
 from bench.table import ROWS, aligned, table_of
-from llmchat.completion import Completions, Deadlines
+from llmchat.completion import Completions
+from llmchat.model_stream import Deadlines
+from llmchat.provider import Provider
 
 LENGTHS = st.one_of(st.integers(0, 300), st.sampled_from([125, 126, 127, 65_535, 65_536]))
 
@@ -125,9 +127,10 @@ async def test_completions_read_what_the_model_server_says() -> None:
     async with Model() as model:
         answer = Answer(1, 40, 1000)
         model.answers[1] = answer
-        completions = Completions(api_key=None, base_url=model.url, deadlines=deadlines, continuation="never")
+        provider = Provider(name="bench", models={"bench": "bench"}, base_url=model.url)
+        completions = Completions([provider], deadlines, continuation="never")
         try:
-            assert await completions.models() == ["bench"]
+            assert await completions.models("bench") == ["bench"]
             for _ in range(2):  # over one connection, as it is kept
                 answer.said = answer.said[:0]
                 async with completions.stream(

@@ -7,79 +7,30 @@ import json
 import logging
 import random
 import re
+import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from llmchat import completion
-from llmchat.completion import NO_KEY, RETRIES, Completions, Deadlines, _read_from, _Said
-from llmchat.errors import ProviderError
+from llmchat import model_server, model_stream
+from llmchat.completion import Completions
+from llmchat.model_server import NO_KEY, RETRIES
+from llmchat.model_stream import ModelStream, read_from
 from llmchat.turn import Delta
+from tests.asking import KEY, PROMPT, SOON, ask, ask_until_error, asking, opened, provider, text_of, whole
 from tests.fakes import CUT, SILENCE, Drip, Failure, Gate, Line, Model, Reasoning
 from tests.steps import Babble, Pause, Repeated, Step
-from tests.waiting import eventually, within
-
-KEY = "sk-secret-of-the-tests"
-PROMPT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
-SOON = 0.01
-"""Seconds: what the model server asks to wait before a retry."""
+from tests.waiting import within
 
 
 @pytest.fixture
 async def completions(model: Model) -> AsyncIterator[Completions]:
     async with opened(model) as completions:
         yield completions
-
-
-@asynccontextmanager
-async def opened(
-    model: Model, key: str | None = KEY, *, continuation: str = "auto", **deadlines: float
-) -> AsyncIterator[Completions]:
-    patient = {"connect": 5.0, "first": 60.0, "between": 30.0, "answer": 300.0}
-    completions = Completions(
-        api_key=key, base_url=model.url, deadlines=Deadlines(**patient | deadlines), continuation=continuation
-    )
-    try:
-        yield completions
-    finally:
-        await completions.close()
-
-
-async def ask(completions: Completions, **parameters: Any) -> Delta:
-    """Ask, and give all that was said: in how many pieces it comes is the network's."""
-    async with completions.stream("gpt-4o-mini", PROMPT, parameters) as deltas:
-        return whole([delta async for delta in deltas])
-
-
-def whole(deltas: list[Delta]) -> Delta:
-    return Delta(
-        text_of(deltas),
-        "".join(delta.reasoning for delta in deltas),
-        next((delta.finish_reason for delta in deltas if delta.finish_reason), None),
-        next((delta.usage for delta in reversed(deltas) if delta.usage), None),
-    )
-
-
-async def ask_until_error(completions: Completions, every: float = 0.0) -> tuple[list[Delta], ProviderError]:
-    got: list[Delta] = []
-
-    async def read() -> None:
-        async with completions.stream("gpt-4o-mini", PROMPT, {}, every=lambda: every) as deltas:
-            async for delta in deltas:
-                got.append(delta)  # noqa: PERF401, for what came before the error counts
-
-    with pytest.raises(ProviderError) as caught:
-        await read()
-    return got, caught.value
-
-
-def text_of(deltas: list[Delta]) -> str:
-    return "".join(delta.text for delta in deltas)
 
 
 def piece(**delta: Any) -> Line:
@@ -267,7 +218,7 @@ async def test_answer_comes_when_a_retry_succeeds(
 async def test_retry_comes_when_the_model_server_asked_for_it(
     model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completion, "RETRY_SECONDS", 3600)
+    monkeypatch.setattr(model_server, "RETRY_SECONDS", 3600)
     model.refuse(503, retry_after=SOON, times=RETRIES)
     model.answer("Hello")
     async with within(10, "the retries are made"):
@@ -277,7 +228,7 @@ async def test_retry_comes_when_the_model_server_asked_for_it(
 async def test_retry_comes_at_once_where_the_model_server_has_no_wait(
     model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completion, "RETRY_SECONDS", 3600)
+    monkeypatch.setattr(model_server, "RETRY_SECONDS", 3600)
     model.refuse(503, retry_after=0)
     model.answer("Hello")
     async with within(10, "the retry is made"):
@@ -320,7 +271,7 @@ async def test_rate_limit_is_told_as_such_when_its_wait_is_longer_than_our_patie
 async def test_rate_limit_tells_only_a_wait_that_json_has(
     model: Model, monkeypatch: pytest.MonkeyPatch, wait: float | str
 ) -> None:
-    monkeypatch.setattr(completion, "RETRIES", 0)
+    monkeypatch.setattr(model_server, "RETRIES", 0)
     model.refuse(429, retry_after=wait)
     async with opened(model) as completions:
         _, error = await ask_until_error(completions)
@@ -350,7 +301,7 @@ async def test_context_that_is_too_long_is_told_apart(
 async def test_model_server_that_is_down_is_unavailable(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completion, "RETRIES", 1)
+    monkeypatch.setattr(model_server, "RETRIES", 1)
     async with opened(model) as completions:
         await model.close_door()
         _, error = await ask_until_error(completions)
@@ -440,7 +391,7 @@ async def test_answer_times_out_when_it_never_ends(model: Model, every: float) -
 async def test_figures_are_not_waited_for_long(
     model: Model, monkeypatch: pytest.MonkeyPatch, after: Step
 ) -> None:
-    monkeypatch.setattr(completion, "USAGE_SECONDS", 0.1)
+    monkeypatch.setattr(model_stream, "USAGE_SECONDS", 0.1)
     async with opened(model, between=300) as completions:
         end = Line('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}')
         model.answer("Hello", end, after)
@@ -483,13 +434,13 @@ async def test_pieces_that_come_meanwhile_are_one(model: Model, completions: Com
 
 
 async def test_nothing_is_read_meanwhile(model: Model, completions: Completions) -> None:
-    body = {"model": "m", "messages": PROMPT, "stream": True}
     model.answer("Hello", SILENCE)
-    stream = await completions._post(body)
-    protocol, transport, body = _read_from(stream.response)
+    (server,) = completions._servers.values()
+    stream = await server._post({"model": "m", "messages": PROMPT, "stream": True})
+    protocol, transport, body = read_from(stream.response)
     assert body is not None
     assert protocol is not None  # else another version of the libraries has it elsewhere
-    collecting = asyncio.create_task(_Said(stream.response).collect(0.05))
+    collecting = asyncio.create_task(ModelStream(stream, 30, 300, lambda: 0.0)._collect(0.05))
     await asyncio.sleep(0)
     assert not transport.is_reading()
     await collecting
@@ -517,16 +468,8 @@ async def test_what_breaks_off_meanwhile_comes_with_its_text(
     model: Model, completions: Completions, step: Step, code: str
 ) -> None:
     model.answer("Hel", "lo", Pause(0.02), ", world", step)
-    got: list[Delta] = []
-
-    async def read() -> None:
-        async with completions.stream("m", PROMPT, {}, every=lambda: 0.1) as deltas:
-            async for delta in deltas:
-                got.append(delta)  # noqa: PERF401, for what came before the error counts
-
-    with pytest.raises(ProviderError) as caught:
-        await read()
-    assert (text_of(got), caught.value.code) == ("Hello, world", code)
+    got, error = await ask_until_error(completions, every=0.1)
+    assert (text_of(got), error.code) == ("Hello, world", code)
 
 
 async def test_connection_serves_the_next_answer(model: Model, completions: Completions) -> None:
@@ -600,7 +543,7 @@ async def test_error_has_no_word_of_the_providers_and_no_key(
     caplog.set_level(logging.INFO)
     model.refuse(status, message=f"Incorrect API key provided: {KEY}.", retry_after=SOON, times=RETRIES + 1)
     _, error = await ask_until_error(completions)
-    told = f"{error} {error!r} {error.detail} {error.code} {caplog.text}"
+    told = f"{error!r} {error.detail} {caplog.text} {traceback.format_exception(error)}"
     assert KEY not in told
     assert "Incorrect" not in told
 
@@ -612,154 +555,14 @@ async def test_error_in_the_stream_has_no_word_of_the_providers(
     caplog.set_level(logging.INFO)
     model.answer("Hel", step)
     _, error = await ask_until_error(completions)
-    assert KEY not in f"{error} {error!r} {error.detail} {caplog.text}"
-
-
-# Going on from a beginning
-
-
-async def test_model_server_is_asked_once_whether_it_goes_on(model: Model, completions: Completions) -> None:
-    model.continues = True
-    asked = await asyncio.gather(*(completions.continues("gpt-4o-mini") for _ in range(5)))
-    assert asked == [True] * 5
-    assert (model.questions, model.requests) == (1, [])
-
-
-async def test_model_server_that_says_nothing_of_it_does_not_go_on(
-    model: Model, completions: Completions
-) -> None:
-    assert not await completions.continues("gpt-4o-mini")
-    assert not await completions.continues("gpt-4o-mini")
-    assert model.questions == 2  # in two ways, once each
-
-
-@pytest.mark.parametrize(
-    ("status", "questions"), [(400, 2), (422, 2), (401, 4), (404, 4), (408, 4), (429, 4), (503, 4)]
-)
-async def test_model_server_that_may_say_it_another_time_is_asked_again(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, status: int, questions: int
-) -> None:
-    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
-    asked = []
-
-    def refuse(_: object) -> web.Response:
-        asked.append(status)
-        return web.json_response({"error": {"message": "no"}}, status=status)
-
-    monkeypatch.setattr(model, "_say_how", refuse)
-    for _ in range(4):
-        assert not await completions.continues("gpt-4o-mini")
-    assert len(asked) == questions
-
-
-async def test_model_server_that_is_away_is_asked_again_after_a_while(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model.continues = True
-    await model.close_door()
-    assert not await completions.continues("gpt-4o-mini")
-    await model.open_door()
-    assert not await completions.continues("gpt-4o-mini")
-    assert model.questions == 0
-    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
-    assert await completions.continues("gpt-4o-mini")
-
-
-async def test_model_server_whose_answer_cannot_be_read_is_asked_again(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
-    monkeypatch.setattr(
-        model, "_say_how", lambda _: web.Response(text="[" * 100_000, content_type="application/json")
-    )
-    for _ in range(2):
-        assert not await completions.continues("gpt-4o-mini")
-    monkeypatch.undo()
-    monkeypatch.setattr(completion, "ASK_AGAIN_SECONDS", 0)
-    model.continues = True
-    assert await completions.continues("gpt-4o-mini")
-
-
-async def test_nobody_waits_for_long_for_a_question(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model.continues = True
-    gate = asyncio.Event()
-    ask = completions._ask_how
-
-    async def late(name: str) -> str:
-        await gate.wait()
-        return await ask(name)
-
-    monkeypatch.setattr(completion, "QUESTION_SECONDS", 3600)
-    monkeypatch.setattr(completions, "_ask_how", late)
-    async with within(30, "nobody waits for the question"):
-        assert not any(await asyncio.gather(*(completions.continues("gpt-4o-mini") for _ in range(5))))
-    gate.set()
-    await eventually(lambda: completions.continues("gpt-4o-mini"), seconds=30, what="it is known")
-    assert model.questions == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "how"),
-    [
-        ("Unrecognized arguments supplied: add_generation_prompt, continue_final_message", "never"),
-        ("Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "flag"),
-        ("Cannot have 2 or more assistant messages at the end of the list.", "last"),
-    ],
-)
-async def test_refusal_tells_by_its_words(
-    model: Model, completions: Completions, monkeypatch: pytest.MonkeyPatch, words: str, how: str
-) -> None:
-    refusal = web.json_response
-    monkeypatch.setattr(
-        model, "_say_how", lambda _: refusal({"error": {"message": words, "code": 400}}, status=400)
-    )
-    assert await completions._how_of("gpt-4o-mini") == how
-
-
-@pytest.mark.parametrize(
-    ("continuation", "fields"),
-    [
-        ("flag", {"continue_final_message": True, "add_generation_prompt": False}),
-        ("last", {}),
-        ("prefix", {}),
-    ],
-)
-async def test_beginning_is_given_in_the_way_that_is_set(
-    model: Model, continuation: str, fields: dict[str, bool]
-) -> None:
-    async with opened(model, continuation=continuation) as completions:
-        assert await completions.continues("gpt-4o-mini")
-        async with completions.stream("gpt-4o-mini", PROMPT, {}, kept="Hel") as deltas:
-            assert [delta async for delta in deltas]
-    asked = await model.asked()
-    last = {"role": "assistant", "content": "Hel"} | ({"prefix": True} if continuation == "prefix" else {})
-    assert asked.messages == [*PROMPT, last]
-    assert {name: asked.body[name] for name in fields} == fields
-    assert model.questions == 0
-
-
-async def test_answer_goes_on_from_its_beginning(model: Model, completions: Completions) -> None:
-    model.continues = True
-    model.answer("Hello, ", "wor", "ld")
-    async with completions.stream("gpt-4o-mini", PROMPT, {}, kept="Hello, w") as deltas:
-        assert text_of([delta async for delta in deltas]) == "orld"
-    assert (await model.asked()).kept == "Hello, w"
-
-
-async def test_model_is_never_given_a_beginning_where_that_is_set(model: Model) -> None:
-    model.continues = True
-    async with opened(model, continuation="never") as completions:
-        assert not await completions.continues("gpt-4o-mini")
-    assert model.questions == 0
+    assert KEY not in f"{error!r} {error.detail} {caplog.text} {traceback.format_exception(error)}"
 
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_events_that_are_cut_anywhere_are_whole_and_their_connection_is_used_again(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completion, "DRAIN_SECONDS", 30)  # a busy machine takes longer than a model server
+    monkeypatch.setattr(model_stream, "DRAIN_SECONDS", 30)  # a busy machine takes longer than a model server
     chance, connections = random.Random(seed), 0
     words = [f"word{number} " for number in range(60)]
     events = [{"choices": [{"delta": {"content": word}, "finish_reason": None}]} for word in words]
@@ -791,16 +594,10 @@ async def test_events_that_are_cut_anywhere_are_whole_and_their_connection_is_us
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        deadlines = Deadlines(connect=5.0, first=10.0, between=5.0, answer=60.0)
-        completions = Completions(
-            api_key=NO_KEY, base_url=f"http://127.0.0.1:{port}/v1", deadlines=deadlines, continuation="never"
-        )
-        try:
+        async with asking(provider(f"http://127.0.0.1:{port}/v1"), first=10.0, between=5.0) as completions:
             for _ in range(3):
                 async with completions.stream("m", PROMPT, {}, every=lambda: 0.05) as deltas:
                     got = [delta async for delta in deltas]
                 assert text_of(got) == "".join(words)
                 assert got[-1].finish_reason == "stop"
-        finally:
-            await completions.close()
     assert connections == 1

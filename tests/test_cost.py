@@ -12,8 +12,8 @@ import secrets
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from types import FrameType
-from typing import Any
+from types import FrameType, SimpleNamespace
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -22,10 +22,10 @@ from wsproto.connection import ConnectionState
 
 from bench.answer import pieces_of
 from llmchat import lease, peers, subscriber
-from llmchat.completion import _Said
 from llmchat.connection import Connection
 from llmchat.deflate import Deflate
 from llmchat.doors import ABORT
+from llmchat.model_stream import ModelStream
 from llmchat.settings import Settings
 from llmchat.turn import Answer, Delta
 from tests.fakes import Model
@@ -198,9 +198,10 @@ async def test_delta_costs_no_more_than_its_budget(
 
 async def test_reading_wakes_nobody_for_each_event_of_the_model_server() -> None:
     body = [b"".join(event(piece) for piece in PIECES)] * DELTAS
-    said, calls = _Said(httpx2.Response(200, content=given(body))), Calls()
+    response = SimpleNamespace(response=httpx2.Response(200, content=given(body)))
+    said, calls = ModelStream(cast(Any, response), math.inf, math.inf, lambda: 0.0), Calls()
     with calls.counted():
-        deltas = [await said.next(math.inf) for _ in body]
+        deltas = [await said._read(math.inf) for _ in body]
     assert [delta and delta.text for delta in deltas] == ["".join(PIECES)] * DELTAS
     assert calls.count / (DELTAS * len(PIECES)) <= CALLS_OF_AN_EVENT
 

@@ -28,7 +28,7 @@ class FakeProvider:
     def __init__(self) -> None:
         self.listed: list[str] | ProviderError = []
 
-    async def models(self) -> list[str]:
+    async def models(self, provider: str) -> list[str]:
         """List them."""
         if isinstance(self.listed, ProviderError):
             raise self.listed
@@ -167,7 +167,8 @@ async def test_default_model_that_is_listed_is_had(
     desk: Desk, provider: FakeProvider, settings: Settings, listed: list[str]
 ) -> None:
     provider.listed = listed
-    assert await models(desk, settings) == "The model server takes the key, and has gpt-4o-mini"
+    (asked,) = settings.asked
+    assert await models(desk, settings) == f"{asked.shown} takes the key, and has gpt-4o-mini"
 
 
 @pytest.mark.parametrize("listed", [[], ProviderError("provider_refused", "No.", retryable=False)])
@@ -175,7 +176,8 @@ async def test_model_server_that_lists_nothing_is_no_error(
     desk: Desk, provider: FakeProvider, settings: Settings, listed: Any
 ) -> None:
     provider.listed = listed
-    assert await models(desk, settings) == NOT_LISTED
+    (asked,) = settings.asked
+    assert await models(desk, settings) == NOT_LISTED.format(asked.shown)
 
 
 async def test_further_model_that_is_not_listed_is_told_and_no_error(
@@ -192,3 +194,51 @@ async def test_any_default_of_the_providers_own_list_is_no_error(
     provider.listed = ["other"]
     settings = replace(settings, openai_models=("*",))
     assert "lists 1 models" in await models(desk, settings)
+
+
+@pytest.fixture
+def several() -> Settings:
+    return Settings.read(
+        {
+            "PROVIDERS": "openai,azure,local",
+            "OPENAI_API_KEY": "sk-of-the-tests",
+            "AZURE_BASE_URL": "https://chat.openai.azure.com",
+            "AZURE_API_VERSION": "2024-10-21",
+            "AZURE_MODELS": "gpt-4o-mini=deployed",
+            "LOCAL_BASE_URL": "http://localhost:11434/v1",
+            "LOCAL_MODELS": "small=llama3.2",
+        },
+        local=False,
+    )
+
+
+async def test_each_provider_is_looked_at_and_of_azure_nothing_more_is_known(
+    desk: Desk, provider: FakeProvider, several: Settings
+) -> None:
+    provider.listed = ["gpt-4o-mini", "llama3.2:latest"]
+    assert [line async for line in desk.check(several)][-3:] == [
+        "openai takes the key, and has gpt-4o-mini",
+        NOT_LISTED.format("azure (chat.openai.azure.com)"),
+        "local (localhost:11434) takes the key, and has small",
+    ]
+
+
+async def test_model_of_another_provider_that_is_not_listed_is_told_with_its_variable(
+    desk: Desk, provider: FakeProvider, several: Settings
+) -> None:
+    provider.listed = ["gpt-4o-mini"]
+    assert await models(desk, several) == (
+        "local (localhost:11434) takes the key, and does not list small: check LOCAL_MODELS."
+    )
+
+
+async def test_provider_that_refuses_is_named_with_its_variables(
+    desk: Desk, provider: FakeProvider, several: Settings
+) -> None:
+    provider.listed = ProviderError("provider_auth", "It did not accept the key.", retryable=False)
+    several = replace(several, providers=several.providers[1:])
+    told = (
+        r"azure \(chat.openai.azure.com\): It did not accept the key. Check AZURE_API_KEY and AZURE_BASE_URL."
+    )
+    with pytest.raises(StartError, match=told):
+        await models(desk, several)

@@ -12,7 +12,8 @@ import pytest
 
 from llmchat import connection, conversation, conversations, errors, events, history, markdown, turn
 from llmchat.keys import TURNS, Keys, group_of_conversation, group_of_session, redis_channel
-from llmchat.settings import VARIABLES, Settings
+from llmchat.provider import OPENAI
+from llmchat.settings import PROVIDER_VARIABLES, VARIABLES, Settings
 from tests.channel_layer import test_construction, test_on_fakeredis, test_on_valkey
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,9 +83,28 @@ def test_readme_tells_every_setting_with_its_default_and_meaning() -> None:
     assert told == expected
 
 
+def test_readme_tells_what_each_provider_has() -> None:
+    told = [cells for cells in rows(section(README, "Providers")) if cells[0] != "of each"]
+    assert told == [[f"`<NAME>_{each.name}`", each.meaning] for each in PROVIDER_VARIABLES]
+
+
+def test_providers_of_the_readme_are_read_without_complaint() -> None:
+    told = dict(re.findall(r"^([A-Z_]+)=(\S+)", section(README, "Providers"), re.MULTILINE))
+    told = {name: value.replace("…", "0") for name, value in told.items()}
+    providers = Settings.read(told, local=False).providers
+    assert [each.name for each in providers] == ["openai", "azure", "ollama"]
+    assert [each.name for each in providers if "gpt-4o" in each.models] == ["openai", "azure"]
+
+
 def test_example_names_every_setting_with_its_default() -> None:
     told = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
-    assert set(told) == {each.name for each in VARIABLES}
+    of_providers = {
+        f"{name.upper()}_{each.name}"
+        for name in told["PROVIDERS"].split(",")
+        for each in PROVIDER_VARIABLES
+        if name != OPENAI
+    }
+    assert set(told) - of_providers == {each.name for each in VARIABLES}
     assert {each.name: told[each.name] for each in VARIABLES if each.default} == {
         each.name: each.default for each in VARIABLES if each.default
     }
@@ -137,7 +157,10 @@ def test_protocol_tells_every_field_of_the_parameters() -> None:
 
 def test_protocol_tells_every_code() -> None:
     codes = {"internal", *(each.code for each in errors.CommandError.__subclasses__())}
-    source = (PACKAGE / "completion.py").read_text() + (PACKAGE / "turn.py").read_text()
+    source = "".join(
+        (PACKAGE / f"{room}.py").read_text()
+        for room in ("completion", "model_server", "provider_errors", "turn")
+    )
     codes |= set(re.findall(r'"(provider_[a-z_]+|context_too_long)"', source))
     assert [code for code in sorted(codes) if f"`{code}`" not in section(PROTOCOL, "Codes")] == []
 

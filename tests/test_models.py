@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat import models as models_room
-from llmchat.completion import Completions, Deadlines
+from llmchat.completion import Completions
+from llmchat.model_stream import Deadlines
 from llmchat.models import MOST, Models, chatting
 from llmchat.settings import Settings
+from tests.asking import asking, provider
 from tests.fakes import Gate, Model
 from tests.waiting import eventually, within
 
@@ -48,7 +50,7 @@ def test_whatever_a_provider_names_becomes_a_list_in_order(names: list[str]) -> 
 
 @pytest.fixture
 async def completions(model: Model, settings: Settings) -> AsyncIterator[Completions]:
-    made = Completions(api_key=settings.openai_api_key, base_url=model.url, deadlines=Deadlines.of(settings))
+    made = Completions(settings.asked, Deadlines.of(settings))
     yield made
     await made.close()
 
@@ -138,6 +140,26 @@ async def test_list_that_cannot_be_read_again_is_kept_and_told_of_once(
         assert models.offered == ("gpt-4o-mini", "o4")
 
 
+async def test_lists_of_several_providers_come_in_order_and_one_that_fails_keeps_what_it_had(
+    settings: Settings, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Model() as other:
+        model.models, other.models = ("o3", "shared"), ("shared", "llama3.2")
+        providers = (
+            provider(other.url, "local", models={"*": "*"}),
+            provider(model.url, models={"mine": "mine", "*": "*"}),
+        )
+        several = replace(settings, providers=providers, openai_models=("mine", "*"), openai_model="mine")
+        async with asking(*providers) as completions, Models(several, completions) as models:
+            await models.settled()
+            assert models.offered == ("mine", "llama3.2", "shared", "o3")
+            other.models, model.models = None, ("o4",)
+            await models.refresh()
+            assert models.offered == ("mine", "llama3.2", "shared", "o4")
+    (told,) = [each for each in caplog.messages if "list of models" in each]
+    assert f"local (127.0.0.1:{other.port})" in told
+
+
 async def test_list_is_read_anew_when_somebody_asks_for_a_model_that_is_not_in_it(
     completions: Completions, settings: Settings, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +179,7 @@ async def test_models_ask_for_the_providers_list_only_where_it_is_named(
 ) -> None:
     times = 0
 
-    async def models_of_provider() -> list[str]:
+    async def models_of_provider(_: str) -> list[str]:
         nonlocal times
         times += 1
         return ["gpt-4o-mini"]

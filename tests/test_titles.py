@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from fakeredis import FakeAsyncRedis
 
-from llmchat.completion import Completions, Deadlines
+from llmchat.completion import Completions
 from llmchat.listing import Listing
+from llmchat.model_stream import Deadlines
 from llmchat.settings import Settings
 from llmchat.spending import Spending
 from llmchat.titles import AT_ONCE, PARAMETERS, SAID_CHARACTERS, TRIES, Titles
@@ -66,7 +67,7 @@ class Named(Story):
 
 @pytest.fixture
 async def completions(model: Model, settings: Settings) -> AsyncIterator[Completions]:
-    made = Completions(api_key="k", base_url=model.url, deadlines=Deadlines.of(settings))
+    made = Completions(settings.asked, Deadlines.of(settings))
     yield made
     await made.close()
 

@@ -14,14 +14,14 @@ import pytest
 from redis.asyncio import Redis
 
 from llmchat import attempt as attempt_room
-from llmchat import completion
+from llmchat import continuation
 from llmchat import turn as turn_room
 from llmchat import turns as turns_room
 from llmchat.answering import Answering
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
 from llmchat.budget import Budget
-from llmchat.completion import Completions, Deadlines
+from llmchat.completion import Completions
 from llmchat.conversation import Branch, Turn, digest
 from llmchat.conversations import Conversations
 from llmchat.errors import Unavailable
@@ -31,6 +31,7 @@ from llmchat.history import TIP, History, Work
 from llmchat.keys import TURNS, Keys
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
+from llmchat.model_stream import Deadlines
 from llmchat.models import Models
 from llmchat.pressure import Pressure
 from llmchat.redis_client import connect
@@ -59,11 +60,7 @@ class Instance:
         self.history = History(self.redis, self.keys, self.conversations, history_days=1)
         self.leases = Leases(self.redis, self.keys)
         self.broadcaster = Broadcaster([url], prefix=prefix, capacity=1000)
-        self.completions = Completions(
-            api_key=settings.openai_api_key,
-            base_url=settings.openai_base_url,
-            deadlines=Deadlines.of(settings),
-        )
+        self.completions = Completions(settings.asked, Deadlines.of(settings))
         self.models = Models(settings, self.completions)
         listing = Listing(self.conversations, self.broadcaster, self.models)
         summaries = Summaries(self.redis, self.keys, history_days=1)
@@ -671,7 +668,8 @@ async def test_answer_by_a_model_that_is_not_on_offer_any_more_is_made_by_one_th
     assert (await instance.end(answer))["finish_reason"] == "stop"
     assert (await model.asked()).body["model"] == "new"
     assert (await instance.stored(answer))["model"] == "new"
-    assert list(instance.completions._questions) == ["new"]
+    (server,) = instance.completions._servers.values()
+    assert list(server._continuation._questions) == ["new"]
     gate = Gate()
     model.answer("Half ", gate, to="Again")
     answer = await instance.send("m2", "Again")
@@ -909,8 +907,8 @@ async def test_takeovers_do_not_wait_for_a_question_that_nobody_answers(
         await one.send("m1", conversation=name)
     for name in names:
         await one.until(lambda frames: text_of(frames) == "Half ", name)
-    monkeypatch.setattr(completion, "QUESTION_SECONDS", 3600)
-    monkeypatch.setattr(Completions, "_ask_how", lambda *_: asyncio.Event().wait())
+    monkeypatch.setattr(continuation, "QUESTION_SECONDS", 3600)
+    monkeypatch.setattr(continuation.Continuation, "_ask_how", lambda *_: asyncio.Event().wait())
     two = await start()
     await two.until_listening()
     await one.turns.stop()

@@ -470,7 +470,7 @@ async def test_operator_checks_the_settings(instances: Instances, model: Model) 
     assert code == 0, told
     assert "The settings are in order" in told
     assert "Redis answers: Valkey" in told
-    assert "The model server takes the key, and has gpt-4o-mini" in told
+    assert "takes the key, and has gpt-4o-mini" in told
     code, told = await check(OPENAI_MODEL="another")
     assert (code, "does not list another" in told) == (2, True)
     code, told = await check(OPENAI_BASE_URL="http://127.0.0.1:1/v1")
