@@ -202,7 +202,7 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
     app.asgi_app = doors  # type: ignore[method-assign]
     metrics: AbstractAsyncContextManager[object] = nullcontext()
     if settings.metrics_token:
-        from llmchat.metrics import Metrics  # 10 MB of a process
+        from llmchat.metrics import Metrics  # what it imports is for nobody else
 
         rooms.metrics = metrics = Metrics(
             settings.metrics_token, rooms, redis, history, titles, folds, searches, doors.responses

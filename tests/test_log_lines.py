@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 
 from llmchat.errors import NotFound
 from llmchat.log_lines import QUIET, Json, Text, configure, pseudonym, told
+from llmchat.serve import _log_bug
 from llmchat.settings import Settings
 from llmchat.subject import Subject, concerns, subject
 
@@ -50,6 +51,13 @@ def _restored() -> Iterator[None]:
     for name, its in levels.items():
         logging.getLogger(name).setLevel(its)
     sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+
+
+class Fragile:
+    """Fails when it is cleared away."""
+
+    def __del__(self) -> None:
+        raise ValueError(CANARY)
 
 
 def record(message: str, *args: object, error: BaseException | None = None) -> logging.LogRecord:
@@ -162,20 +170,23 @@ def test_what_is_logged_warned_of_or_not_caught_goes_the_same_way(capsys: pytest
     thread = threading.Thread(target=lambda: {}["x"])
     thread.start()
     thread.join()
+    Fragile()
     error = raised(RuntimeError("over"))
     sys.excepthook(RuntimeError, error, error.__traceback__)
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in err.splitlines()]
     assert out == ""
+    assert [line["exception"].splitlines()[-1] for line in lines if "exception" in line] == [
+        "KeyError", "ValueError", "RuntimeError: over"
+    ]  # fmt: skip
     assert [(line["level"], line["logger"]) for line in lines] == [
         ("info", "llmchat.tests"),
         ("warning", "py.warnings"),
         ("error", "llmchat.log_lines"),
+        ("error", "llmchat.log_lines"),
         ("critical", "llmchat.log_lines"),
     ]
     assert "Beware." in lines[1]["message"]
-    assert lines[2]["exception"].endswith("KeyError")
-    assert lines[3]["exception"].endswith("RuntimeError: over")
     assert CANARY not in err
 
 
@@ -184,3 +195,24 @@ def test_text_is_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
     configure(Settings(log_format="text", secret_key=KEY, debug=True), "i1")
     log.debug("Told.")
     assert capsys.readouterr().err.endswith("DEBUG llmchat.tests [-]: Told.\n")
+
+
+def test_bug_that_asyncio_finds_is_told_without_what_a_callback_was_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("ours")
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_bug)
+        task = loop.create_task(fail(), name="turn c1")
+        await asyncio.wait([task])
+        del task
+        loop.call_soon({}.__getitem__, CANARY)
+        cut = loop.create_future()
+        loop.call_exception_handler({"message": "Cut.", "exception": asyncio.CancelledError(), "future": cut})
+
+    asyncio.run(run())
+    assert caplog.messages == ["Task exception was never retrieved (turn c1)", "A callback failed."]
+    assert all(found.exc_info for found in caplog.records)
