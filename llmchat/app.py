@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from llmchat.attachments import Attachments
 from llmchat.blueprints import attachments as attachments_blueprint
 from llmchat.blueprints import chat as chat_blueprint
 from llmchat.blueprints import forms as forms_blueprint
+from llmchat.blueprints import metrics as metrics_blueprint
 from llmchat.blueprints import ops as ops_blueprint
 from llmchat.blueprints import options as options_blueprint
 from llmchat.blueprints import page as page_blueprint
@@ -27,6 +29,7 @@ from llmchat.blueprints import search as search_blueprint
 from llmchat.blueprints import shares as shares_blueprint
 from llmchat.blueprints import sign_in as sign_in_blueprint
 from llmchat.blueprints import takeout as takeout_blueprint
+from llmchat.blueprints.page import log_bug
 from llmchat.blueprints.rooms import EXTENSION, Rooms
 from llmchat.blueprints.websockets import DirectWebsocket
 from llmchat.broadcaster import Broadcaster
@@ -78,8 +81,11 @@ STACK_BYTES = 8 * 1024 * 1024
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> Quart:
-    """Make the app; without settings, those of the environment, as when it is deployed. Raises SettingsError."""
+def create_app(settings: Settings | None = None, *, instance: str | None = None) -> Quart:
+    """Make the app; without settings, those of the environment, as when it is deployed. Raises SettingsError.
+
+    `instance` is its id, where the log has one already.
+    """
     if settings is None:
         settings = Settings.read(local=False)
         settings.check_deployed()
@@ -133,6 +139,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     )
     erasure, arrivals = Erasure(redis, keys, KINDS), Arrivals(redis, keys)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
+    searches = Searches(redis, keys)
     chat = Chat(
         settings,
         history,
@@ -142,7 +149,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         summaries,
         attachments,
         erasure,
-        Searches(redis, keys),
+        searches,
         models,
         Shares(redis, keys, settings.secret_key, history_days=settings.history_days),
         answering,
@@ -180,6 +187,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         prompts=Prompts(
             redis, keys, history_days=settings.history_days, most_characters=settings.max_prompt_chars
         ),
+        instance=instance or secrets.token_hex(4),
     )
 
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
@@ -200,14 +208,25 @@ def create_app(settings: Settings | None = None) -> Quart:
         shares_blueprint,
     ):
         app.register_blueprint(blueprint.blueprint)
-    app.asgi_app = Doors(  # type: ignore[method-assign]
+    app.log_exception = log_bug  # type: ignore[method-assign]
+    doors = Doors(
         static_files,
         allowed_hosts=settings.allowed_hosts,
         trusted_origins=settings.csrf_trusted_origins,
         proxy_hops=settings.trusted_proxy_hops,
         address_header=settings.trusted_ip_header,
         pressed=lambda: pressure.high,
+        any_host=[metrics_blueprint.PATH] if settings.metrics_token else [],
     )
+    app.asgi_app = doors  # type: ignore[method-assign]
+    metrics: AbstractAsyncContextManager[object] = nullcontext()
+    if settings.metrics_token:
+        from llmchat.metrics import Metrics  # what it imports is for nobody else
+
+        rooms.metrics = metrics = Metrics(
+            settings.metrics_token, rooms, redis, history, titles, folds, searches, doors.responses
+        )
+        app.register_blueprint(metrics_blueprint.blueprint)
 
     @app.while_serving
     async def serving() -> AsyncGenerator[None, None]:
@@ -223,6 +242,7 @@ def create_app(settings: Settings | None = None) -> Quart:
                 leaving.push_async_callback(close)
             leaving.callback(rooms.access.close)
             await leaving.enter_async_context(pressure)
+            await leaving.enter_async_context(metrics)
             await leaving.enter_async_context(static_files)
             await leaving.enter_async_context(models)
             await leaving.enter_async_context(folds)

@@ -49,6 +49,7 @@ from llmchat.models import Models
 from llmchat.settings import Settings
 from llmchat.spending import Account, Spending
 from llmchat.summary import fold_up_to, with_summary
+from llmchat.tally import Tally
 from llmchat.turn import Answer, Delta
 
 REPEAT_SECONDS = 0.25
@@ -63,6 +64,8 @@ PICTURE_REFUSED = RequestRefused(
     "The model server refused the request. The picture may be why: edit the message without it, or with another one."
 )
 BUG = ProviderError("internal", "Something is wrong on our side.", retryable=True)
+OTHER = "other"
+"""What a model counts as that is not on offer: anybody may ask for one of any name."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -87,6 +90,7 @@ class Attempt:
         pace: Callable[[], float],
         answering: Answering,
         spending: Spending,
+        tally: Tally,
     ) -> None:
         """`pace` tells for how many seconds what the model says is one event."""
         self._settings = settings
@@ -96,6 +100,7 @@ class Attempt:
         self._pace = pace
         self._answering = answering
         self._spending = spending
+        self._tally = tally
         self._history = history
         self._completions = completions
         self._listing = listing
@@ -111,6 +116,7 @@ class Attempt:
         self._told: tuple[Branch, Answer] | None = None  # once the answer ended
         self._seen = ""  # the answer's text before this attempt
         self._began = time.monotonic()
+        self._spoken = False  # the model has said something
 
     @property
     def placed(self) -> int:
@@ -154,6 +160,7 @@ class Attempt:
                 return
             self.stop()
         await self._listing.updated(self._session, self.conversation)
+        self._tally.begin(self._counted_as)
         with_files = await _persist(lambda: self._with_attached(branch))
         calibration, error = await self._ask_what_is_taken(answer, with_files)
         await self._end(answer, error, calibration)
@@ -249,8 +256,9 @@ class Attempt:
         answer.mend()
         while (delta := answer.delta()) is not None:
             await self._place(answer, delta)
+        seconds = time.monotonic() - self._began
         ended: CompletionFinished | CompletionFailed = answer.end(
-            seconds=time.monotonic() - self._began,
+            seconds=seconds,
             error=error,
             stopped=self._stopped and not answer.complete,
         )
@@ -265,6 +273,8 @@ class Attempt:
                 ended,
             )
         )
+        ending = ended.finish_reason if isinstance(ended, CompletionFinished) else "failed"
+        self._tally.end(self._counted_as, ending, seconds)
 
     async def _ask_what_is_taken(self, answer: Answer, branch: Branch) -> tuple[float, ProviderError | None]:
         """Ask, and where that is refused once more without earlier pictures: one may be why. Tells the calibration."""
@@ -292,10 +302,25 @@ class Attempt:
             error = await self._ask(answer, branch, sent)
         if calibration > branch.conversation.calibration:
             log.warning("The model refused a context for its length: CONTEXT_TOKENS may be too much for it.")
+        self._count_tokens(answer, sent, calibration)
         if error is not None:  # less may not have been the remedy
             calibration = branch.conversation.calibration
         counted = 0 if sent.images else (answer.usage or {}).get("prompt_tokens", 0)  # it is of words
         return calibrated(calibration, sent.estimate, counted), error
+
+    def _count_tokens(self, answer: Answer, sent: Context, calibration: float) -> None:
+        said = estimated_tokens(answer.text) - estimated_tokens(answer.kept)
+        if said or answer.usage:
+            self._tally.use(
+                self._counted_as,
+                answer.usage or {},
+                prompt=round(sent.estimate * calibration),
+                completion=round(said * calibration),
+            )
+
+    @property
+    def _counted_as(self) -> str:
+        return self.turn.model if self.turn.model in self._models.offered else OTHER
 
     async def _ask(self, answer: Answer, branch: Branch, sent: Context) -> ProviderError | None:
         """Place what the model says, until it ends, fails (with what is returned), is stopped, or the day's tokens end."""
@@ -342,6 +367,7 @@ class Attempt:
             if not reading.cancelled():
                 reading.result()
         except ProviderError as failure:
+            self._tally.fail(self._counted_as, failure.code)
             return failure
         finally:
             self._reading = None
@@ -374,8 +400,15 @@ class Attempt:
                 if not (await account.covers(delta.tokens, delta.counted) or answer.complete):
                     answer.take(Delta(finish_reason="length"))
                     return
+                if not self._spoken and (delta.text or delta.reasoning):
+                    self._speak()
                 if answer.complete and not delta.finish_reason and (delta.text or not delta.usage):
                     return  # longer than an answer may be
+
+    def _speak(self) -> None:
+        self._spoken = True
+        if self._tally.speak(self._counted_as, time.monotonic() - self._began):
+            log.info("The model server answers again.")
 
     async def _place(self, answer: Answer, delta: CompletionDelta) -> None:
         self._count += 1

@@ -76,6 +76,10 @@ class _Inbox:
         self.wake: Callable[[], object] | None = None
 
     @property
+    def depth(self) -> int:
+        return len(self._messages or ())
+
+    @property
     def full(self) -> bool:
         return len(self._messages or ()) >= self.capacity
 
@@ -206,6 +210,18 @@ class Broadcaster:
         self._closed = False
         self.lapses = 0
         """How often a channel may have missed messages."""
+        self.overflows = 0
+        """How often among them because its inbox was full."""
+
+    @property
+    def gaps(self) -> int:
+        """How often the connection to Redis was lost."""
+        return self._subscriber.gaps
+
+    @property
+    def depths(self) -> list[int]:
+        """How many messages wait in each channel of this process."""
+        return [inbox.depth for inbox in self._inboxes.values()]
 
     @property
     def lost(self) -> asyncio.Event:
@@ -422,6 +438,7 @@ class Broadcaster:
             if flat is None:
                 flat = all(not isinstance(value, (dict, list)) for value in message.values())
             self.lapses += inbox.full
+            self.overflows += inbox.full
             inbox.put(dict(message) if flat else msgpack.unpackb(envelope))  # nobody shares what is in it
 
     def _lapse(self, names: Iterable[str] | None) -> None:

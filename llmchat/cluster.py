@@ -17,6 +17,9 @@ from redis.commands.core import AsyncCoreCommands
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, ResponseError, TryAgainError
 
+from llmchat.durations import Durations
+from llmchat.pipelined import TRIP_SECONDS
+
 SLOTS = 16_384
 ANSWER_SECONDS = 0.7
 """For an answer of one server: then the slots are looked up anew, and another may have them."""
@@ -49,6 +52,14 @@ class Cluster(AsyncCoreCommands):
         self._owners: list[str] = []  # of the range that begins there; "" where nobody has it
         self._looks = 0
         self._looking = asyncio.Lock()
+        self.trips = Durations(*TRIP_SECONDS)
+        """How long pipelines took, there and back."""
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for the next pipeline."""
+        nodes: Any = self._nodes.values()
+        return sum(node.waiting for node in nodes)
 
     async def look(self, seen: int | None = None) -> None:
         """Learn who has which slots, unless somebody did since `seen` looks. Raises RedisError where nobody tells."""
@@ -153,7 +164,9 @@ class Cluster(AsyncCoreCommands):
         """Give the client for one server."""
         if owner not in self._nodes:
             host, _, port = owner.rpartition(":")
-            self._nodes[owner] = self.node(host, int(port))
+            made: Any = self.node(host, int(port))
+            made.trips = self.trips
+            self._nodes[owner] = made
         return self._nodes[owner]
 
     async def _look_if_possible(self, looks: int) -> None:

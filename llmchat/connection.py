@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -44,7 +45,9 @@ RECENT_AFTER_LAPSE = 20
 COUNT_SECONDS = 1.0
 """Between two takings of the allowance for frames: a second of them is bounded here."""
 
+BUG_CODE = "internal"
 RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT, GONE = 1012, 1013, 1008, 1009, 1011, 4401, 1006
+CODES = RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT, GONE
 
 Direct = Callable[[str | bytes, int], bool]
 """Writes a frame, which so many connections here get, to the peer at once; tells whether it could."""
@@ -164,6 +167,11 @@ async def check_welcome(welcome: Welcome | None) -> None:
             await asyncio.sleep(REPEAT_SECONDS)
 
 
+def code_of(closing: BaseException) -> int:
+    """Tell the close code of what a connection ended in; a bug of ours has one, too."""
+    return closing.code if isinstance(closing, Closing) else BUG
+
+
 async def close(socket: Socket, closing: BaseException) -> None:
     """Close a websocket that may be gone already."""
     if isinstance(closing, Gone) or not isinstance(closing, Closing):
@@ -175,20 +183,25 @@ async def close(socket: Socket, closing: BaseException) -> None:
         log.debug("A websocket was gone before it was closed: %s", type(error).__name__)
 
 
-class Backlog:
-    """How many bytes wait in all connections of an instance together."""
+class Traffic:
+    """What goes through all connections of an instance together."""
 
     def __init__(self) -> None:
-        self.waiting = 0
+        self.backlog = 0  # bytes of memory that wait to be written
+        self.commands = Counter(dict.fromkeys(events.COMMANDS, 0))  # carried out, or tried to, by type
+        self.errors = Counter(
+            {BUG_CODE: 0} | dict.fromkeys([each.code for each in CommandError.__subclasses__()], 0)
+        )
+        """Told to clients, by code."""
 
 
 class Connection:
     """Serves one websocket until either side ends it."""
 
     __slots__ = (
-        "_allowance", "_backlog", "_broadcaster", "_channel", "_chat", "_closing", "_commands", "_direct", "_ending",
+        "_allowance", "_broadcaster", "_channel", "_chat", "_closing", "_commands", "_direct", "_ending",
         "_failed", "_frames", "_meter", "_obeying", "_ready", "_relaying", "_searching", "_serving", "_session",
-        "_socket", "_store_told", "_tasks", "_telling", "_told", "_waiting", "_welcome", "_writing",
+        "_socket", "_store_told", "_tasks", "_telling", "_told", "_traffic", "_waiting", "_welcome", "_writing", "ended",
     )  # fmt: skip
 
     def __init__(
@@ -198,7 +211,7 @@ class Connection:
         chat: Chat,
         broadcaster: Broadcaster,
         ready: Event,
-        backlog: Backlog,
+        traffic: Traffic,
         *,
         direct: Direct | None = None,
         welcome: Welcome | None = None,
@@ -222,7 +235,7 @@ class Connection:
         self._writing = False
         self._relaying = True  # and what is to be received waits; at first for what is told before all else
         self._waiting = 0  # bytes of memory in frames that are not written yet
-        self._backlog = backlog  # which counts them, too
+        self._traffic = traffic  # which counts them, too
         self._told: dict[str, _Told] = {}  # conversation that is open here -> up to where it was told
         self._telling = asyncio.Lock()  # held from a read of the log to the last frame that comes of it
         self._tasks = asyncio.TaskGroup()
@@ -230,6 +243,8 @@ class Connection:
         self._ending = False
         self._closing: Closing | None = None  # that was asked for before it was served
         self._searching: asyncio.Task[object] | None = None
+        self.ended = GONE
+        """The close code, once it was served."""
 
     def close(self, code: int, reason: str) -> None:
         """End the connection from outside."""
@@ -258,6 +273,7 @@ class Connection:
             await self._meter.settle()
             if self._channel:
                 await self._broadcaster.close_channel(self._channel)
+        self.ended = code_of(closing)
         await close(self._socket, closing)
         closing.__traceback__ = None  # it leads to this frame: a ring, until the collector looks
 
@@ -308,7 +324,7 @@ class Connection:
         """Only read, check and count: what waits here is memory."""
         async for frame in frames(self._socket, self._meter):
             if frame is None:
-                self._tell(Error(code="bad_frame", detail="The frame is not text."))
+                self._tell_error(Error(code="bad_frame", detail="The frame is not text."))
                 continue
             if len(self._commands) >= COMMANDS_WAITING:
                 raise Closing(FLOOD, "Too many commands at once.")
@@ -324,7 +340,7 @@ class Connection:
             try:
                 command = events.parse_frame(frame)
             except CommandError as error:
-                self._tell(Error(id=error.id, code=error.code, detail=error.detail))
+                self._tell_error(Error(id=error.id, code=error.code, detail=error.detail))
                 continue
             if not isinstance(command, events.Ping) and (not self._channel or came < self._failed):
                 self._refuse(
@@ -340,6 +356,7 @@ class Connection:
         self, command: Command, carry_out: Callable[[Any], Awaitable[None]]
     ) -> CommandError | None:
         """Carry a command out, or tell why it is not; gives the reason."""
+        self._traffic.commands[TYPES[type(command)]] += 1
         try:
             await carry_out(command)
         except CommandError as error:
@@ -351,11 +368,17 @@ class Connection:
             number = secrets.token_hex(4)
             log.exception("A command failed; error %s.", number)
             detail = f"Something is wrong on our side. If you report it, quote {number}."
-            self._tell(Error(id=command.id, code="internal", detail=detail))
+            self._tell_error(Error(id=command.id, code=BUG_CODE, detail=detail))
         return None
 
     def _refuse(self, command: Command, error: CommandError) -> None:
-        self._tell(Error(id=command.id, code=error.code, detail=error.detail, retry_after=error.retry_after))
+        self._tell_error(
+            Error(id=command.id, code=error.code, detail=error.detail, retry_after=error.retry_after)
+        )
+
+    def _tell_error(self, error: Error) -> None:
+        self._traffic.errors[error.code] += 1
+        self._tell(error)
 
     def _tell_store(self, available: bool) -> None:
         """Tell when Redis is away, and when it is back; what was missed meanwhile comes by the lapse."""
@@ -421,7 +444,7 @@ class Connection:
         if self._direct is not None and not self._writing and self._direct(frame, readers):
             return
         size = getsizeof(frame)
-        most = LITTLE_WAITING if self._backlog.waiting + size > ALL_BYTES_WAITING else BYTES_WAITING
+        most = LITTLE_WAITING if self._traffic.backlog + size > ALL_BYTES_WAITING else BYTES_WAITING
         if len(self._frames) >= FRAMES_WAITING or (self._waiting + size > most and self._frames):
             raise Closing(TOO_SLOW, "You read too slowly.")
         self._count_waiting(size)
@@ -432,7 +455,7 @@ class Connection:
 
     def _count_waiting(self, size: int) -> None:
         self._waiting += size
-        self._backlog.waiting += size
+        self._traffic.backlog += size
 
     # Places
 
@@ -669,3 +692,4 @@ METHODS: dict[type[Command], str] = {
     events.Ping: "_ping",
 }
 """What carries each command out."""
+TYPES = {command: name for name, command in events.COMMANDS.items()}

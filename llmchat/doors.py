@@ -10,12 +10,14 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
 from ipaddress import ip_address
 from random import randint
 from typing import Any, cast
+
+from llmchat.subject import Subject, subject
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; "
@@ -61,9 +63,6 @@ SECURE = {"http": "https", "ws": "wss"}
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
 WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""Of the request or websocket that is being served: for log lines, and to quote."""
-
 log = logging.getLogger(__name__)
 
 
@@ -78,9 +77,13 @@ class Doors:
         trusted_origins: Sequence[str],
         proxy_hops: int,
         address_header: str,
+        any_host: Collection[str] = (),
         pressed: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`pressed` tells whether there is as much to do as can be: then nobody is let in but to files and health."""
+        """`any_host` are paths that whoever asks may call us what it likes for, beside those of health.
+
+        `pressed` tells whether there is as much to do as can be: then nobody is let in but to those paths, and to files.
+        """
         self._app = app
         self._allowed_hosts = [host.lower() for host in allowed_hosts]
         self._trusted_origins = {origin.lower().rstrip("/") for origin in trusted_origins}
@@ -88,6 +91,9 @@ class Doors:
         self._address_header = address_header.encode()
         self._pressed = pressed
         self._told_of_proxy = False
+        self._any_host = HEALTH_PATHS | set(any_host)
+        self.responses: Counter[int] = Counter()
+        """By HTTP status."""
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         """Serve one ASGI scope."""
@@ -98,20 +104,20 @@ class Doors:
             before = headers.get(name.lower())
             headers[name.lower()] = (f"{before}, " if before is not None else "") + value.decode("latin-1")
         scope = scope | {"scheme": self._scheme(scope, headers), "client": self._client(scope, headers)}
-        request_id.set(self._request_id(headers))
+        subject.set(Subject(request=self._request_id(headers)))
         self._tell_of_proxy(headers)
-        send = _with_headers(send, secure=scope["scheme"] in SECURE.values())
+        send = _with_headers(send, self.responses, secure=scope["scheme"] in SECURE.values())
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             return _refuse(scope, send, *refusal)
-        if self._pressed() and not (scope["path"] in HEALTH_PATHS or scope["path"].startswith(FILES)):
+        if self._pressed() and not (scope["path"] in self._any_host or scope["path"].startswith(FILES)):
             return _put_off(scope, send, headers)
         if scope["type"] == "websocket":
             return _websocket(self._app, scope, receive, send)
         return cast(Coroutine[Any, Any, None], self._app(scope, receive, send))
 
     def _refusal(self, scope: Any, headers: dict[bytes, str]) -> tuple[int, str] | None:
-        if scope["path"] not in HEALTH_PATHS and not self._host_allowed(headers.get(b"host", "")):
+        if scope["path"] not in self._any_host and not self._host_allowed(headers.get(b"host", "")):
             return 400, "This Host is not allowed; name it in ALLOWED_HOSTS."
         asks = scope["type"] == "http" and scope["method"] in SAFE_METHODS
         if not asks and not self._origin_allowed(scope, headers):
@@ -232,12 +238,13 @@ async def _refuse(
     await send({"type": f"{kind}.body", "body": content, "more_body": False})
 
 
-def _with_headers(send: Any, *, secure: bool) -> Any:
-    own = [(b"x-request-id", request_id.get().encode())]
+def _with_headers(send: Any, responses: Counter[int], *, secure: bool) -> Any:
+    own = [(b"x-request-id", subject.get().request.encode())]
     ours = [*HEADERS, *(SECURE_HEADERS if secure else ()), *own]
 
     async def wrapped(message: Any) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            responses[message["status"]] += 1
             told = {name.lower() for name, _ in message["headers"]} & STRICTER
             added = [each for each in ours if each[0] not in told]
             message = message | {"headers": [*message["headers"], *added]}

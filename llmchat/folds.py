@@ -17,6 +17,7 @@ from llmchat.lease import Lease, Leases
 from llmchat.models import Models
 from llmchat.settings import Settings
 from llmchat.spending import Account, Spending
+from llmchat.subject import concerns
 from llmchat.summaries import Summaries, Wanted
 from llmchat.summary import first_to_fold, most_characters, question
 
@@ -54,6 +55,11 @@ class Folds:
         self._spending = spending
         self._running: set[str] = set()  # conversations that are folded here
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        """How many conversations are folded here."""
+        return len(self._running)
 
     async def __aenter__(self) -> Self:
         self._spawn(self._watch(), "folds")
@@ -102,6 +108,7 @@ class Folds:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _take(self, conversation: str) -> None:
+        concerns(conversation=conversation)
         lease: Lease | None = None
         try:
             lease = await self._leases.take(conversation)

@@ -433,6 +433,12 @@ class History:
         ]
         return entries, store.decode()
 
+    async def open_turns(self) -> int:
+        """Count the turns of all instances, with what is stale in the index. Raises Unavailable."""
+        async with available():
+            count: int = await self._redis.zcard(self._keys.work)
+        return count
+
     async def with_turn(self, conversations: Sequence[str]) -> list[bool]:
         """Tell for each conversation whether it has a turn."""
         async with available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -26,6 +27,8 @@ IMPORTS_PER_MINUTE = 10
 """Files of chats sent by one session, and all of its chats fetched; likewise."""
 SHARED_PAGES_PER_MINUTE = 60
 """Shared chats shown to one address, whoever is behind it: each has to be drawn."""
+WRONG_TOKENS_PER_MINUTE = 10
+"""Guesses of the metrics' token by one address, likewise."""
 NETWORK_BITS = 64
 """What one IPv6 customer has; a single address of it would be no limit."""
 
@@ -41,6 +44,7 @@ class Rates:
     attachments: int = ATTACHMENTS_PER_MINUTE
     imports: int = IMPORTS_PER_MINUTE
     shared_pages: int = SHARED_PAGES_PER_MINUTE
+    wrong_tokens: int = WRONG_TOKENS_PER_MINUTE
 
 
 KINDS = tuple(each.name for each in fields(Rates))
@@ -62,6 +66,10 @@ class Limits:
         self._rates = rates
         self._limit = Script(redis, "limit")
         self._together = as_cluster(redis) is None  # else they are in several slots
+        self.taken = Counter(dict.fromkeys(KINDS, 0))
+        """What was asked for, also in vain, by kind."""
+        self.refused = Counter(dict.fromkeys(KINDS, 0))
+        """How often something was refused, by the kind of what was asked for."""
 
     def of(self, session: str, address: str) -> Allowance:
         """Give what a session at an address may do."""
@@ -76,18 +84,27 @@ class Limits:
         network = network_of(address)
         asked: list[_Asked] = []
         for kind, cost, mode in wanted:
+            self.taken[kind] += 0 if mode == "look" else cost
             rate: int = getattr(self._rates, kind)
             if rate and cost:
                 asked.append((self._keys.limit(kind, session), rate, cost, mode))
                 asked.append((self._keys.limit(kind, network), rate * ADDRESS_SHARE, cost, mode))
-        await self._take(asked)
+        await self._take(asked, wanted[-1][0])
 
     async def shared_page(self, address: str) -> None:
         """Take a shared chat that is shown, of an address alone: nobody has a session there."""
-        key = self._keys.limit("shared_pages", network_of(address))
-        await self._take([(key, self._rates.shared_pages, 1, "take")])
+        await self._take_of_address("shared_pages", address, "take")
 
-    async def _take(self, asked: Sequence[_Asked]) -> None:
+    async def wrong_token(self, address: str, *, look: bool = False) -> None:
+        """Take a guess of the metrics' token, likewise; with `look`, tell only whether one could be had."""
+        await self._take_of_address("wrong_tokens", address, "look" if look else "take")
+
+    async def _take_of_address(self, kind: str, address: str, mode: Mode) -> None:
+        self.taken[kind] += mode != "look"
+        key = self._keys.limit(kind, network_of(address))
+        await self._take([(key, getattr(self._rates, kind), 1, mode)], kind)
+
+    async def _take(self, asked: Sequence[_Asked], kind: str) -> None:
         wait_ms = 0
         if self._together and asked:
             try:
@@ -100,6 +117,7 @@ class Limits:
                 if wait_ms and each[3] != "owe":
                     break
         if wait_ms:
+            self.refused[kind] += asked[-1][3] != "look"
             raise RateLimited(wait_ms / 1000)
 
     async def _step(self, asked: Sequence[_Asked]) -> int:

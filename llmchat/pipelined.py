@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import Context
+from time import perf_counter
 from typing import Any
 
 from hiredis import pack_command
@@ -17,12 +18,15 @@ from redis.commands import AsyncCoreCommands
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import DataError, ResponseError
 
+from llmchat.durations import Durations
+
 MOST_COMMANDS = 100
 """Of one pipeline: its answers come together."""
 SHARED_BYTES = 16 * 1024
 """Of a command; a larger one has a connection to itself, so that nobody waits for it."""
 LARGE_ANSWERS = {"GET", "GETRANGE", "HGETALL"}
 """Commands that have, for theirs may be large."""
+TRIP_SECONDS = 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 NOT_FOR_PARSING = {"keys", EMPTY_RESPONSE, NEVER_DECODE}
 
 Asked = tuple[Sequence[Any], dict[str, Any], bytes, "asyncio.Future[Any]"]
@@ -40,6 +44,13 @@ class Pipelining(Redis):
         self._waiting: list[Asked] = []
         self._sending: asyncio.Task[None] | None = None  # while there is something to carry out
         self._line: Any = None  # the connection that they share
+        self.trips = Durations(*TRIP_SECONDS)
+        """How long pipelines took, there and back."""
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for the next pipeline."""
+        return len(self._waiting)
 
     async def execute_command(self, *words: Any, **options: Any) -> Any:
         """Carry out a command with those that others give meanwhile."""
@@ -83,11 +94,13 @@ class Pipelining(Redis):
 
     async def _carry_out(self, asked: Sequence[Asked]) -> None:
         answers: list[Any] = []
+        began = perf_counter()
         try:
             async with asyncio.timeout(self.seconds):
                 await self._exchange_all(asked, answers)
         except Exception as error:  # whatever it is, it is theirs who wait
             answers += [error] * (len(asked) - len(answers))
+        self.trips.note(perf_counter() - began)
         for (words, options, _, answered), answer in zip(asked, answers, strict=True):
             if answered.done():
                 continue

@@ -154,6 +154,8 @@ class Searches:
         self._on_branch = Script(redis, "on_branch")
         self._places = asyncio.Semaphore(SEARCHES_AT_ONCE)
         self._one_each: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.waiting = 0
+        """How many searches wait for others."""
 
     async def search(self, session: str, query: Query, *, limit: int) -> tuple[list[Found], Searched]:
         """Find at most `limit` of a session's conversations, last used first, and tell how far that came.
@@ -180,6 +182,7 @@ class Searches:
     async def _turn(self, session: str) -> AsyncIterator[None]:
         """Wait until few others search, and nobody else of the session. Raises Busy."""
         own = self._one_each.setdefault(session, asyncio.Lock())
+        self.waiting += 1
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await own.acquire()
@@ -190,6 +193,8 @@ class Searches:
                     raise
         except TimeoutError:
             raise Busy(CROWDED) from None
+        finally:
+            self.waiting -= 1
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from llmchat.chat import Chat
 from llmchat.connection import (
     BUG,
     FLOOD,
+    GONE,
     SIGNED_OUT,
     Closing,
     Meter,
@@ -22,6 +23,7 @@ from llmchat.connection import (
     Welcome,
     check_welcome,
     close,
+    code_of,
     frames,
     send,
 )
@@ -59,6 +61,8 @@ class SeedConnection:
         self._conversation: str | None = None
         self._prompts: asyncio.Queue[str] = asyncio.Queue(PROMPTS_WAITING)
         self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
+        self.ended = GONE
+        """The close code, once it was served."""
 
     def close(self, code: int, reason: str) -> None:
         """End the connection from outside."""
@@ -85,6 +89,7 @@ class SeedConnection:
             log.exception("A connection failed.")
         finally:
             await self._meter.settle()
+        self.ended = code_of(closing)
         await close(self._socket, closing)
 
     async def _count(self) -> None:

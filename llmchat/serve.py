@@ -14,6 +14,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -26,9 +27,10 @@ from hypercorn.asyncio import serve as serve_with_hypercorn
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
-from llmchat.doors import request_id
+from llmchat import __version__
 from llmchat.errors import SettingsError, StartError
 from llmchat.events import MAX_FRAME_BYTES
+from llmchat.log_lines import configure, quiet
 from llmchat.peers import limit_peers, limit_unread
 from llmchat.settings import Settings
 
@@ -45,18 +47,6 @@ HARD_STOP_SECONDS = 1.9  # Railway may send SIGKILL after 3 s, and 2 s are promi
 LOOK_SECONDS = 0.5
 PACKAGE = Path(__file__).resolve().parent
 WATCHED = (PACKAGE, PACKAGE.parent / "templates", PACKAGE.parent / "static")
-QUIET = (
-    "openai",
-    "httpx",
-    "httpcore",
-    "httpx2",
-    "httpcore2",
-    "aiohttp",
-    "asyncio",
-    "hypercorn",
-    "markdown_it",
-    "redis",
-)
 
 EVERYWHERE = "0.0.0.0"  # nosec B104 # noqa: S104 - compared, and listened on where it is asked for
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # `localhost` names ::1 without IPv6, too
@@ -89,38 +79,15 @@ def address_of(host: str, sockets: Sockets) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{port_of(sockets)}"
 
 
-def configure_logging(debug: bool) -> None:
-    """One line an entry on stderr."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_with_request_id)
-    quiet()
-
-
-def _with_request_id(record: logging.LogRecord) -> bool:
-    record.request_id = request_id.get()
-    return True
-
-
-def quiet() -> None:
-    """Keep libraries from logging requests, and so prompts, whatever variables of their own say."""
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def serve(
     settings: Settings, sockets: Sockets, *, announce: Callable[[], None], ends: Ends | None = None
 ) -> int:
     """Serve the app until a signal, and return the exit code; 1 where `ends` told of a part that ended."""
-    configure_logging(settings.debug)
+    instance = secrets.token_hex(4)
+    configure(settings, instance)
     stop = _Stop()
     try:
-        asyncio.run(_serve(settings, sockets, announce, ends, stop))
+        asyncio.run(_serve(settings, instance, sockets, announce, ends, stop))
     finally:
         stop.ended()
     return stop.code
@@ -196,13 +163,18 @@ def _changed_at() -> dict[Path, int]:
 
 
 async def _serve(
-    settings: Settings, sockets: Sockets, announce: Callable[[], None], ends: Ends | None, stop: _Stop
+    settings: Settings,
+    instance: str,
+    sockets: Sockets,
+    announce: Callable[[], None],
+    ends: Ends | None,
+    stop: _Stop,
 ) -> None:
     # Here, so that a malformed variable does not wait for it, and a reload works.
     from llmchat.app import create_app
 
     quiet()  # the import may have made the libraries talk
-    app = create_app(settings)
+    app = create_app(settings, instance=instance)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_bug)
     if ends:
@@ -211,6 +183,7 @@ async def _serve(
     async def until_stopped() -> None:
         _tidy_memory()
         announce()
+        logger.info("Instance %s of llmchat %s serves.", instance, __version__)
         await stop.asked.wait()
         logger.info("Stopping: connections move, and answers that are being made.")
         await _stop_app(app)
@@ -232,9 +205,14 @@ async def _serve(
 
 
 def _log_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # asyncio's streams complain of every connection that is cut when the server stops.
-    if not isinstance(context.get("exception"), asyncio.CancelledError):
-        loop.default_exception_handler(context)
+    # asyncio's streams complain of every connection that is cut when the server stops. Its own lines show what a
+    # callback was given and what an exception said, which may be anybody's words.
+    error = context.get("exception")
+    if isinstance(error, asyncio.CancelledError):
+        return
+    what = "A callback failed." if "handle" in context else context["message"]
+    of = context.get("task") or context.get("future")
+    logger.error("%s%s", what, f" ({of.get_name()})" if isinstance(of, asyncio.Task) else "", exc_info=error)
 
 
 class _Stop:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 SECRET_KEY_LENGTH = 32
 PASSWORD_LENGTH = 8
+TOKEN_LENGTH = 16
 ADDRESS_SHARE = 5
 """What an address may do more than a session: several people may be behind it."""
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
@@ -48,6 +49,7 @@ BLIND = re.compile(
 )
 """Names of models that are known to see, and of those among them that do not."""
 TITLES_OFF = "off"
+LOG_FORMATS = ("json", "text")
 CONTINUATIONS = ("auto", "never", "flag", "last", "prefix")
 
 
@@ -252,6 +254,20 @@ VARIABLES = (
         secret=True,
     ),
     Variable(
+        "METRICS_TOKEN",
+        "",
+        "what a Prometheus has to know to read `/metrics`, which is not there without it",
+        f"of at least {TOKEN_LENGTH} ASCII letters, digits and signs, without spaces",
+        secret=True,
+    ),
+    Variable(
+        "LOG_FORMAT",
+        "",
+        "how the log is written: `json`, an object a line, or `text`, for a person",
+        "json or text",
+        shown="json (`run`: text)",
+    ),
+    Variable(
         "SHARE_LINKS",
         "",
         "whether a chat can be shared by a link, which shows it to whoever has it, also without the password",
@@ -416,6 +432,8 @@ class Settings:
     trusted_proxy_hops: int = 0
     trusted_ip_header: str = "x-forwarded-for"
     access_password: str | None = field(default=None, repr=False)
+    metrics_token: str | None = field(default=None, repr=False)
+    log_format: str = "text"
     share_links: bool = True
     prompts_per_minute: int = 30
     connections_per_minute: int = 120
@@ -546,6 +564,8 @@ class Settings:
                 or ("x-real-ip" if railway else "x-forwarded-for")
             ),
             access_password=reader.optional("ACCESS_PASSWORD", _is_password),
+            metrics_token=reader.optional("METRICS_TOKEN", _is_token),
+            log_format=reader.text("LOG_FORMAT", LOG_FORMATS.__contains__) or ("text" if local else "json"),
             share_links=reader.flag("SHARE_LINKS")
             if reader.given("SHARE_LINKS")
             else not reader.given("ACCESS_PASSWORD"),
@@ -788,6 +808,10 @@ def _is_prefix(value: str) -> bool:
 
 def _is_header_value(value: str) -> bool:
     return value.isascii() and value.isprintable() and " " not in value
+
+
+def _is_token(value: str) -> bool:
+    return len(value) >= TOKEN_LENGTH and _is_header_value(value)
 
 
 def _is_header_name(value: str) -> bool:

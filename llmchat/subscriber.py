@@ -72,6 +72,7 @@ class Subscriber:
         self.lost = asyncio.Event()  # set from a loss until all is subscribed again
         self.ready = asyncio.Event()  # set while all is subscribed
         self._gap = False  # a connection was lost, and the next one is not complete yet
+        self.gaps = 0  # how often one began
         self._writing = asyncio.Lock()
         self._writes: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None  # of the connections, while there are some
@@ -199,6 +200,7 @@ class Subscriber:
             wait = min(longest, wait * 2) if self._gap else shortest
             if not self._gap:
                 self._gap = True
+                self.gaps += 1
                 self.ready.clear()
                 self.lost.set()
                 self._on_loss()

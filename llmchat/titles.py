@@ -60,6 +60,11 @@ class Titles:
         self._running: dict[str, asyncio.Task[None]] = {}  # conversation -> the look for its title
         self._plain: set[str] = set()  # models that refuse PARAMETERS
 
+    @property
+    def running(self) -> int:
+        """How many titles are looked for."""
+        return len(self._running)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -19,6 +19,7 @@ from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.budget import Budget
 from llmchat.completion import Completions
+from llmchat.conversation import Turn
 from llmchat.errors import Fenced, Overloaded, Unavailable
 from llmchat.folds import Folds
 from llmchat.history import History, Work
@@ -29,6 +30,8 @@ from llmchat.models import Models
 from llmchat.pressure import Pressure
 from llmchat.settings import Settings
 from llmchat.spending import Spending
+from llmchat.subject import concerns
+from llmchat.tally import HANDED, LOST, UNBEGUN, Tally
 from llmchat.titles import Titles
 
 WATCH_SECONDS = 0.25
@@ -117,6 +120,7 @@ class Turns:
         self._folds = folds
         self._running: dict[str, _Running] = {}  # conversation -> its turn, while it is made here
         self._coming = 0  # turns that may begin
+        self.tally = Tally()
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_away = False  # in the log, since the last lease
         self._store = ""  # the name of the store at the last look
@@ -124,6 +128,11 @@ class Turns:
         self._patient_until = 0.0  # by the loop's clock: nothing is taken over before
         self._stopping = False
         self._born = 0.0  # by the loop's clock
+
+    @property
+    def running(self) -> int:
+        """How many turns are made here."""
+        return len(self._running)
 
     async def __aenter__(self) -> Self:
         self._born = self._now
@@ -262,14 +271,16 @@ class Turns:
 
     async def _take(self, conversation: str, *, takeover: bool) -> None:
         running = self._running[conversation]
+        concerns(conversation=conversation)
         lease: Lease | None = None
         try:
             if takeover:
                 await asyncio.sleep(self._reserve)
             lease = await self._lease(conversation) if await self._may_take(conversation) else None
             if lease is not None:
-                await self._make_all(lease, running)
+                await self._make_all(lease, running, takeover=takeover)
         except* Fenced:
+            self.tally.fenced += 1
             log.warning("Another instance took over the turn of a conversation.")
         except* Unavailable:
             if not self._told_away:
@@ -291,7 +302,7 @@ class Turns:
         """Seconds that turns of others are left to younger instances: in a deploy it is they who stay."""
         return RESERVE_SECONDS * min(1.0, (self._now - self._born) / GROWN_SECONDS)
 
-    async def _make_all(self, lease: Lease, running: _Running) -> None:
+    async def _make_all(self, lease: Lease, running: _Running, *, takeover: bool) -> None:
         """Make the turn of a conversation, and those whose prompts wait behind it."""
         made = session = ""
         while (found := await self._history.turn(lease.conversation)) and found[1].answer != made:
@@ -299,6 +310,10 @@ class Turns:
             if made:
                 await self._answering.stay(session, lease.conversation)
             made = turn.answer
+            concerns(session=session, turn=turn.answer)
+            if takeover:
+                self._tell_takeover(turn)
+                takeover = False  # what waits behind it is nobody else's
             running.attempt = attempt = Attempt(
                 self._settings,
                 self._history,
@@ -314,6 +329,7 @@ class Turns:
                 self._pace,
                 self._answering,
                 self._spending,
+                self.tally,
             )
             self._told_away = False
             async with self._leases.holding(lease, _LookForStop(self._history, attempt)):
@@ -325,6 +341,16 @@ class Turns:
                 self._titles.want(session, lease.conversation, attempt.turn.model, *said)
         if session:
             await self._answering.leave(session, lease.conversation)
+
+    def _tell_takeover(self, turn: Turn) -> None:
+        if turn.handed:
+            from_whom, why = HANDED, "its instance gave it away"
+        elif turn.attempt:
+            from_whom, why = LOST, "its instance is gone"
+        else:
+            from_whom, why = UNBEGUN, "nobody had begun it"
+        self.tally.taken_over[from_whom] += 1
+        log.info("A turn is taken over: %s.", why)
 
     def _pace(self) -> float:
         return min(TOGETHER_SECONDS + len(self._running) * MORE_SECONDS, MOST_SECONDS)

@@ -14,7 +14,7 @@ from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster, ChannelLapsed, Message, Taker
 from llmchat.chat import Chat
 from llmchat.completion import Completions
-from llmchat.connection import Backlog, Connection, Welcome
+from llmchat.connection import Connection, Traffic, Welcome
 from llmchat.conversations import Conversations
 from llmchat.erasure import Erasure
 from llmchat.events import CompletionDelta, SessionReady
@@ -242,7 +242,7 @@ class House:
             self.answering,
             self.spending,
         )
-        self.backlog = Backlog()
+        self.traffic = Traffic()
         self.welcome: Welcome | None = None  # where a password is asked
         self._tasks: list[asyncio.Task[None]] = []
         self.connections: list[Connection] = []
@@ -279,7 +279,7 @@ class House:
             self.chat,
             self.broadcaster,
             READY,
-            self.backlog,
+            self.traffic,
             welcome=self.welcome,
         )
         self.connections.append(connection)

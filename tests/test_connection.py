@@ -634,12 +634,12 @@ async def test_slow_readers_are_closed_earlier_when_much_waits_in_all_together(
         slow.say(type="ping")
     await quick.settled()
     assert slow.closed is None
-    assert house.backlog.waiting > 200
+    assert house.traffic.backlog > 200
     monkeypatch.setattr(connection_room, "ALL_BYTES_WAITING", 200)
     slow.say(type="ping")
     assert await slow.ended() == 1013
     await quick.settled()
-    assert house.backlog.waiting == 0
+    assert house.traffic.backlog == 0
 
 
 async def test_connection_closed_from_outside_says_why_and_gives_its_channel_back(house: House) -> None:

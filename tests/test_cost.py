@@ -139,7 +139,7 @@ async def answering(store: Store, model: Model) -> AsyncIterator[tuple[House, Sc
             house.chat,
             house.broadcaster,
             READY,
-            house.backlog,
+            house.traffic,
             direct=written_to(wire),
         )
         serving = asyncio.create_task(connection.serve())

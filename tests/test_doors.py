@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from llmchat.doors import HEADERS, HEALTH_PATHS, SECURE_HEADERS, Doors, request_id
+from llmchat.doors import HEADERS, HEALTH_PATHS, SECURE_HEADERS, Doors
+from llmchat.subject import subject
 
 Headers = list[tuple[str, str]]
 XFF = "x-forwarded-for"
@@ -385,7 +386,7 @@ async def test_operator_is_told_once_of_a_proxy_that_is_not_trusted(caplog: pyte
 async def test_every_response_has_a_number_to_quote(kind: str, host: str) -> None:
     made = await visit([("Host", host)], kind=kind)
     numbers = [value.decode() for name, value in made.sent[0]["headers"] if name == b"x-request-id"]
-    assert numbers == [request_id.get()]
+    assert numbers == [subject.get().request]
     again = await visit([("Host", host)], kind=kind)
     assert (b"x-request-id", numbers[0].encode()) not in again.sent[0]["headers"]
 

@@ -502,3 +502,21 @@ async def test_data_are_not_shown_to_whoever_is_signed_out(
         assert answer.status_code == 401
         assert takeout.SIGNED_OUT in page
         assert "Set-Cookie" not in answer.headers
+
+
+# The log
+
+
+async def test_bug_is_told_by_the_rule_of_its_address_for_a_path_may_be_a_key(
+    app: Quart,
+    client: QuartClient,
+    rooms: Rooms,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(rooms.chat, "shared", fail(RuntimeError("A bug.")))
+    token = "t" * 32
+    page = await client.get(f"/s/{token}", headers=LOCAL)
+    assert page.status_code == 500
+    assert "/s/<token> failed." in caplog.messages
+    assert token not in caplog.text

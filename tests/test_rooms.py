@@ -24,6 +24,7 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.closed: list[int] = []
+        self.ended = RESTARTING
         self._closing = asyncio.Event()
 
     def close(self, code: int, reason: str) -> None:
@@ -89,7 +90,8 @@ async def test_every_websocket_is_closed_when_the_instance_stops(rooms: Rooms, c
         await rooms.stop()
     assert [each.closed for each in connections] == [[RESTARTING], [RESTARTING]]
     assert rooms.draining
-    assert not rooms._connections
+    assert rooms.connections == 0
+    assert (rooms.opened, rooms.closed[RESTARTING]) == (2, 2)
 
 
 async def test_websocket_that_comes_in_while_the_instance_stops_is_closed_too(

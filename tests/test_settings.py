@@ -27,7 +27,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
-    assert read() == Settings(host="::")
+    assert read() == Settings(host="::", log_format="json")
     assert Settings.read({}, local=True) == Settings()
 
 
@@ -144,6 +144,16 @@ def test_a_password_is_long_enough_or_a_hash(password: str, taken: bool) -> None
     assert password not in str(raised.value)
 
 
+@pytest.mark.parametrize("token", ["fifteen-letters", "with a space in it", "with-ümlauts-in-it"])
+def test_a_metrics_token_that_is_short_or_no_header_is_refused_and_not_told(token: str) -> None:
+    assert read(METRICS_TOKEN="sixteen--letters").metrics_token == "sixteen--letters"
+    with pytest.raises(
+        SettingsError, match=r"^METRICS_TOKEN is malformed: it must be of at least 16"
+    ) as raised:
+        read(METRICS_TOKEN=token)
+    assert token not in str(raised.value)
+
+
 @pytest.mark.parametrize("host", ["::", "[::]", "0.0.0.0", "::1", "localhost"])
 def test_every_address_may_be_listened_on(host: str) -> None:
     assert read(HOST=host).host == host
@@ -174,6 +184,7 @@ MALFORMED = [
     ("CONNECTIONS_PER_MINUTE", "1.5"),
     ("FRAMES_PER_MINUTE", "many"),
     ("HISTORY_DAYS", "-1"),
+    ("LOG_FORMAT", "xml"),
     ("REDIS_PREFIX", "{tag}"),
     ("REDIS_PREFIX", "-"),
     ("ALLOWED_HOSTS", "chat.example.com,https://other"),

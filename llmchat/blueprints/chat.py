@@ -27,6 +27,7 @@ async def chat() -> ResponseReturnValue | None:
     ready = await here.ready()
     refusal = await here.refusal(who)
     if refusal is not None:
+        here.refused.note(refusal.reason)
         return refusal.detail, refusal.status, headers_of(refusal.retry_after)
     socket = current_websocket.get()
     connection: Connection | SeedConnection
@@ -37,7 +38,7 @@ async def chat() -> ResponseReturnValue | None:
             here.chat,
             here.broadcaster,
             ready,
-            here.backlog,
+            here.traffic,
             direct=websocket.scope.get("state", {}).get(DIRECT),
             welcome=who.welcome,
         )

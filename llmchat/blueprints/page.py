@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,14 +13,22 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any
 
-from quart import Blueprint, make_response, redirect, render_template, request, url_for
+from quart import (
+    Blueprint,
+    has_request_context,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+    websocket,
+)
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from llmchat import __version__
 from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import Visitor, headers_of
-from llmchat.doors import request_id
 from llmchat.errors import BadField, NotFound, Unavailable
 from llmchat.events import (
     ID,
@@ -31,6 +40,7 @@ from llmchat.events import (
 )
 from llmchat.markdown import render
 from llmchat.prompts import NO_PROMPT
+from llmchat.subject import subject
 
 RELOAD_SECONDS = 3
 """After them a page that could not be made is asked for again."""
@@ -38,6 +48,8 @@ REFRESH_SECONDS = 2
 """After them a page where no script runs looks for more of an answer that is being made."""
 NOTHING = "The address may be mistyped, or what was here has been deleted."
 GONE = "That chat was deleted, or it is not yours. Your message is here, in a new one."
+
+log = logging.getLogger(__name__)
 
 INLINE_BYTES = 44 * 1024
 """Of the first response, what its messages take, also those that wait above the box: with a full list of chats beside
@@ -103,8 +115,14 @@ async def refused(error: HTTPException) -> ResponseReturnValue:
 @blueprint.app_errorhandler(500)
 async def failed(error: Exception) -> ResponseReturnValue:
     """Say that it is our fault; the log has the rest under the same number."""
-    detail = f"Something is wrong on our side. If you report it, quote {request_id.get()}."
+    detail = f"Something is wrong on our side. If you report it, quote {subject.get().request}."
     return await error_page("That did not work", detail), 500, headers_of()
+
+
+def log_bug(exception_info: Any) -> None:
+    """Log what went wrong, by the rule of the address alone: a path may be the key to a shared chat."""
+    asked = request if has_request_context() else websocket
+    log.error("%s failed.", asked.url_rule or "A request", exc_info=exception_info)
 
 
 @blueprint.app_errorhandler(OSError)

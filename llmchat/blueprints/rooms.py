@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from quart import Request, Websocket, current_app
 
@@ -23,11 +24,12 @@ from llmchat.blueprints.visitors import (
     CROWDED_SECONDS,
     RETRY_SECONDS,
     Refusal,
+    Refusals,
     Visitor,
 )
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
-from llmchat.connection import RESTARTING, Backlog, Connection
+from llmchat.connection import CODES, RESTARTING, Connection, Traffic
 from llmchat.drawings import Drawings
 from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import PROTOCOL, SessionReady
@@ -40,12 +42,23 @@ from llmchat.prompts import Prompts
 from llmchat.seed import SeedConnection
 from llmchat.session import Sessions
 from llmchat.sign_outs import SignOuts
+from llmchat.subject import concerns
 from llmchat.takeout import Takeout
 from llmchat.turns import Turns
 
 EXTENSION = "llmchat"
 _Counted = tuple[tuple[str, str], tuple[str, str]]
 HANDLERS_SECONDS = 1.0
+
+
+class Metrics(Protocol):
+    """What an instance tells of itself, to whoever has the token."""
+
+    def opens_to(self, authorization: str) -> bool:
+        """Tell whether an Authorization header has the token."""
+
+    async def told(self, accept: str) -> tuple[bytes, str]:
+        """Give all there is in a form that an Accept header takes, and the form's Content-Type."""
 
 
 @dataclass
@@ -74,11 +87,22 @@ class Rooms:
     uploads: Counter[str] = field(default_factory=Counter)
     """Files that come just now, by session and by address; files of chats, and archives of them, by session."""
     drawings: Drawings = field(default_factory=Drawings)
-    backlog: Backlog = field(default_factory=Backlog)
+    traffic: Traffic = field(default_factory=Traffic)
+    opened: int = 0
+    """Websockets, up to now."""
+    closed: Counter[int] = field(default_factory=lambda: Counter(dict.fromkeys(CODES, 0)))
+    """Those that are served no more, by close code."""
+    refused: Refusals = field(default_factory=Refusals)
+    metrics: Metrics | None = None
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)
     _open: Counter[tuple[str, str]] = field(default_factory=Counter)  # by session and by address
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def connections(self) -> int:
+        """How many websockets are open."""
+        return len(self._connections)
 
     async def ready(self) -> SessionReady:
         """Say what a new connection hears first."""
@@ -100,6 +124,7 @@ class Rooms:
         cookies, secure = asked.headers.get("Cookie"), asked.scheme in ("https", "wss")
         known = self.session_of(asked)
         session = known or self.sessions.new()
+        concerns(session=session)
         return Visitor(
             session=session,
             known=known is not None,
@@ -121,19 +146,19 @@ class Rooms:
         Whoever is let in is to be in the register before anything is awaited.
         """
         if self.draining:
-            return Refusal(503, "This instance restarts.", RETRY_SECONDS)
+            return Refusal("restarting", 503, "This instance restarts.", RETRY_SECONDS)
         if not visitor.granted:
-            return Refusal(401, "You are not signed in.")
+            return Refusal("signed_out", 401, "You are not signed in.")
         with suppress(Unavailable):  # then nobody counts; what is open here is bounded
             try:
                 await visitor.allowance.connection(look=look)
             except RateLimited as error:
-                return Refusal(429, error.detail, error.retry_after)
+                return Refusal("rate_limited", 429, error.detail, error.retry_after)
         if len(self._connections) >= CONNECTIONS:
-            return Refusal(503, "This instance is full.", RETRY_SECONDS)
+            return Refusal("full", 503, "This instance is full.", RETRY_SECONDS)
         session, address = _counted(visitor.allowance)
         if self._open[session] >= CONNECTIONS_OF_SESSION or self._open[address] >= CONNECTIONS_OF_ADDRESS:
-            return Refusal(429, "Too many connections are open.", CROWDED_SECONDS)
+            return Refusal("crowded", 429, "Too many connections are open.", CROWDED_SECONDS)
         return None
 
     async def access_cookie(self, visitor: Visitor) -> str:
@@ -150,6 +175,7 @@ class Rooms:
         """Put a connection that is let in into the register; call what is given once it is served no more."""
         counted = _counted(allowance)
         self._connections.add(connection)
+        self.opened += 1
         self._open.update(counted)
         self._empty.clear()
         if self.draining:  # accepted while the others were being closed
@@ -158,6 +184,7 @@ class Rooms:
 
     def _leave(self, connection: Connection | SeedConnection, counted: _Counted) -> None:
         self._connections.discard(connection)
+        self.closed[connection.ended] += 1
         self._open.subtract(counted)
         for key in counted:
             if not self._open[key]:

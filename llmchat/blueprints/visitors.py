@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -14,6 +17,11 @@ CONNECTIONS_OF_SESSION = 50
 RETRY_SECONDS = 1
 """After them a client that was refused because of this instance may ask again: another may answer."""
 CROWDED_SECONDS = 10
+REASONS = "restarting", "signed_out", "rate_limited", "full", "crowded"
+TELL_SECONDS = 60.0
+"""From a refusal to the line of the log that tells of it, and of all since."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +41,32 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a websocket is not let in: an HTTP status, and a sentence for a person."""
+    """Why a websocket is not let in: one of REASONS, an HTTP status, and a sentence for a person."""
 
+    reason: str
     status: int
     detail: str
     retry_after: int | None = None
+
+
+class Refusals:
+    """Counts websockets that were not let in; the log is told once a minute at most."""
+
+    def __init__(self) -> None:
+        self.counts = Counter(dict.fromkeys(REASONS, 0))
+        """By reason."""
+        self._told = Counter(self.counts)
+
+    def note(self, reason: str) -> None:
+        """Count one."""
+        if self.counts == self._told:
+            asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell)
+        self.counts[reason] += 1
+
+    def _tell(self) -> None:
+        since, self._told = self.counts - self._told, Counter(self.counts)
+        counts = ", ".join(f"{reason} {count}" for reason, count in since.items())
+        log.warning("Websockets were refused in the last minute: %s.", counts)
 
 
 def headers_of(retry_after: int | None = None) -> dict[str, str]:

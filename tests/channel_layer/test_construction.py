@@ -127,6 +127,7 @@ def test_class_is_imported_without_the_rest_of_the_application() -> None:
         for room in (
             "broadcaster",
             "cluster",
+            "durations",
             "errors",
             "hosts",
             "keys",

@@ -1,0 +1,33 @@
+"""`/metrics`, for a Prometheus that has the token. Is there only where one is set; knows not what is told."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from quart import Blueprint, request
+from quart.typing import ResponseReturnValue
+
+from llmchat.blueprints.rooms import rooms
+from llmchat.blueprints.visitors import headers_of
+from llmchat.errors import RateLimited, Unavailable
+
+PATH = "/metrics"
+
+blueprint = Blueprint("metrics", __name__)
+
+
+@blueprint.get(PATH)
+async def metrics() -> ResponseReturnValue:
+    """Tell of this instance, unless the token is wrong, or was too often."""
+    here, address = rooms(), request.remote_addr or ""
+    told = here.metrics
+    known = told is not None and told.opens_to(request.headers.get("Authorization", ""))
+    try:
+        with suppress(Unavailable):  # then nobody counts, and what is told matters most
+            await here.limits.wrong_token(address, look=known)
+    except RateLimited as error:
+        return error.detail, 429, headers_of(error.retry_after)
+    if told is None or not known:
+        return "The token is missing or wrong.", 401, headers_of() | {"WWW-Authenticate": "Bearer"}
+    text, kind = await told.told(request.headers.get("Accept", ""))
+    return text, 200, headers_of() | {"Content-Type": kind}
