@@ -47,6 +47,16 @@ async def test_many_commands_at_once_succeed_on_a_client_that_was_never_used(cli
     assert found == [str(number).encode() for number in range(500)]
 
 
+async def test_round_trips_to_all_servers_are_counted_together(client: Redis) -> None:
+    asked = as_cluster(client)
+    assert asked
+    for number in range(60):
+        await client.set(f"key{number}", number)
+    assert set(asked.owners()) == {asked.owner(f"key{number}") for number in range(60)}
+    assert asked.trips.up_to[-1][1] >= 60
+    assert asked.waiting == 0
+
+
 async def test_pipeline_asks_all_servers_and_answers_in_order(client: Redis) -> None:
     pipe = client.pipeline(transaction=False)
     for number in range(100):
