@@ -39,6 +39,8 @@ class Answering:
         self._noting = bool(most) or for_whom
         self._lifetime_ms = int(seconds * 1000)
         self._note = Script(redis, "answering")
+        self.refused = 0
+        """How often there were too many."""
 
     def network(self, address: str) -> str:
         """Name whoever is behind an address, as it lies in Redis: a digest that only the key's holder can make."""
@@ -55,6 +57,7 @@ class Answering:
         if 0 not in entered:
             return entered[0] == 1
         await self._strike([entry for entry, how in zip(entries, entered, strict=True) if how == 1])
+        self.refused += 1
         raise RateLimited(RETRY_SECONDS)
 
     async def stay(self, session: str, conversation: str) -> None:

@@ -224,7 +224,18 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
         from llmchat.metrics import Metrics  # what it imports is for nobody else
 
         rooms.metrics = metrics = Metrics(
-            settings.metrics_token, rooms, redis, history, titles, folds, searches, doors.responses
+            settings.metrics_token,
+            rooms,
+            redis,
+            history,
+            titles,
+            folds,
+            searches,
+            completions,
+            answering,
+            spending,
+            pressure,
+            doors.responses,
         )
         app.register_blueprint(metrics_blueprint.blueprint)
 

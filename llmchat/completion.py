@@ -8,9 +8,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import product
 from typing import Any
 
-from llmchat.errors import ModelMissing, ProviderError
+from llmchat.errors import PROVIDER_CODES, ModelMissing, ProviderError
 from llmchat.model_server import ModelServer
 from llmchat.model_stream import Deadlines, ModelStream
 from llmchat.provider import Provider
@@ -38,9 +39,10 @@ class Completions:
         self._deadlines = deadlines
         self._servers = {each.name: ModelServer(each, deadlines, continuation) for each in providers}
         self._rests = Rests(time.monotonic)
-        self.requests: Counter[str] = Counter()
-        self.errors: Counter[tuple[str, str]] = Counter()
-        self.fallbacks: Counter[str] = Counter()
+        names = list(self._servers)
+        self.requests: Counter[str] = Counter(dict.fromkeys(names, 0))
+        self.errors: Counter[tuple[str, str]] = Counter(dict.fromkeys(product(names, PROVIDER_CODES), 0))
+        self.fallbacks: Counter[str] = Counter(dict.fromkeys(names, 0))
         self.tokens: Counter[tuple[str, str]] = Counter()
 
     async def close(self) -> None:

@@ -30,6 +30,15 @@ from __future__ import annotations
 import math
 
 MINUTE = 60
+PROVIDER_CODES = (
+    "provider_unavailable",
+    "provider_timeout",
+    "provider_auth",
+    "provider_rate_limited",
+    "provider_refused",
+    "context_too_long",
+)
+"""Of what a model server may answer."""
 NO_CONVERSATION = "There is no such conversation."
 
 

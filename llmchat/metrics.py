@@ -28,14 +28,17 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from llmchat import __version__
+from llmchat.answering import Answering
 from llmchat.blueprints.rooms import Rooms
+from llmchat.completion import Completions
 from llmchat.durations import Durations
 from llmchat.errors import Unavailable
 from llmchat.folds import Folds
 from llmchat.health import Look
 from llmchat.history import History
-from llmchat.lag import Lag
+from llmchat.pressure import Pressure
 from llmchat.searches import Searches
+from llmchat.spending import Spending
 from llmchat.titles import Titles
 
 LOOK_SECONDS = 0.5
@@ -58,6 +61,10 @@ class Metrics(Collector):
         titles: Titles,
         folds: Folds,
         searches: Searches,
+        completions: Completions,
+        answering: Answering,
+        spending: Spending,
+        pressure: Pressure,
         responses: Counter[int],
     ) -> None:
         """`responses` are counted by HTTP status."""
@@ -68,18 +75,21 @@ class Metrics(Collector):
         self._titles = titles
         self._folds = folds
         self._searches = searches
+        self._completions = completions
+        self._answering = answering
+        self._spending = spending
+        self._pressure = pressure
         self._responses = responses
-        self._lag = Lag()
         self._lines = _Lines(logging.WARNING)
         self._look: Look | None = None
         self._open_turns: int | None = None
+        self._spent: tuple[int, int] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
         self._leaving = ExitStack()
 
     async def __aenter__(self) -> Self:
-        self._leaving.enter_context(self._lag)
         root = logging.getLogger()
         root.addHandler(self._lines)
         self._leaving.callback(root.removeHandler, self._lines)
@@ -97,11 +107,12 @@ class Metrics(Collector):
     async def told(self, accept: str) -> tuple[bytes, str]:
         """Give all there is in a form that an Accept header takes, and the form's Content-Type."""
         self._look = await self._rooms.health.latest()
-        self._open_turns = None
+        self._open_turns = self._spent = None
         if self._look is not None:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     self._open_turns = await self._history.open_turns()
+                    self._spent = await self._spending.today()
         encode, kind = choose_encoder(accept)
         return encode(self._registry), kind
 
@@ -121,7 +132,11 @@ class Metrics(Collector):
         }
         yield InfoMetricFamily("llmchat_build", "What runs, and its id in the log.", told)
         yield _gauge("llmchat_draining", "1 while the instance stops.", self._rooms.draining)
-        yield _durations("llmchat_loop_lag_seconds", "How late the event loop is.", {(): self._lag.late})
+        yield _durations("llmchat_loop_lag_seconds", "How late the event loop is.", {(): self._pressure.late})
+        yield _gauge(
+            "llmchat_busy_ratio", "Share of the time that the event loop is at work.", self._pressure.busy
+        )
+        yield _gauge("llmchat_pressed", "1 while new work is put off.", self._pressure.high)
         yield _counter(
             "llmchat_log_lines_total", "Lines of the log, of warnings and worse.", self._lines.counts, "level"
         )
@@ -180,6 +195,38 @@ class Metrics(Collector):
         yield _counter(
             "llmchat_provider_errors_total", "Errors of the model server.", tally.errors, "model", "code"
         )
+
+        yield _counter(
+            "llmchat_turns_overloaded_total",
+            "Prompts put off, for there was too much to do.",
+            {(): self._rooms.turns.overloaded},
+        )
+        yield from self._of_providers()
+        yield from self._of_budgets()
+
+    def _of_providers(self) -> Iterator[Metric]:
+        asked = self._completions
+        yield _counter("llmchat_provider_requests_total", "Requests.", asked.requests, "provider")
+        yield _counter(
+            "llmchat_provider_failures_total", "Requests that failed.", asked.errors, "provider", "code"
+        )
+        yield _counter(
+            "llmchat_provider_fallbacks_total", "Providers left for the next.", asked.fallbacks, "provider"
+        )
+
+    def _of_budgets(self) -> Iterator[Metric]:
+        yield _counter(
+            "llmchat_at_once_refused_total",
+            "Prompts refused, for too many chats are answered.",
+            {(): self._answering.refused},
+        )
+        yield _counter(
+            "llmchat_quota_refused_total", "Refused for the day's tokens.", self._spending.refused, "whose"
+        )
+        if self._spent is not None:
+            used, there_are = self._spent
+            yield _gauge("llmchat_day_tokens_used", "Of all, today.", used)
+            yield _gauge("llmchat_day_tokens", "That all may use a day.", there_are)
 
     def _of_channels(self) -> Iterator[Metric]:
         broadcaster = self._rooms.broadcaster

@@ -13,6 +13,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from llmchat.durations import Durations
+
+LATENESSES = 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 LOOK_SECONDS = 0.1
 WEIGHT = 0.2
 """Of a look in the mean: it follows within a second."""
@@ -37,6 +40,8 @@ class Pressure:
         """Mean share of the time."""
         self.late_seconds = 0.0
         """Mean lateness."""
+        self.late = Durations(*LATENESSES)
+        """All latenesses."""
         self.high = False
         """Whether new work is to be refused."""
 
@@ -67,7 +72,9 @@ class Pressure:
         (clock, worked), self._before = self._before, (self._clock(), self._worked())
         seconds = max(self._before[0] - clock, 1e-9)
         self.busy += WEIGHT * (min(1.0, (self._before[1] - worked) / seconds) - self.busy)
-        self.late_seconds += WEIGHT * (max(0.0, seconds - LOOK_SECONDS) - self.late_seconds)
+        late_seconds = max(0.0, seconds - LOOK_SECONDS)
+        self.late.note(late_seconds)
+        self.late_seconds += WEIGHT * (late_seconds - self.late_seconds)
         if self.busy >= BUSY and self.late_seconds >= LATE_SECONDS:
             self.high = True
         elif self.busy < CALM or self.late_seconds < PROMPT_SECONDS:

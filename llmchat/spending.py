@@ -6,6 +6,7 @@ They are taken before they are used, and what was taken in vain is given back. K
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from redis.asyncio import Redis
 
 from llmchat.errors import QuotaSpent, Unavailable
 from llmchat.keys import Keys
+from llmchat.redis_client import available
 from llmchat.script import Script
 from llmchat.settings import ADDRESS_SHARE
 
@@ -23,6 +25,7 @@ PIECE = 500
 KEPT_SECONDS = 2 * 86_400
 """Of a day's count: an answer that is begun in it may end after it."""
 ALL = "all"
+KINDS = "session", "address", ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Purse:
     who: str
     most: int
     whose: str
+    kind: str
+    """For who counts: one of KINDS."""
 
 
 class Spending:
@@ -52,21 +57,32 @@ class Spending:
         self._all_tokens = all_tokens
         self._now = now
         self._spend = Script(redis, "spend")
+        self._redis = redis
+        self.refused = Counter(dict.fromkeys(KINDS, 0))
+        """How often there was too little left, by the kind of whose."""
 
     @property
     def limited(self) -> bool:
         """Whether there is any budget."""
         return bool(self._tokens or self._all_tokens)
 
+    async def today(self) -> tuple[int, int] | None:
+        """Tell what all have used today, and how much there is; None without a budget of all. Raises Unavailable."""
+        if not self._all_tokens:
+            return None
+        async with available():
+            used = await self._redis.get(self._keys.spent(self._now().date().isoformat(), ALL))
+        return int(used or 0), self._all_tokens
+
     def account(self, session: str, network: str) -> Account:
         """Open the account of one request to a model, of today; `network` is "" where it is not known."""
         purses = []
         if self._tokens:
-            purses.append(Purse(session, self._tokens, "Your"))
+            purses.append(Purse(session, self._tokens, "Your", "session"))
             if network:
-                purses.append(Purse(network, self._tokens * ADDRESS_SHARE, "Your network's"))
+                purses.append(Purse(network, self._tokens * ADDRESS_SHARE, "Your network's", "address"))
         if self._all_tokens:
-            purses.append(Purse(ALL, self._all_tokens, "This server's"))
+            purses.append(Purse(ALL, self._all_tokens, "This server's", ALL))
         return Account(self, self._now().date().isoformat(), purses)
 
     @asynccontextmanager
@@ -92,6 +108,7 @@ class Spending:
         if lacking:
             had = [purse for purse in purses if purse not in lacking]
             await self._spent(day, [(purse, -tokens, -1) for purse in had])
+            self.refused[lacking[0].kind] += 1
             raise self.spent(lacking[0].whose)
 
     async def correct(self, day: str, purses: Sequence[Purse], tokens: int) -> None:

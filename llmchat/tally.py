@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from llmchat.durations import Durations
+from llmchat.errors import PROVIDER_CODES
 
 FIRST_SECONDS = 0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60
 ANSWER_SECONDS = 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300
 ENDINGS = "stop", "length", "content_filter", "stopped", "interrupted", "failed"
 DOWN = "provider_unavailable", "provider_timeout", "provider_auth"
 """Codes that tell of the model server, rather than of what it was asked."""
-CODES = (*DOWN, "provider_rate_limited", "provider_refused", "context_too_long")
 HANDED, LOST, UNBEGUN = "handed", "lost", "unbegun"
 """A turn that its instance gave away, whose instance is gone, or of which nothing was made yet."""
 
@@ -37,7 +37,7 @@ class Tally:
         self.begun[model] += 1
         if self.begun[model] == 1:  # a count that is first seen with a 1 in it has not grown, to who watches
             self.ended.update(dict.fromkeys([(model, ending) for ending in ENDINGS], 0))
-            self.errors.update(dict.fromkeys([(model, code) for code in CODES], 0))
+            self.errors.update(dict.fromkeys([(model, code) for code in PROVIDER_CODES], 0))
 
     def speak(self, model: str, seconds: float) -> bool:
         """Count the first word of an attempt; tells whether the model had failed before."""

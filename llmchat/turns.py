@@ -120,6 +120,8 @@ class Turns:
         self._folds = folds
         self._running: dict[str, _Running] = {}  # conversation -> its turn, while it is made here
         self._coming = 0  # turns that may begin
+        self.overloaded = 0
+        """How often a prompt was refused because there is as much to do as can be."""
         self.tally = Tally()
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_away = False  # in the log, since the last lease
@@ -160,6 +162,7 @@ class Turns:
         Raises Overloaded where this instance takes no further prompt: what it took before it can do.
         """
         if self._pressure.high or len(self._running) + self._coming >= self._settings.answers_per_instance:
+            self.overloaded += 1
             raise Overloaded(randint(*RETRY_SECONDS))  # nosec B311 # noqa: S311 - not all at once
         self._coming += 1
         try:

@@ -345,8 +345,8 @@ async def test_completions_count_who_was_asked_what_failed_and_what_it_took(
     await ask(completions)
     await ask_until_error(completions)
     assert completions.requests == {"openai": 1, "second": 2}
-    assert completions.fallbacks == {"openai": 1}
-    assert completions.errors == {
+    assert +completions.fallbacks == {"openai": 1}
+    assert +completions.errors == {
         ("openai", "provider_rate_limited"): 1,
         ("second", "provider_unavailable"): 1,
     }

@@ -36,7 +36,11 @@ PROMETHEUS_OWN = {"up"}
 async def app(store: Store, settings: Settings) -> AsyncIterator[Quart]:
     app = create_app(
         replace(
-            settings, redis_url=store.url, redis_prefix=f"metrics-{secrets.token_hex(4)}", metrics_token=TOKEN
+            settings,
+            redis_url=store.url,
+            redis_prefix=f"metrics-{secrets.token_hex(4)}",
+            metrics_token=TOKEN,
+            tokens_per_day_in_all=1000,
         )
     )
     async with app.test_app():

@@ -54,7 +54,7 @@ async def test_log_tells_whose_turn_failed_was_lost_and_taken_over_and_holds_no_
     model.refuse(401, message=f"{CANARY}-refusal")
     failed = await send(client, conversation, f"{CANARY}-prompt")
     await client.ending(failed)
-    told = await line(dying, "The model server failed")
+    told = await line(dying, "failed with gpt-4o-mini: HTTP 401")
     assert (told["level"], told["logger"]) == ("warning", "llmchat.completion")
     assert {name: told[name] for name in (*whose, "turn")} == whose | {"turn": failed}
     assert re.fullmatch(r"[0-9a-f]{16}", told["request"])

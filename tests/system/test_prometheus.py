@@ -60,6 +60,7 @@ ILL = {
     "LlmchatHistoryAtRisk": {"llmchat_redis_history_at_risk": "1x60"},
     "LlmchatProviderKey": {"llmchat_provider_errors_total{model='m', code='provider_auth'}": "0+1x60"},
     "LlmchatProviderErrors": {"llmchat_provider_errors_total{model='m', code='provider_timeout'}": "0+10x60"},
+    "LlmchatFallbacks": {"llmchat_provider_fallbacks_total{provider='openai'}": "0+5x60"},
     "LlmchatFirstTokenSlow": {
         "llmchat_first_token_seconds_bucket{model='m', le='8.0'}": "0+1x60",
         "llmchat_first_token_seconds_bucket{model='m', le='13.0'}": "0+50x60",
@@ -70,6 +71,8 @@ ILL = {
     "LlmchatOverflows": {"llmchat_overflows_total": "0+5x60"},
     "LlmchatSlowReaders": {"llmchat_backlog_bytes": "200000000x60"},
     "LlmchatRefuses": {"llmchat_rate_limited_total{kind='prompts'}": "0+20x60"},
+    "LlmchatBudget": {"llmchat_day_tokens_used": "950x60", "llmchat_day_tokens": "1000x60"},
+    "LlmchatOverloaded": {"llmchat_turns_overloaded_total": "0+50x60"},
     "LlmchatGuesses": {"llmchat_rate_limited_total{kind='sign_ins'}": "0+5x60"},
     "LlmchatFull": {"llmchat_websockets_refused_total{reason='full'}": "0+1x60"},
     "LlmchatLoopLag": {
