@@ -11,6 +11,7 @@ from llmchat.errors import ProviderError, StartError, Unavailable, Unreadable
 from llmchat.health import Health
 from llmchat.intake import Intake, Report
 from llmchat.models import chatting
+from llmchat.retention import Lowered, Retention
 from llmchat.settings import PROVIDERS_OWN, Settings
 from llmchat.takeout import Takeout
 
@@ -27,9 +28,17 @@ ALIASES = ("models/{}", "{}:latest")
 class Desk:
     """Carries out commands. Every method raises StartError."""
 
-    def __init__(self, takeout: Takeout, intake: Intake, health: Health, completions: Completions) -> None:
+    def __init__(
+        self,
+        takeout: Takeout,
+        intake: Intake,
+        retention: Retention,
+        health: Health,
+        completions: Completions,
+    ) -> None:
         self._takeout = takeout
         self._intake = intake
+        self._retention = retention
         self._health = health
         self._completions = completions
 
@@ -61,6 +70,13 @@ class Desk:
         """Delete everything of a session; gives how many chats there were."""
         try:
             return await self._takeout.forget(session)
+        except Unavailable:
+            raise StartError(AWAY) from None
+
+    async def lower(self, *, change: bool) -> Lowered:
+        """Have what is there live no longer than is set now; without `change`, only count it."""
+        try:
+            return await self._retention.lower(change=change)
         except Unavailable:
             raise StartError(AWAY) from None
 

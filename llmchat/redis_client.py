@@ -107,6 +107,15 @@ def place_of(url: str) -> str:
     return str(RedisUrl.parse(url))
 
 
+async def servers(client: Redis) -> list[Redis]:
+    """Give a client for each server that takes writes: of a Cluster, those that have slots now."""
+    cluster = as_cluster(client)
+    if cluster is None:
+        return [client]
+    await cluster.look()
+    return [cluster.at(owner) for owner in cluster.owners()]
+
+
 async def told_by_servers(client: Redis) -> list[dict[str, Any]]:
     """Ask every server that takes writes what it tells of itself (INFO)."""
     cluster = as_cluster(client)
