@@ -12,6 +12,7 @@ from typing import Any, Self
 from llmchat.completion import Completions
 from llmchat.conversation import CALIBRATION_STEP, Branch, Summary, timestamp
 from llmchat.errors import Fenced, NotFound, ProviderError, Unavailable
+from llmchat.failures import Failures
 from llmchat.history import History
 from llmchat.lease import Lease, Leases
 from llmchat.models import Models
@@ -50,6 +51,7 @@ class Folds:
         self._completions = completions
         self._models = models
         self._running: set[str] = set()  # conversations that are folded here
+        self._failures = Failures()  # likewise, that could not be
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -89,8 +91,9 @@ class Folds:
         while True:
             try:
                 found = await self._summaries.open()
+                self._failures.only(found)
                 for conversation, held in zip(found, await self._leases.held(found), strict=True):
-                    if not held:
+                    if not held and not self._failures.leaves(conversation):
                         self._begin(conversation)
             except Unavailable:
                 log.debug("Redis is away; looking for folds again in a moment.")
@@ -108,7 +111,7 @@ class Folds:
         except* (Fenced, Unavailable):
             log.debug("A fold is left to others.")
         except* Exception:
-            log.exception("A fold failed.")
+            log.exception("A fold failed; it is left alone for %g s.", self._failures.note(conversation))
         finally:
             try:
                 await self._give_back(lease)
