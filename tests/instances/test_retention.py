@@ -17,15 +17,18 @@ from tests.instances import Client, Store
 from tests.instances.child import Child
 from tests.instances.instance import ROOT
 from tests.instances.talk import begin, send
+from tests.instances.test_attachments import attach
 from tests.instances.test_sign_in import PASSWORD, sign_in
 from tests.instances.test_summaries import Talk
 from tests.instances.test_takeout import bring, have_everything
 from tests.test_docs import ARCHITECTURE, rows
 from tests.trunk import as_json, ours
+from tests.waiting import eventually
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 HISTORY_DAYS, ATTACHMENT_DAYS = 300, 200
-KEPT = {"HISTORY_DAYS": str(HISTORY_DAYS), "ATTACHMENT_DAYS": str(ATTACHMENT_DAYS)}
+DAYS = {"HISTORY_DAYS": HISTORY_DAYS, "ATTACHMENT_DAYS": ATTACHMENT_DAYS}
+KEPT = {name: str(days) for name, days in DAYS.items()}
 SETTINGS = {
     "ACCESS_PASSWORD": PASSWORD,
     "SHARE_LINKS": "true",
@@ -248,3 +251,47 @@ async def test_days_that_changed_count_for_what_is_used_next_and_by_the_command_
     await client.reconnect(instance)
     await client.ending(await send(client, used, "And more"))
     assert await days_left() == [60, 60, 30, 30]
+
+
+async def test_one_more_turn_renews_all_that_a_chat_has_and_the_lists_that_lead_to_it(
+    fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model
+) -> None:
+    instance = await start_instance(fresh_store, **{**SETTINGS, **KEPT, "ACCESS_PASSWORD": ""})
+    client = await connect(instance)
+    await client.page("/")
+    talk = Talk(client, model)
+    await talk.turn()
+    await client.command("conversation.list")
+    chat = talk.about["conversation"]
+    for change in ({"pinned": True}, {"archived": True}, {"archived": False}):
+        await client.command("conversation.update", conversation=chat, **change)
+    await talk.until_folded()
+    await talk.stored()
+    file = await attach(client, b"A short text", name="a.txt")
+    await talk.turn(attachments=[file])
+
+    keys = Keys("llmchat")
+    async with fresh_store.client() as redis:
+        session = (await redis.hget(keys.of_conversation(chat).conversation, "session")).decode()
+        of_chat = keys.of_conversation(chat)
+        renewed = [
+            *(of_chat.conversation, of_chat.messages, of_chat.tree, of_chat.summaries),
+            *(
+                keys.conversations(session),
+                keys.pinned(session),
+                keys.archived(session),
+                keys.format(session),
+            ),
+            *(keys.attachment(file), keys.attachment_bytes(file)),
+        ]
+        for key in renewed:
+            assert await redis.expire(key, 2 * HOUR), key
+    await talk.turn()
+    walk = Walk(fresh_store)
+
+    async def all_renewed() -> bool:
+        walk.left.clear()
+        await walk.look()
+        return not list(walk.wrong(DAYS))
+
+    await eventually(all_renewed, seconds=20, what=lambda: f"all is renewed: {list(walk.wrong(DAYS))}")

@@ -149,9 +149,34 @@ async def test_looks_tell_how_it_stands(
         "role:master",
     ):
         assert told in of_redis
-    assert await follow("Redis is away, full, read-only, or lost its data", instance, 1) == ["OK"]
     refused = await follow("Too many are refused (429)", instance)
     assert any(line.startswith("llmchat:limit:prompts:") for line in refused)
+
+
+async def test_full_redis_is_read_and_takes_what_waited_once_it_may_have_more(
+    redis: DebianStore, start: Start, follow: Follow, connect: Connect
+) -> None:
+    instance = await start(redis)
+    client = await connect(instance)
+    conversation = await begin(client, "Before")
+    async with redis.client() as asking:
+        await asking.config_set("maxmemory", "1mb")
+
+    async def ready() -> bool:
+        return (await client.page("/readyz")).status == 200
+
+    async def full() -> bool:
+        return not await ready()
+
+    await eventually(full, seconds=10, what="it is told that nothing can be written")
+    waiting = {"conversation": conversation, "text": "Waits", "id": "waits"}
+    assert await client.refused("message.send", **waiting) == "unavailable"
+    assert (await client.command("conversation.open", conversation=conversation))["messages"]
+    looks = "\n".join(await follow("Redis is away, full, read-only, or lost its data", instance))
+    assert "maxmemory_human:1.00M" in looks
+    assert await follow("Redis is away, full, read-only, or lost its data", instance, 1) == ["OK"]
+    await eventually(ready, seconds=10, what="it takes work again")
+    await client.ending((await client.command("message.send", **waiting))["answer"])
 
 
 async def test_history_that_may_be_lost_is_kept_from_then_on(
