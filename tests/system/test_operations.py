@@ -12,9 +12,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from playwright.async_api import expect
 from redis.exceptions import AuthenticationError
 
 from llmchat.keys import Keys
+from tests.browser.conftest import OpenPage
+from tests.browser.person import answers, box, messages, say
 from tests.conftest import Connect
 from tests.fakes import Gate, Model, echo
 from tests.instances import Client, Instance, Store
@@ -22,11 +25,14 @@ from tests.instances.child import Child, free_port
 from tests.instances.instance import ROOT
 from tests.instances.talk import begin, send
 from tests.instances.test_attachments import attach, get
-from tests.instances.test_shares import look
+from tests.instances.test_shares import look, tab
+from tests.instances.test_sign_in import sign_in
 from tests.instances.test_takeout import keyspace, known
 from tests.pictures import PNG
 from tests.system.debian import DebianStore
 from tests.waiting import eventually
+
+pytest_plugins = ["tests.browser.conftest"]
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 BLOCK = re.compile(r"^( *)```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -246,23 +252,29 @@ async def test_password_of_redis_is_changed_while_everything_runs(
 OLD_KEY, NEW_KEY = ("the-key-that-was-" + "01" * 12), ("the-key-that-comes-" + "23" * 12)
 
 
-async def test_session_outlives_a_change_of_the_key_in_three_deploys(
-    redis: DebianStore, start: Start, connect: Connect
+async def test_who_is_signed_in_and_all_chats_and_links_outlive_a_change_of_the_key_in_three_deploys(
+    redis: DebianStore, start: Start
 ) -> None:
-    steps = [(OLD_KEY, ""), (OLD_KEY, NEW_KEY), (NEW_KEY, OLD_KEY), (NEW_KEY, "")]
-    client = await known(connect, await start(redis, SECRET_KEY=OLD_KEY))
-    late = await known(connect, await start(redis, SECRET_KEY=OLD_KEY))
-    chats = [await begin(client, "Hi"), await begin(late, "Hi")]
-    before: Instance | None = None
-    for key, fallback in steps:
-        instance = await start(redis, SECRET_KEY=key, SECRET_KEY_FALLBACKS=fallback)
-        for each in filter(None, (instance, before, instance)):  # both serve, and either may be asked
-            client.instance = each
-            assert (await client.page(f"/c/{chats[0]}")).status == 200
-        before = instance
-    assert before
-    late.instance = before
-    assert (await late.page(f"/c/{chats[1]}")).status == 404  # did not come by meanwhile, as the page says
+    asking = {"ACCESS_PASSWORD": "correct horse battery", "SHARE_LINKS": "true"}
+    first = await start(redis, SECRET_KEY=OLD_KEY, **asking)
+    chats, link = [], ""
+    async with tab(first) as client, tab(first) as late:
+        for each in (client, late):
+            assert await sign_in(each) == 303
+            await each.connect(first)
+            chats.append(await begin(each, "Hi"))
+        link = (await client.command("share.create", conversation=chats[0]))["share"]["path"]
+        before = first
+        for key, fallback in ((OLD_KEY, NEW_KEY), (NEW_KEY, OLD_KEY), (NEW_KEY, "")):
+            instance = await start(redis, SECRET_KEY=key, SECRET_KEY_FALLBACKS=fallback, **asking)
+            for client.instance in (instance, before, instance):  # both serve, and either may be asked
+                assert (await client.page(f"/c/{chats[0]}")).status == 200
+            before = instance
+        assert (await look(before, link)).status == 200
+        late.instance = before  # did not come by meanwhile: signs in, and is somebody else, as the page says
+        assert (await late.page(f"/c/{chats[1]}")).status == 303
+        assert await sign_in(late) == 303
+        assert (await late.page(f"/c/{chats[1]}")).status == 404
 
 
 # One person, and less of all
@@ -387,6 +399,29 @@ async def test_backup_is_restored_under_instances_that_run_and_pages_that_are_op
     assert int(count) > 10
     assert '"ready":true' in ready
     await story.is_there(instance)
+
+
+async def test_page_that_is_open_through_a_restore_shows_what_is_there_and_goes_on(
+    redis: DebianStore, start: Start, follow: Follow, open_page: OpenPage, tmp_path: Path
+) -> None:
+    instance = await start(redis)
+    page = await open_page(instance)
+    await say(page, "Before")
+    await expect(answers(page)).to_contain_text("You said: Before")
+    await follow("Backup", instance)
+    await say(page, "After")
+    await expect(messages(page)).to_have_count(4)
+    await expect(answers(page).last).to_contain_text("You said: After")
+    await redis.stop()
+    await box(page).fill("Typed meanwhile")
+    await box(page).press("Enter")
+    await follow("Restore, with access to Redis' files", instance, DATA=str(tmp_path / "redis"))
+    await redis.start()
+    await expect(answers(page).last).to_contain_text("You said: Typed meanwhile")
+    await expect(messages(page)).to_have_count(4)
+    assert ["Before" in text or "Typed" in text for text in await messages(page).all_inner_texts()] == [
+        True
+    ] * 4
 
 
 async def test_backup_is_moved_to_a_redis_whose_files_nobody_reaches(
