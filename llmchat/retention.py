@@ -6,9 +6,9 @@ Walks over all keys in slices. Knows how long things are kept; knows no session 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -18,10 +18,15 @@ from llmchat.keys import Keys, named
 from llmchat.redis_client import available, servers
 from llmchat.script import Script
 
+FILE = "file:"
+"""How the fields of a chat's tree begin that name its files."""
 SLICE = 200
 """Keys that Redis looks at in one step."""
 SLACK_MS = 60_000
 """What clocks differ by, and what a walk takes, is no longer life."""
+
+Call = tuple[list[str], int | None, str]
+"""Keys, for how many ms they may live, and when their conversation was used last ("" of other keys)."""
 
 
 @dataclass
@@ -58,28 +63,30 @@ class Retention:
             async for some in self._slices(self._keys.share("*")):
                 await self._links(some, lowered, change=change)
             async for some in self._slices(self._keys.of_sessions):
-                lowered.lists += sum(
-                    await self._each([([key], self._retention_ms, "") for key in some], change)
-                )
+                await self._lists(some, lowered, change=change)
         async for some in self._slices(self._keys.attachment("*")):
             await self._files(some, lowered, change=change)
         return lowered
 
     async def _chats(self, found: Sequence[str], lowered: Lowered, *, change: bool) -> None:
-        calls = [
-            (
-                self._keys.of_conversation(named(key)).all,
-                self._chat_left_ms(updated, logged),
-                updated.decode(),
-            )
-            for key, (updated, logged) in zip(
-                found, await self._told(found, "updated", "logged"), strict=True
-            )
-            if updated is not None
-        ]
-        for (_, left_ms, _), longer in zip(calls, await self._each(calls, change), strict=True):
+        calls, files = [], []
+        for key, (updated, logged) in zip(found, await self._told(found, "updated", "logged"), strict=True):
+            if updated is not None:
+                keys, left_ms = self._keys.of_conversation(named(key)), self._chat_left_ms(updated, logged)
+                calls.append((keys.all, left_ms, updated.decode()))
+                files.append([] if left_ms else await self._files_of(keys.tree))
+        for (_, left_ms, _), longer, its in zip(calls, await self._each(calls, change), files, strict=True):
             lowered.chats += bool(longer)
             lowered.gone += bool(longer and not left_ms)
+            if longer and change:  # else they are met as files
+                await self._files(its, lowered, change=True, gone=True)
+
+    async def _files_of(self, tree: str) -> list[str]:
+        """Find the files of a chat that may go: nothing leads to them then."""
+        async with available():
+            fields: list[Any] = await cast(Awaitable[Any], self._redis.hkeys(tree))
+        names = [field.decode() for field in fields]
+        return [self._keys.attachment(each.removeprefix(FILE)) for each in names if each.startswith(FILE)]
 
     async def _links(self, found: Sequence[str], lowered: Lowered, *, change: bool) -> None:
         calls = [
@@ -91,26 +98,32 @@ class Retention:
             lowered.links += longer
             lowered.gone += bool(longer and not left_ms)
 
-    async def _files(self, found: Sequence[str], lowered: Lowered, *, change: bool) -> None:
+    async def _lists(self, found: Sequence[str], lowered: Lowered, *, change: bool) -> None:
+        calls: list[Call] = [
+            ([key], self._retention_ms, "")
+            for key in found
+            if not key.startswith(self._keys.attachments_of(named(key)))  # an account lives as its files do
+        ]
+        lowered.lists += sum(await self._each(calls, change))
+
+    async def _files(
+        self, found: Sequence[str], lowered: Lowered, *, change: bool, gone: bool = False
+    ) -> None:
+        """Files live no longer than their chat. One that is not there may be on its way, unless it is known to be `gone`."""
         told = await self._told(found, "session", "conversation")
         sent = [
-            (named(key), session.decode(), conversation.decode())
+            (session.decode(), conversation.decode(), named(key))
             for key, (session, conversation) in zip(found, told, strict=True)
             if session and conversation
         ]
-        chats = [self._keys.of_conversation(conversation).conversation for *_, conversation in sent]
-        used = await self._told(chats, "updated", "logged")
-        for (attachment, session, conversation), (updated, logged) in zip(sent, used, strict=True):
-            left_ms = await self._attachments.lower(
-                *(session, conversation, attachment),
-                most_ms=self._chat_left_ms(updated, logged),
-                slack_ms=SLACK_MS,
-                change=change,
-            )
+        chats = [self._keys.of_conversation(conversation).conversation for _, conversation, _ in sent]
+        for each, (updated, logged) in zip(sent, await self._told(chats, "updated", "logged"), strict=True):
+            most_ms = 0 if gone else self._chat_left_ms(updated, logged)
+            left_ms = await self._attachments.lower(*each, most_ms=most_ms, slack_ms=SLACK_MS, change=change)
             lowered.files += left_ms is not None
             lowered.gone += left_ms == 0
 
-    async def _each(self, calls: Sequence[tuple[list[str], int | None, str]], change: bool) -> list[int]:
+    async def _each(self, calls: Sequence[Call], change: bool) -> list[int]:
         """Lower what lives longer than so many ms; gives how many keys of each did."""
         words = [(keys, (left_ms or 0, SLACK_MS, updated, int(change))) for keys, left_ms, updated in calls]
         return await self._lower.each(words) if words else []
@@ -125,10 +138,8 @@ class Retention:
         return found
 
     def _chat_left_ms(self, updated: bytes | None, logged: bytes | None) -> int | None:
-        """Tell how long a chat is there yet; None is for ever. What was never said here was imported, nobody knows when."""
-        if updated is None:
-            return 0
-        if not self._retention_ms:
+        """Tell how long a chat is there yet; None sets no bound. One of which nothing was said here was imported some day."""
+        if updated is None or not self._retention_ms:
             return None
         return self._left_ms(updated) if logged else self._retention_ms
 

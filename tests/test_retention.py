@@ -60,6 +60,7 @@ class Kept:
     async def file(self, chat: str) -> str:
         """Keep a file that a chat's message has; gives its id."""
         put = await self.files.put(SESSION, f"of {chat}", "a.txt", b"Some text")
+        await self.redis.hset(self.keys.of_conversation(chat).tree, f"file:{put.id}", "1")
         await self.files.keep(SESSION, chat, [put.id])
         return put.id
 
@@ -171,12 +172,13 @@ async def test_file_goes_with_its_chat_and_its_account_forgets_it(kept: Kept) ->
         assert 0 < await kept.left_days(account) <= 10.01
 
 
-async def test_file_whose_chat_is_gone_goes_too(kept: Kept) -> None:
-    chat = await kept.chat("old", used=0)
-    file = await kept.file(chat)
-    await kept.redis.delete(kept.keys.of_conversation(chat).conversation)
-    assert (await kept.retention().lower(change=True)).files == 1
-    assert await kept.files.find(SESSION, [file]) == [None]
+async def test_file_whose_chat_is_on_its_way_stays(kept: Kept) -> None:
+    put = await kept.files.put(SESSION, "of an import", "a.txt", b"Some text")
+    await kept.files.keep(SESSION, "not there yet", [put.id])
+    await kept.retention().lower(change=True)
+    (there,) = await kept.files.find(SESSION, [put.id])
+    assert there
+    assert await kept.left_days(kept.keys.attachment_bytes(put.id)) == pytest.approx(NOW, abs=0.01)
 
 
 async def test_link_lives_so_long_from_when_it_was_made(kept: Kept) -> None:
