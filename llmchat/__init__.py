@@ -1,3 +1,3 @@
 """A chat with a language model that anyone can run: Quart, one websocket, Redis."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -29,7 +29,7 @@ from llmchat.serve import address_of, bind, serve, serve_and_reload
 from llmchat.session import SESSION
 from llmchat.settings import PASSWORD_LENGTH, PROVIDER_VARIABLES, VARIABLES, Settings
 
-COMMAND_NAMES = ("run", "serve", "parts", "hash", "check-config", "export", "import", "forget")
+COMMAND_NAMES = ("run", "serve", "parts", "hash", "check-config", "export", "import", "forget", "retention")
 NOT_ASKED = "not asked: who has the address may chat"
 COMMANDS = """\
 commands:
@@ -42,8 +42,10 @@ commands:
   export SESSION [FILE]  write all chats of a session into a zip archive (default: to stdout)
   import SESSION FILE    import chats into a session: such an archive, a chat's JSON, or ChatGPT's export
   forget SESSION         delete everything of a session; asks first, unless with --yes
+  retention              have what is there live no longer than HISTORY_DAYS and ATTACHMENT_DAYS say now; asks first,
+                         unless with --yes; with --dry-run it only counts
 
-These four read the settings as `serve` does, with --local as `run`. A session's id stands on its page of settings.
+These five read the settings as `serve` does, with --local as `run`. A session's id stands on its page of settings.
 """
 WORDS_BEHIND = {"export": (1, 2), "import": (2, 2), "forget": (1, 1)}
 """How many may follow a command, at least and at most."""
@@ -145,8 +147,10 @@ async def _at_desk(given: argparse.Namespace) -> int:
             case "import":
                 await _import(desk, session, file)
             case "forget":
-                if given.yes or _confirmed(session):
+                if given.yes or _confirmed(f"Delete all chats of the session {session}"):
                     print(f"Deleted: {await desk.forget(session)} chats, and all else of this session")
+            case "retention":
+                await _retain(desk, settings, given)
             case _:
                 async for line in desk.check(settings):
                     print(line, flush=True)
@@ -192,12 +196,22 @@ async def _import(desk: Desk, session: str, file: str) -> None:
         print(f"  In other chats: {each}")
 
 
-def _confirmed(session: str) -> bool:
-    told = (
-        input(f"Delete all chats of the session {session}, for good? Type yes: ")
-        if sys.stdin.isatty()
-        else ""
+async def _retain(desk: Desk, settings: Settings, given: argparse.Namespace) -> None:
+    if not settings.history_days and not settings.attachment_days:
+        raise StartError("HISTORY_DAYS and ATTACHMENT_DAYS are 0, so nothing is kept too long: set the days.")
+    days = f"HISTORY_DAYS={settings.history_days} and ATTACHMENT_DAYS={settings.attachment_days}"
+    change = not given.dry_run
+    if change and not given.yes:
+        _confirmed(f"Delete what was used longer ago than {days} say, and keep the rest no longer than that")
+    done = await desk.lower(change=change)
+    print(
+        f"{'Shortened' if change else 'Would be shortened'} to {days}: {done.chats} chats, {done.links} shared links, "
+        f"{done.files} files, {done.lists} lists of sessions; {done.gone} of them go at once"
     )
+
+
+def _confirmed(what: str) -> bool:
+    told = input(f"{what}, for good? Type yes: ") if sys.stdin.isatty() else ""
     if told.strip() != "yes":
         raise StartError("Nothing was deleted. Where nobody can be asked, say --yes.")
     return True
@@ -251,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--local", action="store_true", help="read the settings as `run` does")
     parser.add_argument("--yes", action="store_true", help="do not ask before deleting")
+    parser.add_argument("--dry-run", action="store_true", help="only count what would be shortened")
     parser.add_argument("--version", action="version", version=f"llmchat {__version__}")
     return parser
 

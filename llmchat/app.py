@@ -54,6 +54,7 @@ from llmchat.models import Models
 from llmchat.pressure import Pressure
 from llmchat.prompts import Prompts
 from llmchat.redis_client import connect, place_of
+from llmchat.retention import Retention
 from llmchat.searches import Searches
 from llmchat.session import Sessions
 from llmchat.settings import Settings
@@ -296,6 +297,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             Intake(
                 transcripts, attachments, erasure, listing, Arrivals(redis, keys), _takes_system(settings)
             ),
+            Retention(redis, keys, attachments, history_days=settings.history_days),
             Health(redis, keys, place_of(settings.redis_url), require_durable=False),
             completions,
         )

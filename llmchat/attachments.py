@@ -165,6 +165,28 @@ class Attachments:
         lifetime_ms = self._lifetime_of(temporary)
         await self._each("restore", session, conversation, await self.find(session, ids), lifetime_ms)
 
+    async def lower(
+        self,
+        session: str,
+        conversation: str,
+        attachment: str,
+        *,
+        most_ms: int | None,
+        slack_ms: int,
+        change: bool,
+    ) -> int | None:
+        """Have what a conversation's message has live no longer than is set now, nor than `most_ms`.
+
+        Gives how long that is, in ms; None where it does not live longer. Without `change` nothing is changed.
+        """
+        (each,) = await self.find(session, [attachment])
+        bounds = [ms for ms in (self._lifetime_ms or None, most_ms) if ms is not None]
+        if each is None or each.doomed or not bounds or 0 <= each.left_ms <= min(bounds) + slack_ms:
+            return None
+        if change:
+            await self._live("keep", session, conversation, each, max(1, min(bounds)))
+        return min(bounds)
+
     def _lifetime_of(self, temporary: bool) -> int:
         return TEMPORARY_SECONDS * 1000 if temporary else self._lifetime_ms
 

@@ -419,13 +419,21 @@ class Connection:
                 await check_welcome(self._welcome)  # it may have been a sign-out
                 await self._bring_up_all()
                 continue
-            match message.get("type"):  # others than we may publish in our Redis
-                case "event":
+            match (
+                message
+            ):  # others than we may publish in our Redis, and what is no message of ours is passed over
+                case {
+                    "type": "event",
+                    "conversation": str(),
+                    "epoch": str(),
+                    "offset": int(),
+                    "frame": bytes(),
+                }:
                     await self._relay_event(message)
-                case "signed_out":
+                case {"type": "signed_out"}:
                     raise Closing(SIGNED_OUT, "You signed out.")
-                case "session.event":
-                    self._put(message["frame"])
+                case {"type": "session.event", "frame": str(frame)}:
+                    self._put(frame)
         self._relaying = False
 
     async def _write(self) -> None:

@@ -12,6 +12,7 @@ from llmchat.health import Health
 from llmchat.intake import Intake, Report
 from llmchat.models import chatting
 from llmchat.provider import OPENAI, OWN_LIST, Provider
+from llmchat.retention import Lowered, Retention
 from llmchat.settings import Settings
 from llmchat.takeout import Takeout
 
@@ -28,9 +29,17 @@ ALIASES = ("models/{}", "{}:latest")
 class Desk:
     """Carries out commands. Every method raises StartError."""
 
-    def __init__(self, takeout: Takeout, intake: Intake, health: Health, completions: Completions) -> None:
+    def __init__(
+        self,
+        takeout: Takeout,
+        intake: Intake,
+        retention: Retention,
+        health: Health,
+        completions: Completions,
+    ) -> None:
         self._takeout = takeout
         self._intake = intake
+        self._retention = retention
         self._health = health
         self._completions = completions
 
@@ -62,6 +71,13 @@ class Desk:
         """Delete everything of a session; gives how many chats there were."""
         try:
             return await self._takeout.forget(session)
+        except Unavailable:
+            raise StartError(AWAY) from None
+
+    async def lower(self, *, change: bool) -> Lowered:
+        """Have what is there live no longer than is set now; without `change`, only count it."""
+        try:
+            return await self._retention.lower(change=change)
         except Unavailable:
             raise StartError(AWAY) from None
 

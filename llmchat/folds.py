@@ -12,6 +12,7 @@ from typing import Any, Self
 from llmchat.completion import Completions
 from llmchat.conversation import CALIBRATION_STEP, Branch, Summary, estimated_tokens, timestamp
 from llmchat.errors import Fenced, NotFound, ProviderError, QuotaSpent, Unavailable
+from llmchat.failures import Failures
 from llmchat.history import History
 from llmchat.lease import Lease, Leases
 from llmchat.models import Models
@@ -54,6 +55,7 @@ class Folds:
         self._models = models
         self._spending = spending
         self._running: set[str] = set()  # conversations that are folded here
+        self._failures = Failures()  # likewise, that could not be
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -98,8 +100,9 @@ class Folds:
         while True:
             try:
                 found = await self._summaries.open()
+                self._failures.only(found)
                 for conversation, held in zip(found, await self._leases.held(found), strict=True):
-                    if not held:
+                    if not held and not self._failures.leaves(conversation):
                         self._begin(conversation)
             except Unavailable:
                 log.debug("Redis is away; looking for folds again in a moment.")
@@ -118,7 +121,7 @@ class Folds:
         except* (Fenced, Unavailable):
             log.debug("A fold is left to others.")
         except* Exception:
-            log.exception("A fold failed.")
+            log.exception("A fold failed; it is left alone for %g s.", self._failures.note(conversation))
         finally:
             try:
                 await self._give_back(lease)

@@ -21,7 +21,7 @@ from redis.exceptions import (
 
 from llmchat.errors import StartError, Unavailable
 from llmchat.keys import Keys
-from llmchat.redis_client import as_cluster, available, said_by, told_by_servers
+from llmchat.redis_client import as_cluster, available, said_by, strange_master, told_by_servers
 from llmchat.script import Several
 from llmchat.shards import Shards
 
@@ -97,6 +97,10 @@ class Health:
                     raise StartError(
                         f"Redis at {self._where} refuses the login: check REDIS_URL, "
                         "or REDISUSER and REDISPASSWORD."
+                    ) from error
+                if strange := await strange_master(self._redis):
+                    raise StartError(
+                        f"The Sentinels at {self._where} know no master of the name {strange}: check REDIS_URL."
                     ) from error
                 why = (cause and said_by(cause)) or type(cause).__name__  # redis-py puts no login into it
             if asyncio.get_running_loop().time() >= deadline:

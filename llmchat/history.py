@@ -383,7 +383,7 @@ class History:
         _stop_wanted(
             await self._finish(
                 [keys.conversation, keys.messages, keys.tree, keys.log, keys.turn, keys.queue, keys.text,
-                 keys.reasoning, keys.fence],
+                 keys.reasoning, keys.fence, keys.summaries],
                 *(fence, record["id"], attempt, count, _json(without), record.get("reasoning", ""), timestamp()),
                 *(str(calibration or ""), *self._placing(ended, keys.channel)),
             )

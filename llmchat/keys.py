@@ -27,6 +27,11 @@ def redis_channel(prefix: str, kind: str, name: str) -> str:
     return f"{prefix}:{kind}:{{{name}}}"
 
 
+def named(key: str) -> str:
+    """Give the id in a key's hash tag: of a conversation, a session, a share or a file."""
+    return key.partition("{")[2].partition("}")[0].partition(".")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class ConversationKeys:
     """The keys of one conversation: one slot, one owner."""
@@ -121,6 +126,11 @@ class Keys:
     def share(self, token: str) -> str:
         """Name the hash of a shared snapshot."""
         return f"{self.prefix}:{{share.{token}}}:share"
+
+    @property
+    def of_sessions(self) -> str:
+        """The pattern of all that all sessions have under their own hash tags."""
+        return self._of_session("*", "*")
 
     def _of_session(self, session: str, name: str) -> str:
         return f"{self.prefix}:{{{group_of_session(session)}}}:{name}"

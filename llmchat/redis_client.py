@@ -107,6 +107,26 @@ def place_of(url: str) -> str:
     return str(RedisUrl.parse(url))
 
 
+async def strange_master(client: Redis) -> str | None:
+    """Name the master that is asked for, where Sentinels answer and none of them knows it by that name."""
+    pool: Any = client.connection_pool if as_cluster(client) is None else None
+    if not isinstance(pool, SentinelConnectionPool):
+        return None
+    asked = (sentinel.sentinel_masters() for sentinel in pool.sentinel_manager.sentinels)
+    told = [each for each in await asyncio.gather(*asked, return_exceptions=True) if isinstance(each, dict)]
+    name = str(pool.service_name)
+    return name if told and not any(name in masters for masters in told) else None
+
+
+async def servers(client: Redis) -> list[Redis]:
+    """Give a client for each server that takes writes: of a Cluster, those that have slots now."""
+    cluster = as_cluster(client)
+    if cluster is None:
+        return [client]
+    await cluster.look()
+    return [cluster.at(owner) for owner in cluster.owners()]
+
+
 async def told_by_servers(client: Redis) -> list[dict[str, Any]]:
     """Ask every server that takes writes what it tells of itself (INFO)."""
     cluster = as_cluster(client)

@@ -33,6 +33,7 @@ from llmchat.limits import Allowance
 
 PROMPTS_WAITING = 100
 REPEAT_SECONDS = 0.25
+ENDINGS = (b'{"type":"completion.finished"', b'{"type":"completion.failed"')
 LOOK_SECONDS = 5.0
 """An answer's end that was not told is looked for so often."""
 
@@ -118,7 +119,7 @@ class SeedConnection:
     async def _hear_of_sign_out(self, channel: str) -> None:
         """Return when one may have been missed."""
         with suppress(ChannelLapsed):
-            while (await self._broadcaster.receive(channel))["type"] != "signed_out":
+            while (await self._broadcaster.receive(channel)).get("type") != "signed_out":
                 pass
             raise Closing(SIGNED_OUT, "You signed out.")
 
@@ -179,9 +180,9 @@ class SeedConnection:
             async with asyncio.timeout(LOOK_SECONDS):
                 while True:
                     message = await self._broadcaster.receive(channel)
-                    frame = message["frame"]
-                    if frame.startswith((b'{"type":"completion.finished"', b'{"type":"completion.failed"')):
-                        return
+                    match message.get("frame"):  # others than we may publish in our Redis
+                        case bytes(frame) if frame.startswith(ENDINGS):
+                            return
         except (ChannelLapsed, TimeoutError):
             return
 

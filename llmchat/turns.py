@@ -21,6 +21,7 @@ from llmchat.budget import Budget
 from llmchat.completion import Completions
 from llmchat.conversation import Turn
 from llmchat.errors import Fenced, Overloaded, Unavailable
+from llmchat.failures import Failures
 from llmchat.folds import Folds
 from llmchat.history import History, Work
 from llmchat.keys import TURNS
@@ -123,6 +124,7 @@ class Turns:
         self.overloaded = 0
         """How often a prompt was refused because there is as much to do as can be."""
         self.tally = Tally()
+        self._failures = Failures()  # conversations whose turns could not be made here
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_away = False  # in the log, since the last lease
         self._store = ""  # the name of the store at the last look
@@ -206,14 +208,14 @@ class Turns:
     async def _hear(self, channel: str) -> None:
         with suppress(ChannelLapsed):
             message = await self._broadcaster.receive(channel)
-            match message.get("type"):  # others than we may publish in our Redis
-                case "turn.stop":
-                    running = self._running.get(message["conversation"])
+            match message:  # others than we may publish in our Redis
+                case {"type": "turn.stop", "conversation": str(conversation), "answer": answer}:
+                    running = self._running.get(conversation)
                     attempt = running.attempt if running else None
-                    if attempt is not None and attempt.turn.answer == message["answer"]:
+                    if attempt is not None and attempt.turn.answer == answer:
                         attempt.stop()
-                case "turn.open":
-                    self.begin(message["conversation"], takeover=True)
+                case {"type": "turn.open", "conversation": str(conversation)}:
+                    self.begin(conversation, takeover=True)
 
     async def _watch(self) -> None:
         """Take over what nobody makes: the turns of instances that died."""
@@ -262,10 +264,13 @@ class Turns:
         if (lost and not self._lost) or (self._store and store != self._store):
             self._patient_until = self._now + PATIENCE_SECONDS  # leases may be lost, or renewed elsewhere
         self._lost, self._store = lost, store
+        self._failures.only({entry.conversation for entry in works})
         entries = [
             entry
             for entry in works
-            if entry.age_seconds > GRACE_SECONDS and entry.conversation not in self._running
+            if entry.age_seconds > GRACE_SECONDS
+            and entry.conversation not in self._running
+            and not self._failures.leaves(entry.conversation)
         ]
         names = [entry.conversation for entry in entries]
         turns = await self._history.with_turn(names)
@@ -290,7 +295,7 @@ class Turns:
                 log.warning("Redis is away, full or read-only; turns will be taken up when it is back.")
             self._told_away = True
         except* Exception:
-            log.exception("A turn failed.")
+            log.exception("A turn failed; it is left alone for %g s.", self._failures.note(conversation))
             lease = None  # it runs out by itself: not again at once
         finally:
             try:

@@ -133,10 +133,10 @@ class Holed(Broadcaster):
             if self._again:
                 return self._again.pop()
         message = await super().receive(channel)
-        if message["type"] == "event" and message["offset"] in self.lose:
+        if message.get("type") == "event" and message.get("offset") in self.lose:
             self.lose.discard(message["offset"])
             return await self.receive(channel)
-        if message["type"] == "event" and self.twice:
+        if message.get("type") == "event" and self.twice:
             self._again.append(dict(message))
         return message
 

@@ -364,6 +364,29 @@ async def test_bug_in_a_command_is_told_with_a_number_to_quote_and_the_connectio
     assert (await socket.ask(type="conversation.list"))["type"] == "conversation.listed"
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {},
+        {"type": 1},
+        {"type": "event"},
+        {"type": "event", "conversation": 1, "epoch": "e", "offset": 1, "frame": b"{}"},
+        {"type": "event", "conversation": "c", "epoch": "e", "offset": "1", "frame": b"{}"},
+        {"type": "session.event"},
+        {"type": "session.event", "frame": {"type": "pong"}},
+    ],
+    ids=str,
+)
+async def test_message_that_is_none_of_ours_is_passed_over(house: House, foreign: dict[str, Any]) -> None:
+    socket = await house.connect()
+    conversation = await begin(socket)
+    for group in (group_of_session("alice"), group_of_conversation(conversation)):
+        await house.broadcaster.group_send(group, foreign)
+    accepted = await socket.ask(type="message.send", conversation=conversation, text="More")
+    await finished(socket, accepted["answer"])
+    assert socket.closed is None
+
+
 async def test_bug_beside_the_commands_closes_the_connection_as_ours(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

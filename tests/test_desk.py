@@ -17,6 +17,7 @@ from llmchat.__main__ import _export
 from llmchat.desk import AWAY, NO_CHATS, NOT_LISTED, Desk
 from llmchat.errors import ProviderError, StartError, Unavailable
 from llmchat.health import Health
+from llmchat.retention import Retention
 from llmchat.settings import Settings
 from llmchat.zip_file import BROKEN
 from tests.trunk import Trunk, as_json, ours, zipped
@@ -50,7 +51,8 @@ async def trunk(fake_redis: FakeAsyncRedis) -> Trunk:
 @pytest.fixture
 def desk(trunk: Trunk, provider: FakeProvider) -> Desk:
     health = Health(trunk.redis, trunk.keys, "nowhere", require_durable=False)
-    return Desk(trunk.takeout, trunk.intake, health, cast(Any, provider))
+    retention = Retention(trunk.redis, trunk.keys, trunk.attachments, history_days=1)
+    return Desk(trunk.takeout, trunk.intake, retention, health, cast(Any, provider))
 
 
 # A file

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from llmchat import connection, conversation, conversations, errors, events, history, markdown, turn
+from llmchat import (
+    __version__,
+    connection,
+    conversation,
+    conversations,
+    errors,
+    events,
+    history,
+    markdown,
+    turn,
+)
 from llmchat.keys import TURNS, Keys, group_of_conversation, group_of_session, redis_channel
 from llmchat.provider import OPENAI
 from llmchat.settings import PROVIDER_VARIABLES, VARIABLES, Settings
@@ -113,6 +123,14 @@ def test_example_names_every_setting_with_its_default() -> None:
 def test_example_is_read_without_complaint_when_every_line_is_used() -> None:
     told = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
     Settings.read(told, local=False)
+
+
+# The version
+
+
+def test_version_is_the_same_wherever_it_stands() -> None:
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"llmchat {__version__} serves at" in README
 
 
 # The wire

@@ -205,6 +205,19 @@ async def test_summaries_go_and_come_back_with_their_conversation(told: Told) ->
     assert await told.summaries.newest(SESSION, told.id) == FIRST
 
 
+@pytest.mark.parametrize("temporary", [False, True])
+async def test_summaries_live_as_long_as_the_messages_of_a_conversation_that_is_used(
+    told: Told, temporary: bool
+) -> None:
+    assert await told.fold(None, FIRST)
+    if temporary:
+        await told.redis.hset(told.of.conversation, "temporary", "1")
+    await told.redis.pexpire(told.of.summaries, 1000)  # as if nothing had been folded for long
+    await told.talk("m4")
+    left = [await told.redis.pttl(key) for key in (told.of.messages, told.of.summaries)]
+    assert left[0] == pytest.approx(left[1], abs=60_000)
+
+
 async def test_fold_of_a_deleted_conversation_leaves_nothing(told: Told) -> None:
     await told.summaries.want(told.id, "m1.a", "m")
     await told.conversations.delete(SESSION, told.id)

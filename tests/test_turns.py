@@ -26,6 +26,7 @@ from llmchat.conversation import Branch, Turn, digest
 from llmchat.conversations import Conversations
 from llmchat.errors import Unavailable
 from llmchat.events import CompletionDelta
+from llmchat.failures import FIRST_SECONDS, Failures
 from llmchat.folds import Folds
 from llmchat.history import TIP, History, Work
 from llmchat.keys import TURNS, Keys
@@ -550,6 +551,32 @@ async def test_instance_that_stopped_begins_nothing(start: Start, model: Model) 
     await asyncio.sleep(0)
     assert one.turns._tasks == set()
     assert model.requests == []
+
+
+async def test_turn_whose_keys_are_damaged_is_left_alone_for_longer_each_time_and_others_are_made(
+    instance: Instance, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    instance.turns._failures = Failures(lambda: now)
+    await instance.send("m1", begin=False)
+    damaged = instance.keys.of_conversation("c1").conversation
+    await instance.redis.delete(damaged)
+    await instance.redis.set(damaged, "no hash")
+
+    async def failed(times: int) -> None:
+        async def told() -> bool:
+            return len([each for each in caplog.records if "A turn failed" in each.message]) == times
+
+        await eventually(told, seconds=30, what=f"it failed {times} times")
+
+    await failed(1)
+    now += FIRST_SECONDS
+    await failed(2)
+    now += FIRST_SECONDS  # it would take twice as much
+    assert (await instance.end(await instance.send("m2", conversation="c2", begin=False), "c2"))[
+        "finish_reason"
+    ] == "stop"
+    await failed(2)
 
 
 async def test_prompt_that_nobody_began_is_taken_up(instance: Instance) -> None:

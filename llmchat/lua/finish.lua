@@ -1,6 +1,6 @@
 -- Place completion.finished or completion.failed, store the whole message, end the turn; the next prompt that waits has
 -- the next one. A repeat finds no such turn.
-local conversation, messages, tree, log, turn, queue, text, reasoning, fence = unpack(KEYS)
+local conversation, messages, tree, log, turn, queue, text, reasoning, fence, summaries = unpack(KEYS)
 local token, answer, attempt, count, record, reasons, now, calibration, body, channel, log_ms, log_entries, log_bytes,
   retention_ms = unpack(ARGV)
 
@@ -23,5 +23,5 @@ if next then
   open(turn, to_come, prompt, model, now, 'queued', '1')
 end
 place(conversation, log, channel, body, log_ms, log_entries, log_bytes)
-keep(retention_ms, conversation, messages, tree, turn, queue)
+keep(retention_ms, conversation, messages, tree, turn, queue, summaries)
 return {'ok', '0'}

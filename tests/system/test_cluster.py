@@ -11,12 +11,15 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from llmchat.attachments import Attachments
 from llmchat.cluster import Cluster as Client
 from llmchat.cluster import slot_of
+from llmchat.conversation import timestamp
 from llmchat.errors import StartError, Unavailable
 from llmchat.health import Health
 from llmchat.keys import Keys
 from llmchat.redis_client import as_cluster, available, connect
+from llmchat.retention import Retention
 from llmchat.script import Several
 from tests.instances import Store
 from tests.system.cluster import Cluster
@@ -175,3 +178,24 @@ async def test_client_without_any_server_fails_and_looks_again() -> None:
         with pytest.raises(Unavailable):
             async with available():
                 await client.get("key")
+
+
+async def test_what_is_kept_too_long_is_shortened_on_every_server(client: Redis) -> None:
+    keys = Keys("kept")
+    files = Attachments(client, keys, largest=1000, most_bytes=10_000, days=0)
+    chats = [keys.of_conversation(f"chat{number}") for number in range(30)]
+    for number, each in enumerate(chats):
+        await client.hset(
+            each.conversation, mapping={"session": "alice", "updated": timestamp(), "logged": "1"}
+        )
+        await client.hset(each.messages, "m", "{}")
+        put = await files.put("alice", f"key{number}", "a.txt", b"Text")
+        await files.keep("alice", f"chat{number}", [put.id])
+    retention = Retention(client, keys, files, history_days=1)
+    lowered = await retention.lower(change=True)
+    assert (lowered.chats, lowered.files) == (30, 30)
+    for each in chats:
+        for key in (each.conversation, each.messages):
+            assert 0 < await client.ttl(key) <= 86_400
+    again = await retention.lower(change=True)
+    assert (again.chats, again.files, again.gone) == (0, 0, 0)

@@ -203,6 +203,17 @@ async def test_lists_search_links_export_import_and_deletion_work_where_the_keys
         await leaving.aclose()
 
 
+async def test_start_says_at_once_that_no_sentinel_knows_the_master_by_that_name(
+    tmp_path: Path, model: Model
+) -> None:
+    async with Sentinels(tmp_path) as sentinels:
+        wrong = Instance(sentinels.url.replace(sentinels.service, "mistyped"), model.url)
+        await wrong.launch()
+        assert await wrong.ended(seconds=30) == 2
+        assert "know no master of the name mistyped: check REDIS_URL." in wrong.log[-1]
+        assert "waiting" not in wrong.text
+
+
 @pytest.mark.parametrize("clients", ["no", "yes"])
 async def test_chat_speaks_tls_to_its_store(
     tmp_path: Path, model: Model, leaving: AsyncExitStack, clients: str

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlencode
 
 import trustme
 
-from tests.instances import Store
-from tests.instances.child import Child
+from tests.system.debian import DebianStore
 
 
-class TlsStore(Store):
+class TlsStore(DebianStore):
     """`ca` is whom to trust; `cert` and `key` are a client's, which `url` names where clients need them."""
 
     def __init__(self, folder: Path, *, clients: Literal["yes", "no"] = "no", **options: str) -> None:
@@ -38,15 +35,6 @@ class TlsStore(Store):
         authority.cert_pem.write_to_path(self.ca)
         write(authority.issue_cert("127.0.0.1", "localhost"), cert, key)
         write(authority.issue_cert("client@localhost"), self.cert, self.key)
-
-    async def start(self) -> None:
-        """Start on the data there is and wait until it serves."""
-        program = shutil.which("redis-server", path=f"{os.environ['PATH']}:/usr/bin")
-        assert program, "redis-server is missing: install the package of this name"
-        options = [part for name, value in self._options.items() for part in (f"--{name}", value)]
-        self._child = Child(program, *options, env={}, folder=self._folder)
-        await self._child.start()
-        await self._child.line("Ready to accept connections")
 
 
 def write(leaf: trustme.LeafCert, cert: Path, key: Path) -> None:
