@@ -392,3 +392,4 @@ async def test_page_of_the_version_before_lives_on_when_that_goes(
         await expect(answers(page).last).to_contain_text("You said: After all")
         await page.reload()
         await expect(messages(page)).to_have_count(6)
+        await page.close()  # before its server goes: it may be loading still
