@@ -38,6 +38,8 @@ SETTINGS = {
     "PROMPTS_PER_MINUTE": "1000",
     "CONNECTIONS_PER_MINUTE": "1000",
     "FRAMES_PER_MINUTE": "10000",
+    "ANSWERS_AT_ONCE": "10",
+    "TOKENS_PER_DAY": "1000000",
 }
 FOR_EVER = 0
 HISTORY, FILES = "HISTORY_DAYS", "ATTACHMENT_DAYS"
@@ -82,6 +84,8 @@ LASTS: dict[str, tuple[int | str, ...]] = {
     "llmchat:{probe}": (1,),
     "llmchat:static:<version>": (2 * DAY,),
     "llmchat:limit:<kind>:<who>": (MINUTE,),
+    "llmchat:answering:<who>": (6 * MINUTE,),
+    "llmchat:spent:<day>:<who>": (2 * DAY,),
     "llmchat:work": (FOR_EVER,),
     "llmchat:folds": (FOR_EVER,),
 }

@@ -45,6 +45,7 @@ TRIED = {
     "Redis is away, full, read-only, or lost its data": 2,
     "It says that history may be lost": 1,
     "Too many are refused (429)": 1,
+    "The bill": 1,
     "Another password for Redis": 2,
     "A person asks for deletion": 2,
     "Keep less, for less long": 1,
@@ -295,6 +296,21 @@ async def test_person_is_found_by_a_link_and_deleted(
     async with redis.client() as asking:
         assert await keyspace(asking, {session, chat, link}) == set()
     assert (await other.page(f"/c/{theirs}")).status == 200
+
+
+async def test_who_used_most_tokens_today_is_told_first(
+    redis: DebianStore, start: Start, follow: Follow, connect: Connect, model: Model
+) -> None:
+    instance = await start(redis, TOKENS_PER_DAY="100000", TOKENS_PER_DAY_IN_ALL="1000000")
+    sessions = []
+    for used in (10, 300):
+        client = await connect(instance)
+        model.answer("Hi", usage={"prompt_tokens": used, "completion_tokens": 2})
+        await client.prompt("Hi")
+        sessions.append(next(each.value for each in client.jar if each.key == "llmchat").partition(".")[0])
+    told = [line.split() for line in await follow("The bill", instance)]
+    assert [int(used) for used, _ in told] == [314, 314, 302, 12]  # all, and the address
+    assert {key.rpartition(":")[2] for _, key in told[2:]} == set(sessions)
 
 
 async def test_less_is_kept_where_the_page_says_so(
