@@ -17,7 +17,7 @@ from typing import Any, cast
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; "
-    "script-src 'self'; "
+    "script-src {scripts}; "
     "style-src 'self'; "
     "img-src 'self' data:; "
     "connect-src 'self'; "
@@ -30,16 +30,18 @@ CONTENT_SECURITY_POLICY = (
     "trusted-types llmchat"
 )
 HEADERS = [
-    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
+    (b"x-permitted-cross-domain-policies", b"none"),
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
-STRICTER = {b"referrer-policy"}
+STRICTER = {b"cache-control", b"referrer-policy"}
 """What an app says itself stands: of two, a browser would take the last."""
+NONCE_BYTES = 16
 SECURE_HEADERS = [(b"strict-transport-security", b"max-age=31536000")]
 """Over https: for this host alone, whoever else may be under its name."""
 ABORT = "llmchat.abort"
@@ -57,8 +59,16 @@ WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Of the request or websocket that is being served: for log lines, and to quote."""
+script_nonce: ContextVar[str] = ContextVar("script_nonce", default="")
+"""Of the page that is being made: its own scripts carry it, so that nobody else's run, and what those import."""
 
 log = logging.getLogger(__name__)
+
+
+def policy(nonce: str = "") -> tuple[bytes, bytes]:
+    """Give the header that says what a page may load; without a nonce it has no scripts."""
+    scripts = f"'nonce-{nonce}'" if nonce else "'none'"
+    return b"content-security-policy", CONTENT_SECURITY_POLICY.format(scripts=scripts).encode()
 
 
 class Doors:
@@ -90,6 +100,7 @@ class Doors:
             headers[name.lower()] = (f"{before}, " if before is not None else "") + value.decode("latin-1")
         scope = scope | {"scheme": self._scheme(scope, headers), "client": self._client(scope, headers)}
         request_id.set(self._request_id(headers))
+        script_nonce.set(secrets.token_urlsafe(NONCE_BYTES) if scope["type"] == "http" else "")
         self._tell_of_proxy(headers)
         send = _with_headers(send, secure=scope["scheme"] in SECURE.values())
         refusal = self._refusal(scope, headers)
@@ -208,7 +219,7 @@ async def _refuse(scope: Any, send: Any, status: int, sentence: str) -> None:
 
 def _with_headers(send: Any, *, secure: bool) -> Any:
     own = [(b"x-request-id", request_id.get().encode())]
-    ours = [*HEADERS, *(SECURE_HEADERS if secure else ()), *own]
+    ours = [policy(script_nonce.get()), *HEADERS, *(SECURE_HEADERS if secure else ()), *own]
 
     async def wrapped(message: Any) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):

@@ -37,6 +37,7 @@ class Rates:
     prompts: int = 0
     connections: int = 0
     frames: int = 0
+    pages: int = 0
     sign_ins: int = SIGN_INS_PER_MINUTE
     attachments: int = ATTACHMENTS_PER_MINUTE
     imports: int = IMPORTS_PER_MINUTE
@@ -67,25 +68,35 @@ class Limits:
         """Give what a session at an address may do."""
         return Allowance(self, session, address)
 
-    async def take(self, session: str, address: str, *wanted: Wanted) -> None:
-        """Take all of it, or nothing but what is owed. Raises RateLimited, and Unavailable.
+    async def take(self, session: str | None, address: str, *wanted: Wanted) -> None:
+        """Take all of it, or nothing but what is owed; without a session, of the address alone.
 
-        Where there are slots, one after the other until one is refused, the session's first: what it may not have, it
+        Raises RateLimited, and Unavailable. Where there are slots, one after the other until one is refused, the session's first: what it may not have, it
         does not take from those who share its address.
         """
         network = network_of(address)
         asked: list[_Asked] = []
         for kind, cost, mode in wanted:
             rate: int = getattr(self._rates, kind)
-            if rate and cost:
+            if rate and cost and session is not None:
                 asked.append((self._keys.limit(kind, session), rate, cost, mode))
+            if rate and cost:
                 asked.append((self._keys.limit(kind, network), rate * ADDRESS_SHARE, cost, mode))
         await self._take(asked)
 
+    async def page(self, session: str | None, address: str) -> None:
+        """Take a page; None where no session came with the request."""
+        await self.take(session, address, ("pages", 1, "take"))
+
     async def shared_page(self, address: str) -> None:
         """Take a shared chat that is shown, of an address alone: nobody has a session there."""
-        key = self._keys.limit("shared_pages", network_of(address))
-        await self._take([(key, self._rates.shared_pages, 1, "take")])
+        await self.take_alone("shared_pages", network_of(address))
+
+    async def take_alone(self, kind: str, who: str) -> None:
+        """Take one of a session's allowance alone, or of a network's. Raises RateLimited, and Unavailable."""
+        rate: int = getattr(self._rates, kind)
+        if rate:
+            await self._take([(self._keys.limit(kind, who), rate, 1, "take")])
 
     async def _take(self, asked: Sequence[_Asked]) -> None:
         wait_ms = 0
@@ -139,9 +150,12 @@ class Allowance:
         """Take a file of chats that is sent, or an archive of all of them that is made."""
         await self._take("imports")
 
-    async def sign_in(self) -> None:
-        """Take a guess of the password."""
-        await self._take("sign_ins")
+    async def sign_in(self, *, knew: bool) -> None:
+        """Take a guess of the password; whoever once knew it has guesses that no stranger at the address uses up."""
+        if knew:
+            await self.limits.take_alone("sign_ins", self.session)
+        else:
+            await self._take("sign_ins")
 
     async def _take(self, kind: str) -> None:
         await self.limits.take(self.session, self.address, (kind, 1, "take"))

@@ -29,7 +29,7 @@ from hypercorn.utils import LifespanFailureError
 from llmchat.doors import request_id
 from llmchat.errors import SettingsError, StartError
 from llmchat.events import MAX_FRAME_BYTES
-from llmchat.peers import limit_peers, limit_unread
+from llmchat.peers import CONNECTIONS_OF_PEER, limit_peers, limit_unread
 from llmchat.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ async def _serve(
         await _stop_app(app)
         stop.cut_what_lingers()
 
-    limit_peers()
+    limit_peers(0 if settings.trusted_proxy_hops else CONNECTIONS_OF_PEER)
     config = hypercorn_config(sockets)
     try:
         with stop.on_signals():

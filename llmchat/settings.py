@@ -256,6 +256,12 @@ VARIABLES = (
         "a whole number from 0 to 1000000",
     ),
     Variable(
+        "PAGES_PER_MINUTE",
+        "300",
+        "likewise, pages asked for and forms sent",
+        "a whole number from 0 to 1000000",
+    ),
+    Variable(
         "HOST",
         "",
         "the address to listen on",
@@ -347,6 +353,7 @@ class Settings:
     prompts_per_minute: int = 30
     connections_per_minute: int = 120
     frames_per_minute: int = 1200
+    pages_per_minute: int = 300
     host: str = "127.0.0.1"
     port: int = 8000
     data_dir: Path = Path(".llmchat")
@@ -466,6 +473,7 @@ class Settings:
             prompts_per_minute=reader.number("PROMPTS_PER_MINUTE", 0, 1_000_000),
             connections_per_minute=reader.number("CONNECTIONS_PER_MINUTE", 0, 1_000_000),
             frames_per_minute=reader.number("FRAMES_PER_MINUTE", 0, 1_000_000),
+            pages_per_minute=reader.number("PAGES_PER_MINUTE", 0, 1_000_000),
             host=reader.optional("HOST", _is_address) or ("127.0.0.1" if local else "::"),
             port=reader.number("PORT", 0, 65535),
             data_dir=reader.path("DATA_DIR") or Path(),

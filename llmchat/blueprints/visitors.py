@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from quart import Request, Websocket
+
 from llmchat.limits import Allowance
 
 CONNECTIONS = 2000
@@ -38,6 +40,11 @@ class Refusal:
     status: int
     detail: str
     retry_after: int | None = None
+
+
+def cookies_of(asked: Request | Websocket) -> str:
+    """Give the cookies that came; a proxy that speaks HTTP/2 to a browser may pass them on in several lines."""
+    return "; ".join(asked.headers.getlist("Cookie"))
 
 
 def headers_of(retry_after: int | None = None) -> dict[str, str]:

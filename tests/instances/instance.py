@@ -53,6 +53,7 @@ class Instance:
             "PROMPTS_PER_MINUTE": "0",
             "CONNECTIONS_PER_MINUTE": "0",
             "FRAMES_PER_MINUTE": "0",
+            "PAGES_PER_MINUTE": "0",
             **environment,
         }
         self.log: list[str] = []
