@@ -12,6 +12,7 @@ COUNT ?= 10000
 WORKERS ?= 3
 REPEAT ?= 3
 PINS := requirements.txt requirements-local.txt requirements-dev.txt
+PACKAGES := nginx haproxy slowhttptest docker-compose prometheus redis-server nodejs npm
 STATES := tests/browser/test_gallery.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARTS := $(PIP) install --no-deps --require-hashes --only-binary :all:
@@ -41,9 +42,9 @@ install: $(STAMPS)/dev ## install all that the product, its embedded parts and t
 test: check browser ## run the checks and all tests but those of `make test-system`
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not long'
 
-test-system: browser ## run the tests that need nginx, docker-compose, prometheus and redis-server (Debian packages), and the long ones
+test-system: browser ## run the tests that need Debian packages (tests/system), and the long ones
 	@PATH="$$PATH:/usr/sbin"; lacking=; \
-	for tool in nginx docker-compose prometheus redis-server; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
+	for tool in $(PACKAGES); do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
 	if [ -z "$$lacking" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		tests/system/install.sh $$lacking; \

@@ -17,6 +17,8 @@ from argon2.exceptions import VerifyMismatchError
 from llmchat.signed_cookie import SignedCookie
 
 ACCESS_SECONDS = 30 * 86_400
+KNEW_SECONDS = 400 * 86_400
+"""As long as browsers keep a cookie."""
 CHECKS_AT_ONCE = 2
 """Of an argon2 hash: each takes 64 MiB for as long as it runs."""
 
@@ -31,6 +33,7 @@ class Access:
         # With another password, nobody is signed in any more.
         salt = hashlib.sha256((password or "").encode()).hexdigest()[:16]
         self._cookie = SignedCookie("access", ACCESS_SECONDS, f"access.{salt}", secret_key, fallbacks)
+        self._reminder = SignedCookie("knew", KNEW_SECONDS, f"knew.{salt}", secret_key, fallbacks)
 
     @property
     def required(self) -> bool:
@@ -42,6 +45,10 @@ class Access:
         found = self._cookie.read(cookies, secure=secure, aged=True) or ""
         owner, _, sign_outs = found.partition(".")
         return int(sign_outs or 0) if session is not None and owner == session else None
+
+    def knew(self, cookies: str | None, session: str, *, secure: bool) -> bool:
+        """Tell whether this session once gave the password, by its Cookie header; also after it signed out."""
+        return self._reminder.read(cookies, secure=secure, aged=True) == session
 
     async def matches(self, given: str) -> bool:
         """Tell whether `given` is the password."""
@@ -58,6 +65,10 @@ class Access:
     def cookie(self, session: str, sign_outs: int, *, secure: bool) -> str:
         """Give the Set-Cookie header's value that lets a session in until its next sign-out."""
         return self._cookie.give(f"{session}.{sign_outs}", secure=secure)
+
+    def reminder(self, session: str, *, secure: bool) -> str:
+        """Give the Set-Cookie header's value that says so. It lets nobody in."""
+        return self._reminder.give(session, secure=secure)
 
     def gone(self, *, secure: bool) -> str:
         """Give the Set-Cookie header's value that signs it out."""

@@ -38,7 +38,7 @@ from llmchat.completion import Completions
 from llmchat.conversation import leaves_room, takes_system
 from llmchat.conversations import Conversations
 from llmchat.desk import Desk
-from llmchat.doors import Doors
+from llmchat.doors import Doors, script_nonce
 from llmchat.erasure import Erasure
 from llmchat.errors import SettingsError, StartError
 from llmchat.folds import Folds
@@ -161,6 +161,7 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
         prompts=settings.prompts_per_minute,
         connections=settings.connections_per_minute,
         frames=settings.frames_per_minute,
+        pages=settings.pages_per_minute,
     )
     root = Path(__file__).resolve().parent.parent
     app = Quart("llmchat", static_folder=None, template_folder=str(root / "templates"), root_path=str(root))
@@ -194,6 +195,7 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[EXTENSION] = rooms
     app.jinja_env.add_extension(Unindented)
+    app.jinja_env.globals["nonce"] = script_nonce.get
     app.request_class = attachments_blueprint.Request
     for blueprint in (
         page_blueprint,

@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from ipaddress import ip_address
 from random import randint
 from typing import Any, cast
@@ -21,7 +22,7 @@ from llmchat.subject import Subject, subject
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; "
-    "script-src 'self'; "
+    "script-src {scripts}; "
     "style-src 'self'; "
     "img-src 'self' data:; "
     "connect-src 'self'; "
@@ -34,16 +35,18 @@ CONTENT_SECURITY_POLICY = (
     "trusted-types llmchat"
 )
 HEADERS = [
-    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
+    (b"x-permitted-cross-domain-policies", b"none"),
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
-STRICTER = {b"referrer-policy"}
+STRICTER = {b"cache-control", b"referrer-policy"}
 """What an app says itself stands: of two, a browser would take the last."""
+NONCE_BYTES = 16
 SECURE_HEADERS = [(b"strict-transport-security", b"max-age=31536000")]
 """Over https: for this host alone, whoever else may be under its name."""
 ABORT = "llmchat.abort"
@@ -63,7 +66,16 @@ SECURE = {"http": "https", "ws": "wss"}
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
 WITH_PORT = re.compile(r"\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
+script_nonce: ContextVar[str] = ContextVar("script_nonce", default="")
+"""Of the page that is being made: its own scripts carry it, so that nobody else's run, and what those import."""
+
 log = logging.getLogger(__name__)
+
+
+def policy(nonce: str = "") -> tuple[bytes, bytes]:
+    """Give the header that says what a page may load; without a nonce it has no scripts."""
+    scripts = f"'nonce-{nonce}'" if nonce else "'none'"
+    return b"content-security-policy", CONTENT_SECURITY_POLICY.format(scripts=scripts).encode()
 
 
 class Doors:
@@ -105,6 +117,7 @@ class Doors:
             headers[name.lower()] = (f"{before}, " if before is not None else "") + value.decode("latin-1")
         scope = scope | {"scheme": self._scheme(scope, headers), "client": self._client(scope, headers)}
         subject.set(Subject(request=self._request_id(headers)))
+        script_nonce.set(secrets.token_urlsafe(NONCE_BYTES) if scope["type"] == "http" else "")
         self._tell_of_proxy(headers)
         send = _with_headers(send, self.responses, secure=scope["scheme"] in SECURE.values())
         refusal = self._refusal(scope, headers)
@@ -240,7 +253,7 @@ async def _refuse(
 
 def _with_headers(send: Any, responses: Counter[int], *, secure: bool) -> Any:
     own = [(b"x-request-id", subject.get().request.encode())]
-    ours = [*HEADERS, *(SECURE_HEADERS if secure else ()), *own]
+    ours = [policy(script_nonce.get()), *HEADERS, *(SECURE_HEADERS if secure else ()), *own]
 
     async def wrapped(message: Any) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):

@@ -40,6 +40,7 @@ class Rates:
     prompts: int = 0
     connections: int = 0
     frames: int = 0
+    pages: int = 0
     sign_ins: int = SIGN_INS_PER_MINUTE
     attachments: int = ATTACHMENTS_PER_MINUTE
     imports: int = IMPORTS_PER_MINUTE
@@ -75,10 +76,10 @@ class Limits:
         """Give what a session at an address may do."""
         return Allowance(self, session, address)
 
-    async def take(self, session: str, address: str, *wanted: Wanted) -> None:
-        """Take all of it, or nothing but what is owed. Raises RateLimited, and Unavailable.
+    async def take(self, session: str | None, address: str, *wanted: Wanted) -> None:
+        """Take all of it, or nothing but what is owed; without a session, of the address alone.
 
-        Where there are slots, one after the other until one is refused, the session's first: what it may not have, it
+        Raises RateLimited, and Unavailable. Where there are slots, one after the other until one is refused, the session's first: what it may not have, it
         does not take from those who share its address.
         """
         network = network_of(address)
@@ -86,23 +87,33 @@ class Limits:
         for kind, cost, mode in wanted:
             self.taken[kind] += 0 if mode == "look" else cost
             rate: int = getattr(self._rates, kind)
-            if rate and cost:
+            if rate and cost and session is not None:
                 asked.append((self._keys.limit(kind, session), rate, cost, mode))
+            if rate and cost:
                 asked.append((self._keys.limit(kind, network), rate * ADDRESS_SHARE, cost, mode))
         await self._take(asked, wanted[-1][0])
 
+    async def page(self, session: str | None, address: str) -> None:
+        """Take a page; None where no session came with the request."""
+        await self.take(session, address, ("pages", 1, "take"))
+
     async def shared_page(self, address: str) -> None:
         """Take a shared chat that is shown, of an address alone: nobody has a session there."""
-        await self._take_of_address("shared_pages", address, "take")
+        await self.take_alone("shared_pages", network_of(address))
+
+    async def take_alone(self, kind: str, who: str, *, look: bool = False) -> None:
+        """Take one of a session's allowance alone, or of a network's; with `look`, tell only whether one could be had.
+
+        Raises RateLimited, and Unavailable.
+        """
+        self.taken[kind] += not look
+        rate: int = getattr(self._rates, kind)
+        if rate:
+            await self._take([(self._keys.limit(kind, who), rate, 1, "look" if look else "take")], kind)
 
     async def wrong_token(self, address: str, *, look: bool = False) -> None:
         """Take a guess of the metrics' token, likewise; with `look`, tell only whether one could be had."""
-        await self._take_of_address("wrong_tokens", address, "look" if look else "take")
-
-    async def _take_of_address(self, kind: str, address: str, mode: Mode) -> None:
-        self.taken[kind] += mode != "look"
-        key = self._keys.limit(kind, network_of(address))
-        await self._take([(key, getattr(self._rates, kind), 1, mode)], kind)
+        await self.take_alone("wrong_tokens", network_of(address), look=look)
 
     async def _take(self, asked: Sequence[_Asked], kind: str) -> None:
         wait_ms = 0
@@ -157,9 +168,12 @@ class Allowance:
         """Take a file of chats that is sent, or an archive of all of them that is made."""
         await self._take("imports")
 
-    async def sign_in(self) -> None:
-        """Take a guess of the password."""
-        await self._take("sign_ins")
+    async def sign_in(self, *, knew: bool) -> None:
+        """Take a guess of the password; whoever once knew it has guesses that no stranger at the address uses up."""
+        if knew:
+            await self.limits.take_alone("sign_ins", self.session)
+        else:
+            await self._take("sign_ins")
 
     async def _take(self, kind: str) -> None:
         await self.limits.take(self.session, self.address, (kind, 1, "take"))

@@ -11,13 +11,16 @@ import logging
 import math
 import resource
 import socket
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import Context
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, cast
 
 import h11
+import h11._connection
 import hypercorn.asyncio.run
 import hypercorn.asyncio.tcp_server
 import hypercorn.protocol.h11
@@ -28,16 +31,20 @@ from hypercorn.config import Config
 from hypercorn.events import Closed
 from hypercorn.protocol import ws_stream
 from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
-from wsproto.connection import ConnectionState
-from wsproto.events import Ping
+from wsproto.connection import Connection, ConnectionState
+from wsproto.events import CloseConnection, Message, Ping, Pong
+from wsproto.events import Event as FrameEvent
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
 from llmchat.deflate import Deflate
-from llmchat.doors import ABORT, DIRECT
+from llmchat.doors import ABORT, DIRECT, HEADERS, policy
 from llmchat.events import MAX_FRAME_BYTES
+from llmchat.limits import network_of
+from llmchat.strictness import BAD_REQUEST, StrictBuffer, refusal
 
 UNREAD_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 
@@ -67,21 +74,35 @@ REST_OF_WINDOW_SECONDS = 1.0
 """Since the last frame that was compressed."""
 TRANSPORT = "llmchat.transport"
 """In a scope's state: what a connection is written to."""
+BITS_PER_SECOND = 50
+BITS_AT_ONCE = 400
+"""Of frames that are no whole message: pings, pongs and parts. Whoever sends more, for longer, is a flood."""
+CONNECTIONS_OF_PEER = 500
+"""Of one address at once, where no proxy stands before it: twice the websockets that it may have."""
+OWN_HEADERS = [policy(), *HEADERS]
+"""Of what Hypercorn answers for itself."""
 FILES_ASKED = 65_536
 FILES_OF_OURS = 256
 """Open files that are no peers: Redis, the model, what is being served."""
 
+Headers = list[tuple[bytes, bytes]]
+
 log = logging.getLogger(__name__)
 
 
-def limit_peers() -> None:
-    """Put the limits on every connection that Hypercorn serves in this process from now on."""
+def limit_peers(of_one: int = 0) -> None:
+    """Put the limits on every connection that Hypercorn serves in this process from now on.
+
+    So many at once may be of one address; 0 is no limit, as where all come through a proxy.
+    """
     for module, name, ours in (
+        (h11._connection, "ReceiveBuffer", StrictBuffer),
+        (ws_stream, "Connection", _Frames),
         (ws_stream, "PerMessageDeflate", _deflate),
         (hypercorn.protocol.h11, "WSStream", _Stream),
         (hypercorn.protocol.h11, "HTTPStream", _Request),
         (hypercorn.protocol, "H11Protocol", _Protocol),
-        (hypercorn.asyncio.run, "TCPServer", _server_for(most_peers())),
+        (hypercorn.asyncio.run, "TCPServer", _server_for(most_peers(), of_one)),
         (hypercorn.asyncio.tcp_server, "TaskGroup", _Tasks),
         (WorkerContext, "event_class", _Event),
     ):
@@ -170,6 +191,40 @@ _NO_CONTEXT = Context()
 _encoded_once = lru_cache(maxsize=1)(_encoded)  # for all who get the same
 
 
+class _Frames(Connection):
+    """The frames of a peer, up to its first breach of the protocol, which Hypercorn answers with no close frame.
+
+    Or up to its flood of frames that are no messages, which no app counts: ten thousand come at once.
+    """
+
+    breach: CloseConnection | None = None
+    """What the websocket is to be closed with."""
+    _bits = 0.0
+    _counted = -math.inf
+
+    def events(self) -> Iterator[FrameEvent]:  # type: ignore[override]
+        """Give what has come."""
+        for event in super().events():
+            if isinstance(event, CloseConnection) and self.state is ConnectionState.OPEN:
+                self.breach = event
+            elif self._is_bit(event) and self._is_flood():
+                self.breach = CloseConnection(CloseReason.POLICY_VIOLATION, "Too many frames.")
+            if self.breach is not None:
+                return
+            yield event
+
+    @staticmethod
+    def _is_bit(event: FrameEvent) -> bool:
+        part = isinstance(event, Message) and event.frame_finished and not event.message_finished
+        return part or isinstance(event, Ping | Pong)
+
+    def _is_flood(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        self._bits = max(0.0, self._bits - (now - self._counted) * BITS_PER_SECOND) + 1
+        self._counted = now
+        return self._bits > BITS_AT_ONCE
+
+
 class _Stream(WSStream):
     """A websocket that ends with its first message over the size: all that came after it would be kept.
 
@@ -252,11 +307,19 @@ class _Stream(WSStream):
             # Hypercorn has answered 400 and tells the app nothing, which would wait for ever.
             await self.app_put({"type": "websocket.disconnect", "code": 1006})
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.scope["state"][ABORT])
-        elif self.buffer.length > self.buffer.max_length:
-            self.buffer.clear()
-            # The app is told, and no more is taken.
-            await super().handle(StreamClosed(stream_id=self.stream_id))
-            asyncio.get_running_loop().call_later(LINGER_SECONDS, self.scope["state"][ABORT])
+        elif isinstance(event, Data) and not self.closed:
+            breach: CloseConnection | None = cast(Any, self.connection).breach
+            if breach is not None:
+                await self._send_wsproto_event(breach)
+            if breach is not None or self.buffer.length > self.buffer.max_length:
+                await self._take_no_more()
+
+    async def _take_no_more(self) -> None:
+        """Tell the app that it is over, and have the peer read why."""
+        self.buffer.clear()
+        await self.handle(StreamClosed(stream_id=self.stream_id))
+        self.scope["state"][TRANSPORT].write_eof()
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self.scope["state"][ABORT])
 
 
 class _Tasks(TaskGroup):
@@ -434,21 +497,48 @@ class _Protocol(H11Protocol):
         pass
 
     async def stream_send(self, event: Event) -> None:
+        if isinstance(event, Response) and event.status_code != SWITCHED:
+            event = replace(event, headers=self._completed(event.headers))
         await super().stream_send(event)
         if isinstance(event, Response) and event.status_code == SWITCHED:
             cast(Any, self.connection).h11_connection = None  # it was for the handshake
 
+    def _completed(self, headers: Headers) -> Headers:
+        """Add what is missing where Hypercorn answers for itself, or ends what an app answered instead of a websocket."""
+        told = any(name.lower() == OWN_HEADERS[0][0] for name, _ in headers)
+        added = [] if told else OWN_HEADERS
+        if isinstance(self.connection, H11WSConnection) and (b"connection", b"close") not in headers:
+            return [*headers, *added, (b"connection", b"close")]
+        return [*headers, *added]
+
+    async def _send_error_response(self, status_code: int, *headers: tuple[bytes, bytes]) -> None:
+        ours = [(b"content-length", b"0"), (b"connection", b"close")]
+        answer = h11.Response(
+            status_code=status_code,
+            headers=[*ours, *OWN_HEADERS, *headers, *self.config.response_headers("h11")],
+        )
+        await self._send_h11_event(answer)
+        await self._send_h11_event(h11.EndOfMessage())
+
     async def _create_stream(self, request: h11.Request) -> None:
+        refused = refusal(request)
         try:
-            await super()._create_stream(request)
+            if refused is None:
+                await super()._create_stream(request)
+                return
         except UnicodeDecodeError:  # in a header of a handshake
-            await self._send_error_response(400)
-            await self.send(Closed())
+            refused = BAD_REQUEST
+        await self._send_error_response(refused.status, *refused.headers)
+        await self.send(Closed())
 
 
-def _server_for(most: int) -> type[TCPServer]:
-    """Make the server of connections: so many at once, for at the limit of open files nobody is let in any more."""
+def _server_for(most: int, of_one: int = 0) -> type[TCPServer]:
+    """Make the server of connections: so many at once, for at the limit of open files nobody is let in any more.
+
+    And so many of one address.
+    """
     peers: set[Any] = set()
+    of_address: Counter[str] = Counter()
     waiting: set[_Waiting] = set()
     served: Any = None  # Hypercorn's context of a server
     ending: asyncio.Task[None] | None = None  # kept, so that it goes on
@@ -492,11 +582,19 @@ def _server_for(most: int) -> type[TCPServer]:
                 told = True
                 self.writer.transport.abort()
                 return
+            address = network_of((self.writer.get_extra_info("peername") or ("",))[0])
+            if of_one and of_address[address] >= of_one:
+                self.writer.transport.abort()
+                return
             peers.add(self)
+            of_address[address] += 1
             try:
                 await super().run()
             finally:
                 peers.discard(self)
+                of_address[address] -= 1
+                if not of_address[address]:
+                    del of_address[address]
                 told = told and len(peers) > most // 2
 
     return Server

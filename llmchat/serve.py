@@ -31,7 +31,7 @@ from llmchat import __version__
 from llmchat.errors import SettingsError, StartError
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.log_lines import configure, quiet
-from llmchat.peers import limit_peers, limit_unread
+from llmchat.peers import CONNECTIONS_OF_PEER, limit_peers, limit_unread
 from llmchat.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ async def _serve(
         await _stop_app(app)
         stop.cut_what_lingers()
 
-    limit_peers()
+    limit_peers(0 if settings.trusted_proxy_hops else CONNECTIONS_OF_PEER)
     config = hypercorn_config(sockets)
     try:
         with stop.on_signals():

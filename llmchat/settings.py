@@ -293,6 +293,12 @@ VARIABLES = (
         "a whole number from 0 to 1000000",
     ),
     Variable(
+        "PAGES_PER_MINUTE",
+        "300",
+        "likewise, pages asked for and forms sent",
+        "a whole number from 0 to 1000000",
+    ),
+    Variable(
         "ANSWERS_AT_ONCE",
         "10",
         f"chats that are answered at once for one session, and {ADDRESS_SHARE} times as many for one address; 0 sets no limit",
@@ -438,6 +444,7 @@ class Settings:
     prompts_per_minute: int = 30
     connections_per_minute: int = 120
     frames_per_minute: int = 1200
+    pages_per_minute: int = 300
     answers_at_once: int = 10
     tokens_per_day: int = 0
     tokens_per_day_in_all: int = 0
@@ -572,6 +579,7 @@ class Settings:
             prompts_per_minute=reader.number("PROMPTS_PER_MINUTE", 0, 1_000_000),
             connections_per_minute=reader.number("CONNECTIONS_PER_MINUTE", 0, 1_000_000),
             frames_per_minute=reader.number("FRAMES_PER_MINUTE", 0, 1_000_000),
+            pages_per_minute=reader.number("PAGES_PER_MINUTE", 0, 1_000_000),
             answers_at_once=reader.number("ANSWERS_AT_ONCE", 0, 1_000_000),
             tokens_per_day=reader.number("TOKENS_PER_DAY", 0, 10**12),
             tokens_per_day_in_all=reader.number("TOKENS_PER_DAY_IN_ALL", 0, 10**12),

@@ -60,6 +60,15 @@ def test_session_that_gave_it_is_let_in_and_no_other(secure: bool) -> None:
     assert ACCESS.granted(later, "s1", secure=secure) == 7
 
 
+def test_session_that_once_knew_it_is_told_by_a_cookie_that_lets_nobody_in() -> None:
+    access, other = (Access(password, "k" * 40) for password in ("a password", "another one"))
+    carried = access.reminder("mine", secure=False).split(";")[0]
+    assert access.knew(carried, "mine", secure=False)
+    assert not access.knew(carried, "yours", secure=False)
+    assert not other.knew(carried, "mine", secure=False)
+    assert access.granted(carried, "mine", secure=False) is None
+
+
 def test_another_password_signs_everybody_out() -> None:
     assert Access("another password", KEY).granted(carried(ACCESS, "s1"), "s1", secure=False) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -421,6 +422,9 @@ async def test_response_has_the_headers_that_browsers_obey() -> None:
     for part in ("default-src 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"):
         assert part in policy
     assert "unsafe" not in policy
+    assert re.search(r"script-src 'nonce-[\w-]{22}'; ", policy)
+    again = dict((await visit(HOST)).sent[0]["headers"])
+    assert again[b"content-security-policy"] != headers[b"content-security-policy"]
     assert made.sent[1] == {"type": "http.response.body", "body": b"Hi"}
 
 

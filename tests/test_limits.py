@@ -92,6 +92,25 @@ async def test_connection_that_is_refused_for_its_frames_is_not_counted(fake_red
     await allowance.connection()
 
 
+async def test_pages_count_for_their_address_alone_where_no_session_came(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(pages=1))
+    for _ in range(ADDRESS_SHARE):
+        await limits.page(None, "10.0.0.1")
+    with pytest.raises(RateLimited):
+        await limits.page(None, "10.0.0.1")
+    assert await fake_redis.keys() == [KEYS.limit("pages", "10.0.0.1").encode()]
+    await limits.page("alice", "10.0.0.2")
+    with pytest.raises(RateLimited):
+        await limits.page("alice", "10.0.0.2")
+
+
+async def test_shared_pages_without_a_rate_have_no_limit(fake_redis: FakeAsyncRedis) -> None:
+    limits = Limits(fake_redis, KEYS, Rates(shared_pages=0))
+    for _ in range(100):
+        await limits.shared_page("10.0.0.1")
+    assert await fake_redis.keys() == []
+
+
 async def test_looking_takes_nothing(fake_redis: FakeAsyncRedis) -> None:
     limits = Limits(fake_redis, KEYS, Rates(connections=2))
     allowance = limits.of("alice", "10.0.0.1")

@@ -183,6 +183,7 @@ MALFORMED = [
     ("PROMPTS_PER_MINUTE", "-1"),
     ("CONNECTIONS_PER_MINUTE", "1.5"),
     ("FRAMES_PER_MINUTE", "many"),
+    ("PAGES_PER_MINUTE", "-1"),
     ("HISTORY_DAYS", "-1"),
     ("LOG_FORMAT", "xml"),
     ("REDIS_PREFIX", "{tag}"),

@@ -29,7 +29,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from llmchat import __version__
 from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import Visitor, headers_of
-from llmchat.errors import BadField, NotFound, Unavailable
+from llmchat.errors import BadField, NotFound, RateLimited, Unavailable
 from llmchat.events import (
     ID,
     PROTOCOL,
@@ -57,6 +57,9 @@ them it stays below 100 KB."""
 ESCAPED_BYTES = 6
 """Of a character in HTML, at most."""
 
+COUNTED_ELSEWHERE = {"attachments", "ops", "shares"}
+"""Blueprints whose requests are no pages of a session: files within a page, health, shared chats."""
+
 REASONS = {
     HTTPStatus.METHOD_NOT_ALLOWED: ("That cannot be done here", "This address does not take that."),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("That is too much at once", "It is more than this address takes."),
@@ -65,6 +68,23 @@ REASONS = {
 NO_REASON = ("That did not work", "The request cannot be answered.")
 
 blueprint = Blueprint("page", __name__)
+
+
+@blueprint.before_app_request
+async def limit() -> ResponseReturnValue | None:
+    """Refuse whoever asks for too much, before anything is made for them. While Redis is away, nobody counts."""
+    if request.blueprint in COUNTED_ELSEWHERE:
+        return None
+    here = rooms()
+    try:
+        with suppress(Unavailable):
+            await here.limits.page(here.session_of(request), request.remote_addr or "")
+    except RateLimited as error:
+        if request.endpoint == "page.session":
+            return {"detail": error.detail}, 429, headers_of(error.retry_after)
+        page = await error_page("That was a lot at once", error.detail, link="", words="Try again")
+        return page, 429, headers_of(error.retry_after)
+    return None
 
 
 @blueprint.get("/")

@@ -26,6 +26,7 @@ from llmchat.blueprints.visitors import (
     Refusal,
     Refusals,
     Visitor,
+    cookies_of,
 )
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
@@ -117,11 +118,11 @@ class Rooms:
 
     def session_of(self, asked: Request | Websocket) -> str | None:
         """Tell whose valid cookie came, if one did."""
-        return self.sessions.read(asked.headers.get("Cookie"), secure=asked.scheme in ("https", "wss"))
+        return self.sessions.read(cookies_of(asked), secure=asked.scheme in ("https", "wss"))
 
     async def visitor(self, asked: Request | Websocket) -> Visitor:
         """Find out who asks. Raises Unavailable where a password is asked."""
-        cookies, secure = asked.headers.get("Cookie"), asked.scheme in ("https", "wss")
+        cookies, secure = cookies_of(asked), asked.scheme in ("https", "wss")
         known = self.session_of(asked)
         session = known or self.sessions.new()
         concerns(session=session)
@@ -134,7 +135,7 @@ class Rooms:
             allowance=self.limits.of(session, asked.remote_addr or ""),
         )
 
-    async def _granted(self, cookies: str | None, session: str | None, secure: bool) -> bool:
+    async def _granted(self, cookies: str, session: str | None, secure: bool) -> bool:
         if not self.access.required:
             return True
         sign_outs = self.access.granted(cookies, session, secure=secure)

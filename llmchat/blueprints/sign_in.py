@@ -9,7 +9,7 @@ from quart import Blueprint, make_response, redirect, render_template, request, 
 from quart.typing import ResponseReturnValue
 
 from llmchat.blueprints.rooms import rooms
-from llmchat.blueprints.visitors import headers_of
+from llmchat.blueprints.visitors import cookies_of, headers_of
 from llmchat.errors import RateLimited
 
 OWN_PAGE = re.compile(
@@ -44,7 +44,8 @@ async def sign_in() -> ResponseReturnValue:
     if not here.access.required:
         return redirect(wanted, 303)
     try:
-        await who.allowance.sign_in()
+        knew = here.access.knew(cookies_of(request), who.session, secure=who.secure)
+        await who.allowance.sign_in(knew=knew)
     except RateLimited as error:
         return await _page(wanted, error.detail, 429, retry_after=error.retry_after)
     given = form.get("password", "")
@@ -53,6 +54,7 @@ async def sign_in() -> ResponseReturnValue:
     response = await make_response(redirect(wanted, 303))
     response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
     response.headers.add("Set-Cookie", await here.access_cookie(who))
+    response.headers.add("Set-Cookie", here.access.reminder(who.session, secure=who.secure))
     return response
 
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from quart import Request, Websocket
+
 from llmchat.limits import Allowance
 
 CONNECTIONS = 2000
@@ -67,6 +69,11 @@ class Refusals:
         since, self._told = self.counts - self._told, Counter(self.counts)
         counts = ", ".join(f"{reason} {count}" for reason, count in since.items())
         log.warning("Websockets were refused in the last minute: %s.", counts)
+
+
+def cookies_of(asked: Request | Websocket) -> str:
+    """Give the cookies that came; a proxy that speaks HTTP/2 to a browser may pass them on in several lines."""
+    return "; ".join(asked.headers.getlist("Cookie"))
 
 
 def headers_of(retry_after: int | None = None) -> dict[str, str]:

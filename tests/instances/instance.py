@@ -54,6 +54,7 @@ class Instance:
             "ANSWERS_AT_ONCE": "0",
             "CONNECTIONS_PER_MINUTE": "0",
             "FRAMES_PER_MINUTE": "0",
+            "PAGES_PER_MINUTE": "0",
             **environment,
         }
         self.log: list[str] = []

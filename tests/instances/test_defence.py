@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -177,6 +178,48 @@ async def test_connections_over_the_limit_of_a_minute_are_refused_with_a_time(
         await client.close()
 
 
+async def test_pages_over_the_limit_of_a_minute_are_refused_with_a_time_and_the_rest_goes_on(
+    store: Store, start_instance: StartInstance, connect: Connect
+) -> None:
+    instance = await start_instance(store, PAGES_PER_MINUTE="1", REDIS_PREFIX=f"limit-{secrets.token_hex(4)}")
+    person = await connect(instance)  # a websocket is no page
+    first = await person.page("/")
+    refused = await person.page("/settings")
+    assert (first.status, refused.status) == (200, 429)
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert "Try again in" in refused.text
+    assert "Set-Cookie" not in refused.headers
+    told = await person.page("/session")
+    assert (told.status, told.json()["detail"][:10]) == (429, "That was a")
+    shown = 0
+    for _ in range(20 * ADDRESS_SHARE):  # each without a cookie, and so a session of its own
+        stranger = Client()
+        stranger.instance = instance
+        status = (await stranger.page("/nothing")).status
+        await stranger.close()
+        if status == 429:
+            break
+        assert status == 404
+        shown += 1
+    assert ADDRESS_SHARE - 1 <= shown < 20 * ADDRESS_SHARE
+    assert (await person.prompt("Does it go on?"))["finish_reason"] == "stop"
+    statics = re.findall(r'(/static/[^" >]+\.js)', first.text)
+    for path in [*statics, "/healthz", "/readyz"]:
+        assert (await person.page(path)).status == 200
+
+
+async def test_pages_are_shown_while_nobody_can_count_them(
+    fresh_store: Store, start_instance: StartInstance
+) -> None:
+    instance = await start_instance(fresh_store, PAGES_PER_MINUTE="1")
+    await fresh_store.stop()
+    client = Client()
+    client.instance = instance
+    for _ in range(10):
+        assert (await client.page("/nothing")).status == 404
+    await client.close()
+
+
 async def test_session_may_have_so_many_connections_open_and_another_is_let_in(
     instances: tuple[Instance, Instance], connect: Connect
 ) -> None:
@@ -296,11 +339,12 @@ async def test_no_secret_and_no_word_of_anybody_gets_into_the_log(
         cookies = [cookie.value for cookie in client.jar]
         await client.close()
         assert await instance.stop() == 0
-    assert len(cookies) == 2
+    assert len(cookies) == 3
     told = {
         **canaries,
         "cookie": cookies[0],
         "access": cookies[1],
+        "reminder": cookies[2],
         "secret": instance.environment["SECRET_KEY"],
     }
     assert {name: word for name, word in told.items() if word in instance.text} == {}

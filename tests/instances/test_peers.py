@@ -217,6 +217,13 @@ async def test_peer_that_goes_on_flooding_after_its_close_is_cut(
         await is_cut(peer, ping * 100)
 
 
+async def test_peer_that_pings_and_reads_no_pong_is_cut(port: int) -> None:
+    ping = bytes([0x89, 0x80 | 125]) + bytes(4) + b"x" * 125
+    async with peer_of(port) as peer:
+        await tell(peer, handshake(port), b"\r\n\r\n")
+        await is_cut(peer, ping * 100)
+
+
 def open_files() -> int:
     """Count the files that this process, and so the server in it, has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
@@ -305,7 +312,7 @@ async def test_http2_is_not_spoken(port: int, said: bytes) -> None:
         async with within(20, lambda: f"the peer is answered and ended; it heard {heard!r}"):
             while piece := await loop.sock_recv(peer, 4096):
                 heard += piece
-    assert heard.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400"))
+    assert heard.startswith((b"HTTP/1.1 200", b"HTTP/1.1 505"))
     assert b" 101 " not in heard
 
 
@@ -368,3 +375,36 @@ async def test_no_more_peers_are_taken_than_files_can_be_opened() -> None:
         await asyncio.gather(*serving)
         async with peer_of(port) as later:
             await tell(later, asked, b" 204 ")
+
+
+async def test_no_more_peers_of_one_address_are_taken_than_it_may_have() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    made = peers._server_for(10, of_one=2)
+    config, context = Config(), WorkerContext(None)
+    loop = asyncio.get_running_loop()
+    asked = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await made(ASGIWrapper(app), loop, config, context, {}, reader, writer)
+
+    async def answered(source: str = "127.0.0.1") -> bool:
+        with socket.socket() as peer:
+            peer.bind((source, 0))
+            peer.setblocking(False)
+            await loop.sock_connect(peer, ("127.0.0.1", port))
+            await loop.sock_sendall(peer, asked)
+            return b" 204 " in await loop.sock_recv(peer, 1000)
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with peer_of(port) as one, peer_of(port) as two:
+            for peer in (one, two):
+                await tell(peer, asked, b" 204 ")
+            with suppress(ConnectionError):
+                assert not await answered()
+            assert await answered("127.0.0.2")
+        await eventually(answered, seconds=10, what="the address is served once its others are gone")

@@ -12,6 +12,7 @@ from llmchat.access import hash_of
 from llmchat.limits import SIGN_INS_PER_MINUTE
 from tests.conftest import Connect, ConnectSeed, StartInstance
 from tests.instances import Client, Instance, Store, handshake
+from tests.instances.test_requests import heard_to_the_end
 
 pytestmark = pytest.mark.long
 
@@ -159,6 +160,32 @@ async def test_guesses_are_limited_for_a_browser_and_for_a_script(stranger: Clie
     assert status == 429
     assert int(page.headers["Retry-After"]) >= 1
     assert "Try again in" in text
+
+
+async def test_browser_that_once_knew_the_password_signs_in_while_strangers_at_its_address_guess(
+    stranger: Client, asking: Instance
+) -> None:
+    assert await sign_in(stranger) == 303
+    assert (await stranger.page("/sign-out", method="POST")).status == 303
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+        for _ in range(100):
+            async with http.post(f"{asking.url}/sign-in", data={"password": "a wrong guess"}) as page:
+                if page.status == 429:
+                    break
+    assert page.status == 429
+    assert (await stranger.page("/")).status == 303, "the reminder lets nobody in"
+    assert await sign_in(stranger) == 303
+    statuses = [await sign_in(stranger, "a wrong guess") for _ in range(SIGN_INS_PER_MINUTE + 1)]
+    assert statuses[-1] == 429, "its own guesses are counted"
+
+
+async def test_cookies_that_come_in_several_lines_are_read_as_one(stranger: Client, asking: Instance) -> None:
+    assert await sign_in(stranger) == 303
+    cookies = [f"{each.key}={each.value}" for each in stranger.jar]
+    lines = [f"Cookie: {each}" for each in [*cookies, "other=1"]]
+    for order in (lines, lines[::-1]):
+        head = ["GET / HTTP/1.1", "Host: localhost", *order, "Connection: close", "", ""]
+        assert (await heard_to_the_end(asking, "\r\n".join(head).encode())).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_long_or_strange_guess_is_wrong_and_harmless(stranger: Client) -> None:

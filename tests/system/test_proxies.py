@@ -1,7 +1,9 @@
-"""Two instances behind nginx with TLS, which asks them in turn: what a person and a client get, and who they are."""
+"""Two instances behind a proxy with TLS, which spreads what comes: what a person and a client get, and who they are."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,12 +19,15 @@ from tests.browser.person import answers, messages, say
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Page, Store
+from tests.instances.test_requests import ANSWER, HIDDEN, REFUSED
+from tests.system.front import Front
+from tests.system.haproxy import HAProxy
 from tests.system.nginx import Nginx
 from tests.waiting import within
 
 pytest_plugins = ["tests.browser.conftest"]
 
-Service = tuple[Nginx, tuple[Instance, Instance]]
+Service = tuple[Front, tuple[Instance, Instance]]
 StartService = Callable[..., Awaitable[Service]]
 Come = Callable[..., Client]
 
@@ -31,30 +36,35 @@ MANY = 3 * ADDRESS_SHARE
 FORGED = {"X-Forwarded-For": "10.0.0.{}", "X-Real-IP": "10.0.0.{}", "Forwarded": "for=10.0.0.{}"}
 
 
+@pytest.fixture(scope="module", params=[Nginx, HAProxy])
+def proxy(request: pytest.FixtureRequest) -> type[Front]:
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture
 async def start_service(
-    store: Store, start_instance: StartInstance, tmp_path: Path
+    store: Store, start_instance: StartInstance, tmp_path: Path, proxy: type[Front]
 ) -> AsyncIterator[StartService]:
-    """Start two instances and nginx before them."""
+    """Start two instances and a proxy before them."""
     async with AsyncExitStack() as leaving:
 
         async def start(**environment: str) -> Service:
             shared = {"TRUSTED_PROXY_HOPS": "1", "REDIS_PREFIX": prefix(), **environment}
             both = (await start_instance(store, **shared), await start_instance(store, **shared))
-            return await leaving.enter_async_context(Nginx(tmp_path, both)), both
+            return await leaving.enter_async_context(proxy(tmp_path, both)), both
 
         yield start
 
 
 @pytest.fixture(scope="module")
 async def front(
-    store: Store, model_server: Model, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Nginx]:
-    """nginx before one instance, for tests that change nothing."""
-    folder = tmp_path_factory.mktemp("nginx")
+    store: Store, model_server: Model, tmp_path_factory: pytest.TempPathFactory, proxy: type[Front]
+) -> AsyncIterator[Front]:
+    """A proxy before one instance, for tests that change nothing."""
+    folder = tmp_path_factory.mktemp("proxy")
     async with (
         Instance(store.url, model_server.url, TRUSTED_PROXY_HOPS="1", REDIS_PREFIX=prefix()) as instance,
-        Nginx(folder, [instance]) as front,
+        proxy(folder, [instance]) as front,
     ):
         yield front
 
@@ -64,8 +74,8 @@ async def come() -> AsyncIterator[Come]:
     """Make a browser's tab that has been nowhere yet; `like`: a further tab of another's browser."""
     async with AsyncExitStack() as leaving:
 
-        def come(to: Nginx | Instance, like: Client | None = None) -> Client:
-            tls = to.tls if isinstance(to, Nginx) else None
+        def come(to: Front | Instance, like: Client | None = None) -> Client:
+            tls = to.tls if isinstance(to, Front) else None
             client = Client(like.jar if like else None, tls)
             client.instance = to
             leaving.push_async_callback(client.close)
@@ -76,7 +86,7 @@ async def come() -> AsyncIterator[Come]:
 
 def prefix() -> str:
     """Name what no other test counts or keeps."""
-    return f"nginx-{secrets.token_hex(4)}"
+    return f"proxy-{secrets.token_hex(4)}"
 
 
 def set_cookie(page: Page) -> str:
@@ -144,7 +154,7 @@ async def test_cookie_made_by_one_instance_is_known_by_the_other(
     pages = [await client.page(path) for path in ("/", "/", "/session", "/session")]
     assert {page.status for page in pages} == {200}
     for two in (pages[:2], pages[2:]):
-        assert {page.headers["X-Served-By"] for page in two} == {f"127.0.0.1:{each.port}" for each in both}
+        assert {page.headers["x-served-by"] for page in two} == {f"127.0.0.1:{each.port}" for each in both}
     first, second = (set_cookie(page).split(".")[0] for page in pages[:2])
     assert first == second
 
@@ -161,7 +171,7 @@ async def test_session_and_history_are_the_same_on_both(
         await client.reconnect()
         connected.add(serving(client))
         page = await client.page(f"/c/{ended['conversation']}")
-        asked.add(page.headers["X-Served-By"])
+        asked.add(page.headers["x-served-by"])
         assert "Remember me" in page.text
         assert (await client.page("/session")).status == 200
     assert connected == set(await named(both, connect))
@@ -268,7 +278,7 @@ async def test_health_is_told_through_the_proxy_while_one_instance_is_up(
 # Who asks
 
 
-async def handshake(front: Nginx, headers: dict[str, str], *, source: str = "127.0.0.1") -> int:
+async def handshake(front: Front, headers: dict[str, str], *, source: str = "127.0.0.1") -> int:
     """Open a websocket as a new browser with headers of its own making, and return the status."""
     connector = aiohttp.TCPConnector(ssl=front.tls, local_addr=(source, 0))
     async with (
@@ -285,7 +295,7 @@ async def handshake(front: Nginx, headers: dict[str, str], *, source: str = "127
             return refused.status
 
 
-async def let_in(front: Nginx, most: int, *, source: str = "127.0.0.1") -> int:
+async def let_in(front: Front, most: int, *, source: str = "127.0.0.1") -> int:
     """Open websockets until one is one too many, each with another forged address; count those before it."""
     for number in range(most):
         forged = {name: value.format(number) for name, value in FORGED.items()}
@@ -337,7 +347,7 @@ async def test_all_visitors_are_one_address_when_no_proxy_is_trusted(
     ids=str,
 )
 async def test_handshake_is_answered_by_its_headers_as_without_a_proxy(
-    front: Nginx, headers: dict[str, str], status: int
+    front: Front, headers: dict[str, str], status: int
 ) -> None:
     filled = {name: value.replace("{port}", str(front.port)) for name, value in headers.items()}
     assert await handshake(front, filled) == status
@@ -358,13 +368,13 @@ async def test_handshake_is_answered_by_its_headers_as_without_a_proxy(
     ids=str,
 )
 async def test_request_is_answered_by_its_headers_as_without_a_proxy(
-    front: Nginx, come: Come, method: str, path: str, headers: dict[str, str], status: int
+    front: Front, come: Come, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     filled = {name: value.replace("{port}", str(front.port)) for name, value in headers.items()}
     assert (await come(front).page(path, method=method, headers=filled)).status == status
 
 
-async def test_forged_cookie_gives_a_new_session(front: Nginx, come: Come) -> None:
+async def test_forged_cookie_gives_a_new_session(front: Front, come: Come) -> None:
     owner = come(front)
     cookie = set_cookie(await owner.page("/"))
     await owner.connect(front)
@@ -382,6 +392,41 @@ async def test_forged_cookie_gives_a_new_session(front: Nginx, come: Come) -> No
         stranger = await come(front).page(path, headers={"Cookie": forged})
         assert stranger.status == 404, forged
         assert set_cookie(stranger).split(".")[0] not in (forged.partition("=")[2].split(".")[0], session)
+
+
+# What is doubtful
+
+
+async def first_answer(front: Front, said: bytes) -> bytes:
+    """Say something, and read up to the status of an answer, or to the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", front.port, ssl=front.tls)
+    try:
+        writer.write(said)
+        heard = b""
+        async with within(40, lambda: f"{said!r} is answered, or ended"):
+            while not ANSWER.search(heard) and (piece := await reader.read(1000)):
+                heard += piece
+        return heard
+    finally:
+        writer.transport.abort()
+
+
+async def test_doubtful_request_spoils_no_answer_of_others(front: Front, come: Come) -> None:
+    doubtful = [said + HIDDEN.encode() for _, said in REFUSED.values() if b"websocket" not in said]
+    others = come(front)
+    for said in doubtful:
+        heard = await first_answer(front, said)
+        for path, status in (("/nothing", 404), ("/healthz", 200), ("/nothing", 404)):
+            assert (await others.page(path)).status == status, (said, heard)
+
+
+async def test_websocket_that_is_refused_opens_no_way_past_the_proxy(front: Front) -> None:
+    refused = [
+        (*each, name) for name, each in REFUSED.items() if re.match("handshake .*(key|version|Origin)", name)
+    ]
+    assert len(refused) == 9
+    for status, said, name in refused:
+        assert ANSWER.findall(await first_answer(front, said)) == [str(status).encode()], name
 
 
 # A person
