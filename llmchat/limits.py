@@ -79,8 +79,8 @@ class Limits:
     async def take(self, session: str | None, address: str, *wanted: Wanted) -> None:
         """Take all of it, or nothing but what is owed; without a session, of the address alone.
 
-        Raises RateLimited, and Unavailable. Where there are slots, one after the other until one is refused, the session's first: what it may not have, it
-        does not take from those who share its address.
+        Raises RateLimited, and Unavailable. Where there are slots, one after the other until one is refused, the session's
+        first: what it may not have, it does not take from those who share its address.
         """
         network = network_of(address)
         asked: list[_Asked] = []

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat.durations import Durations
-from llmchat.tally import CODES, ENDINGS, Tally
+from llmchat.errors import PROVIDER_CODES
+from llmchat.tally import ENDINGS, Tally
 
 
 @given(st.lists(st.floats(0, 10)))
@@ -26,7 +27,7 @@ def test_model_has_every_count_from_its_first_attempt_on_and_keeps_it() -> None:
     tally = Tally()
     tally.begin("m")
     assert tally.ended == {("m", ending): 0 for ending in ENDINGS}
-    assert tally.errors == {("m", code): 0 for code in CODES}
+    assert tally.errors == {("m", code): 0 for code in PROVIDER_CODES}
     tally.end("m", "stop", 1.0)
     tally.fail("m", "provider_refused")
     tally.begin("m")

@@ -57,8 +57,8 @@ them it stays below 100 KB."""
 ESCAPED_BYTES = 6
 """Of a character in HTML, at most."""
 
-COUNTED_ELSEWHERE = {"attachments", "ops", "shares"}
-"""Blueprints whose requests are no pages of a session: files within a page, health, shared chats."""
+COUNTED_ELSEWHERE = {"attachments", "metrics", "ops", "shares"}
+"""Blueprints whose requests are no pages of a session: files within a page, health, metrics, shared chats."""
 
 REASONS = {
     HTTPStatus.METHOD_NOT_ALLOWED: ("That cannot be done here", "This address does not take that."),
