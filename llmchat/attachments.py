@@ -30,8 +30,8 @@ DOOMED_MS = 30_000
 """After its conversation was deleted: as long as that can be brought back."""
 USED_MS = 3_600_000
 """Within that after one use another one is none: it would keep the file hardly longer."""
-GONE = -2
-"""What Redis tells of the lifetime of what is not there."""
+FOR_EVER, GONE = -1, -2
+"""What Redis tells of the lifetime of what has no end, and of what is not there."""
 PIECE_BYTES = 128 * 1024
 """Of a file that is shown, in memory at once for each who reads it."""
 BYTES_SECONDS = 8.0
@@ -56,8 +56,8 @@ class Attachment:
     """The one whose message has it; "" while none has."""
     doomed: bool = False
     """That one was deleted."""
-    left_ms: int = -1
-    """How long it is there yet; -1 is for ever."""
+    left_ms: int = FOR_EVER
+    """How long it is there yet."""
 
     def shaped(self) -> dict[str, Any]:
         """Give the protocol's shape."""
@@ -77,6 +77,7 @@ class Attachments:
         self._book = Script(redis, "book_attachment")
         self._keep = Script(redis, "keep_attachment")
         self._unbook = Script(redis, "unbook_attachment")
+        self._give = Script(redis, "give_attachment")
 
     async def put(self, session: str, key: str, name: str, body: bytes) -> Attachment:
         """Keep a file, once for each key of a session. Raises AttachmentRefused."""
@@ -171,9 +172,7 @@ class Attachments:
     async def erase(self, session: str, ids: Collection[str] | None = None) -> None:
         """Let go of files of a session; of all, where none are named."""
         own = self._keys.attachments_of(session)
-        async with available():
-            entries: list[Any] = await self._redis.zrange(own, 0, -1)
-        for entry in [each.decode() for each in entries]:
+        for entry in await self._entries(session):
             name = entry.partition(" ")[2]
             if ids is not None and name not in ids:
                 continue
@@ -181,6 +180,24 @@ class Attachments:
                 await self._redis.delete(self._keys.attachment(name), self._keys.attachment_bytes(name))
             for index in (self._keys.attachments, own):
                 await self._unbook([index, f"{index}:bytes"], entry)
+
+    async def give(self, session: str, other: str) -> None:
+        """Give all files of a session to another one, whatever that has. What is just being noted stays for the next time."""
+        own, others = self._keys.attachments_of(session), self._keys.attachments_of(other)
+        for entry in await self._entries(session):
+            size, _, name = entry.partition(" ")
+            keys = [self._keys.attachment(name), self._keys.attachment_bytes(name)]
+            left_ms: int = await self._give(keys, session, other)
+            if left_ms == GONE:
+                continue
+            lifetime_ms = max(left_ms, 1) if left_ms != FOR_EVER else 0
+            await self._book([others, f"{others}:bytes"], name, size, lifetime_ms, "")
+            await self._unbook([own, f"{own}:bytes"], entry)
+
+    async def _entries(self, session: str) -> list[str]:
+        async with available():
+            entries: list[Any] = await self._redis.zrange(self._keys.attachments_of(session), 0, -1)
+        return [each.decode() for each in entries]
 
     async def _used(
         self, session: str, conversation: str, found: Iterable[Attachment | None], temporary: bool
