@@ -58,6 +58,7 @@ class Attachment:
     """That one was deleted."""
     left_ms: int = FOR_EVER
     """How long it is there yet."""
+    session: str = ""
 
     def shaped(self) -> dict[str, Any]:
         """Give the protocol's shape."""
@@ -117,6 +118,10 @@ class Attachments:
 
     async def find(self, session: str, ids: Sequence[str]) -> list[Attachment | None]:
         """Look for files of a session, in order; None for what is not there, or not its own."""
+        found = await self._find(ids)
+        return [each if each is not None and each.session == session else None for each in found]
+
+    async def _find(self, ids: Sequence[str]) -> list[Attachment | None]:
         async with available():
             pipe = self._redis.pipeline(transaction=False)
             for each in ids:
@@ -124,9 +129,7 @@ class Attachments:
                 pipe.pttl(self._keys.attachment_bytes(each))
             found = await pipe.execute() if ids else []
         return [
-            _attachment(each, facts, left_ms)
-            if left_ms != GONE and facts.get(b"session") == session.encode()
-            else None
+            _attachment(each, facts, left_ms) if left_ms != GONE and facts else None
             for each, facts, left_ms in zip(ids, found[::2], found[1::2], strict=True)
         ]
 
@@ -238,13 +241,14 @@ class Attachments:
     ) -> dict[str, Attached]:
         """Read files as a model is sent them, of a text at most so many bytes; what is sent is kept for longer.
 
-        What is not there, and pictures where `images` is false, is left out.
+        What is not there, and pictures where `images` is false, is left out. A file of the conversation is its own also
+        while one of them is another session's: what is given to one goes one after the other.
         """
         files = [
             each
-            for each in await self.find(session, ids)
+            for each in await self._find(ids)
             if each is not None
-            and each.conversation in ("", conversation)
+            and (each.conversation == conversation or (not each.conversation and each.session == session))
             and (images or not is_image(each.type))
         ]
         read = await asyncio.gather(*(self._attached(each, text_bytes) for each in files))
@@ -275,4 +279,5 @@ def _attachment(name: str, facts: dict[bytes, bytes], left_ms: int) -> Attachmen
         told["conversation"],
         "doomed" in told,
         left_ms,
+        told["session"],
     )

@@ -48,9 +48,6 @@ RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT, GONE = 1012, 1013, 1008
 
 Direct = Callable[[str | bytes, int], bool]
 """Writes a frame, which so many connections here get, to the peer at once; tells whether it could."""
-Welcome = Callable[[], Awaitable[bool]]
-"""Tells whether who was let in still is. Raises Unavailable."""
-
 log = logging.getLogger(__name__)
 
 
@@ -71,6 +68,10 @@ class Closing(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+Welcome = Callable[[], Awaitable[Closing | None]]
+"""Tells what ends the connection of who was let in, None where it still is. Raises Unavailable."""
 
 
 class Gone(Closing):
@@ -154,12 +155,13 @@ async def send(socket: Socket, frame: str) -> None:
 
 
 async def check_welcome(welcome: Welcome | None) -> None:
-    """Raise Closing where who was let in has signed out since; asks until Redis can tell."""
+    """Raise Closing where who was let in is not any more; asks until Redis can tell."""
     while welcome is not None:
         try:
-            if await welcome():
+            closing = await welcome()
+            if closing is None:
                 return
-            raise Closing(SIGNED_OUT, "You signed out.")
+            raise closing
         except Unavailable:
             await asyncio.sleep(REPEAT_SECONDS)
 
@@ -343,6 +345,8 @@ class Connection:
         try:
             await carry_out(command)
         except CommandError as error:
+            if isinstance(error, NotFound):
+                await check_welcome(self._welcome)  # what is not the session's any more may be the person's
             self._refuse(command, error)
             return error
         except Closing:
@@ -399,8 +403,8 @@ class Connection:
             match message.get("type"):  # others than we may publish in our Redis
                 case "event":
                     await self._relay_event(message)
-                case "signed_out":
-                    raise Closing(SIGNED_OUT, "You signed out.")
+                case "signed_out":  # one of several browsers of a session, perhaps another one
+                    await check_welcome(self._welcome)
                 case "session.event":
                     self._put(message["frame"])
         self._relaying = False

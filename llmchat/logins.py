@@ -9,35 +9,18 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from redis.asyncio import Redis
 
 from llmchat.access import ACCESS_SECONDS
 from llmchat.keys import Keys
+from llmchat.person import Person
 from llmchat.redis_client import available
 from llmchat.script import Script, Several
 
 MOST_LOGINS = 100
 """Of a person, the newest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody, as a provider tells."""
-
-    issuer: str
-    subject: str
-    """What the issuer calls the person: the same for ever, and nobody else's."""
-    name: str = ""
-    visit: str = ""
-    """What the issuer calls the person's visit there, where it does."""
-
-    @property
-    def digest(self) -> str:
-        """What the person is known by here."""
-        return sha256(f"{self.issuer}\n{self.subject}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +46,11 @@ class Logins:
         # As long as what is used last while a login lasts, and longer.
         self._lifetime_ms = history_days * 86_400_000 + ACCESS_SECONDS * 1000 if history_days else 0
 
-    async def begin(self, person: Person, brings: str = "") -> Login:
-        """Sign a person in, in one more browser."""
+    async def begin(self, person: Person, before: Login | None = None, brings: str = "") -> Login:
+        """Sign a person in: in one more browser, or anew where the same person's login was there `before`."""
         session = await self._session_of(person)
-        login = Login(session, secrets.token_hex(16), person.name, brings)
+        same = before is not None and before.session == session
+        login = Login(session, before.id if before and same else secrets.token_hex(16), person.name, brings)
         key, records = self._keys.logins(session), await self._records(session)
         newest = sorted(
             (each for each in records if _lasts(records[each])), key=lambda each: records[each]["at"]
@@ -90,7 +74,7 @@ class Logins:
             ("GET", key),
             ("PEXPIRE", key, self._lifetime_ms) if self._lifetime_ms else ("PERSIST", key),
         )
-        return session.decode()
+        return str(session.decode())
 
     async def find(self, session: str, login: str) -> Login | None:
         """Find a login; None where it was ended, or is too old."""
@@ -124,10 +108,10 @@ class Logins:
     async def end_visit(self, person: Person) -> str | None:
         """Sign a person out of the browsers of a visit at its issuer, everywhere where it names none; gives the session."""
         async with available():
-            found: bytes | None = await self._redis.get(self._keys.person(person.digest))
+            found: Any = await self._redis.get(self._keys.person(person.digest))
         if found is None:
             return None
-        session = found.decode()
+        session = str(found.decode())
         records = await self._records(session)
         ended = [each for each in records if person.visit in ("", records[each]["visit"])]
         if ended:

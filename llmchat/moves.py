@@ -86,7 +86,7 @@ class Moves:
 
     async def _give(self, former: str, session: str) -> int:
         async with available():
-            owner: bytes | None = await self._redis.get(self._keys.moved(former))
+            owner: Any = await self._redis.get(self._keys.moved(former))
         if owner != session.encode():
             async with available():
                 await self._redis.zrem(self._keys.formers(session), former)

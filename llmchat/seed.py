@@ -15,7 +15,6 @@ from llmchat.chat import Chat
 from llmchat.connection import (
     BUG,
     FLOOD,
-    SIGNED_OUT,
     Closing,
     Meter,
     Socket,
@@ -111,11 +110,10 @@ class SeedConnection:
                 await asyncio.sleep(REPEAT_SECONDS)
 
     async def _hear_of_sign_out(self, channel: str) -> None:
-        """Return when one may have been missed."""
+        """Return when there was one, or may have been."""
         with suppress(ChannelLapsed):
             while (await self._broadcaster.receive(channel))["type"] != "signed_out":
                 pass
-            raise Closing(SIGNED_OUT, "You signed out.")
 
     async def _read(self) -> None:
         async for frame in frames(self._socket, self._meter):

@@ -258,6 +258,16 @@ async def test_move_that_breaks_off_anywhere_is_gone_on_with(store: Store) -> No
             await story.has("kept", archived="1", pinned="1")
             await story.attachments.put(SESSION, "k", "cat.png", pictures.PNG.ljust(100, b"."))
             await story.prompts.add(SESSION, "p1", "Greet", "Say hello")
+            for conversation in (
+                "plain",
+                "kept",
+            ):  # what leads nowhere is taken off the lists when it is so old
+                await story.conversations.update(
+                    SESSION, conversation, {"updated": "2026-01-01T00:00:00.000Z"}
+                )
+                await story.conversations.touch(
+                    SESSION, await story.conversations.conversation(SESSION, conversation)
+                )
             await story.moves.begin(SESSION, PERSON)
             dying.left = after
             try:
