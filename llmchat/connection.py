@@ -602,7 +602,7 @@ class Connection:
             self._tell(replace(read, id=command.id))
 
     async def _send(self, command: events.MessageSend) -> None:
-        conversation = self._chat.conversation_of(self._session, command)
+        conversation = await self._chat.conversation_of(self._session, command)
         if command.conversation is not None and conversation not in self._told:
             await self._chat.check(self._session, conversation)
         await self._join(conversation)

@@ -141,7 +141,7 @@ class SeedConnection:
         command = events.MessageSend(
             type="message.send", id=secrets.token_hex(16), text=prompt, conversation=self._conversation
         )
-        conversation = self._chat.conversation_of(self._session, command)
+        conversation = await self._chat.conversation_of(self._session, command)
         async with self._broadcaster.channel("seed.") as channel:
             await self._broadcaster.group_add(group_of_conversation(conversation), channel)
             accepted = await self._chat.send(self._session, command, self._allowance)

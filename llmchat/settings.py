@@ -517,7 +517,7 @@ class Settings:
             access_password=reader.optional("ACCESS_PASSWORD", _is_password),
             oidc_issuer=issuer,
             oidc_client_id=reader.text("OIDC_CLIENT_ID"),
-            oidc_client_secret=reader.optional("OIDC_CLIENT_SECRET", _is_header_value),
+            oidc_client_secret=reader.optional("OIDC_CLIENT_SECRET"),
             oidc_name=reader.text("OIDC_NAME", _is_short) or urlsplit(issuer or "").netloc,
             oidc_allowed=reader.names("OIDC_ALLOWED", _is_mail_or_domain),
             oidc_required=required,

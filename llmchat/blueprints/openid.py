@@ -71,10 +71,7 @@ async def end() -> ResponseReturnValue:
     if way is None:
         return redirect("/", 303) if who.login else await sign_in_page(who, "/", OLD, 400)
     try:
-        await who.allowance.sign_in()
         person = await openid.issuer.person(_back(who), request.args, nonce=way.nonce, verifier=way.verifier)
-    except RateLimited as error:
-        return await sign_in_page(who, way.to, error.detail, 429, retry_after=error.retry_after)
     except SignInFailed as failed:
         response = await make_response(await sign_in_page(who, way.to, failed.detail, failed.status))
         response.headers.add("Set-Cookie", _kept(openid, who, list(ways.values())))
@@ -122,7 +119,7 @@ def _back(who: Visitor) -> str:
 def _ways(openid: OpenId, who: Visitor) -> list[Way]:
     """Read which ways this browser is on."""
     told = openid.on_the_way.read(request.headers.get("Cookie"), secure=who.secure, aged=True)
-    ways = [Way(**each) for each in json.loads(urlsafe_b64decode(told))] if told else []
+    ways = [Way(**each) for each in json.loads(urlsafe_b64decode(f"{told}=="))] if told else []
     return [each for each in ways if each.until > time.time()]
 
 
@@ -130,4 +127,4 @@ def _kept(openid: OpenId, who: Visitor, ways: list[Way]) -> str:
     if not ways:
         return openid.on_the_way.gone(secure=who.secure)
     told = json.dumps([asdict(each) for each in ways[-MOST_WAYS:]])
-    return openid.on_the_way.give(urlsafe_b64encode(told.encode()).decode(), secure=who.secure)
+    return openid.on_the_way.give(urlsafe_b64encode(told.encode()).decode().rstrip("="), secure=who.secure)
