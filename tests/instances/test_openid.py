@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,6 +18,7 @@ from tests.instances import Client, Instance, Page, Store, handshake
 from tests.provider import CLIENT_SECRET, Provider
 
 Pair = tuple[Instance, Instance]
+Another = Callable[..., Client]
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +52,22 @@ def pair(running_pair: Pair, provider: Provider, model: Model) -> Pair:
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Client]:
-    client = Client()
-    yield client
-    await client.close()
+async def another() -> AsyncIterator[Another]:
+    """Open one more browser; with another's jar, one more tab of it."""
+    async with AsyncExitStack() as leaving:
+
+        def open_client(instance: Instance, like: Client | None = None) -> Client:
+            client = Client(like.jar if like else None)
+            leaving.push_async_callback(client.close)
+            client.instance = instance
+            return client
+
+        yield open_client
+
+
+@pytest.fixture
+def browser(another: Another, pair: Pair) -> Client:
+    return another(pair[0])
 
 
 async def go(client: Client, path: str = "/sign-in/openid") -> str:
@@ -121,7 +135,7 @@ async def test_person_has_one_history_in_two_browsers_and_what_was_anonymous_is_
 
 
 async def test_prompts_go_on_while_the_history_moves_and_none_is_lost_or_said_twice(
-    pair: Pair, connect: Connect, model: Model
+    pair: Pair, connect: Connect, another: Another, model: Model
 ) -> None:
     one, two = pair
     tab = await connect(one)
@@ -130,7 +144,7 @@ async def test_prompts_go_on_while_the_history_moves_and_none_is_lost_or_said_tw
     running = await tab.command("message.send", text="Tell me", id="tell")
     await gate.reached.wait()
     writer = await connect(two, tab)
-    other = Client(tab.jar)  # signs in from another tab
+    other = another(one, tab)  # signs in from another tab
 
     moved = asyncio.Event()
 
@@ -161,7 +175,6 @@ async def test_prompts_go_on_while_the_history_moves_and_none_is_lost_or_said_tw
     assert tab.text(running["answer"]) == "Slowly to its end"
     titles = [each["title"] for each in await all_chats(tab)]
     assert sorted(titles) == sorted(["Tell me", *written])
-    await other.close()
 
 
 async def test_sign_out_ends_this_browser_and_everywhere_all_of_them(
@@ -208,14 +221,15 @@ async def test_history_of_a_browser_can_be_left_to_it(pair: Pair, connect: Conne
     assert "For this browser" in (await tab.page("/")).text
 
 
-async def test_anonymous_cookie_is_nobodys_once_its_chats_have_moved(pair: Pair, connect: Connect) -> None:
+async def test_anonymous_cookie_is_nobodys_once_its_chats_have_moved(
+    pair: Pair, connect: Connect, another: Another
+) -> None:
     one, two = pair
     tab = await connect(one)
     await tab.prompt("Once anonymous")
     before = f"llmchat={cookies(tab)['llmchat']}"
     await sign_in(tab, one)
-    stranger = Client()
-    stranger.instance = two
+    stranger = another(two)
     page = await stranger.page("/", headers={"Cookie": before})
     assert page.status == 200
     assert "Once anonymous" not in page.text
@@ -223,16 +237,13 @@ async def test_anonymous_cookie_is_nobodys_once_its_chats_have_moved(pair: Pair,
     session = re.search(r'value="([0-9a-f]{32})"', (await tab.page("/settings")).text)
     assert session
     assert session[1] not in before
-    await stranger.close()
 
 
 async def test_way_back_is_good_once_and_only_in_the_browser_that_went(
-    pair: Pair, browser: Client, provider: Provider
+    pair: Pair, browser: Client, another: Another
 ) -> None:
     one, _ = pair
-    browser.instance = one
-    thief = Client()
-    thief.instance = one
+    thief = another(one)
     back, second = await go(browser), await go(browser)  # two tabs
     assert (await thief.page(back)).status == 400
     assert (await browser.page(back)).headers["Location"] == "/"
@@ -244,13 +255,11 @@ async def test_way_back_is_good_once_and_only_in_the_browser_that_went(
     page = await thief.page("/sign-in/callback", params=forged)
     assert page.status == 400
     assert "Begin again" in page.text
-    await thief.close()
 
 
 async def test_whoever_signs_in_is_led_to_where_they_were_and_nowhere_else(
     pair: Pair, browser: Client
 ) -> None:
-    browser.instance = pair[0]
     for asked, led in (("/settings", "/settings"), ("//evil.example", "/"), ("https://evil.example", "/")):
         there = await go(browser, f"/sign-in/openid?to={asked}")
         assert (await browser.page(there)).headers["Location"] == led
@@ -259,7 +268,6 @@ async def test_whoever_signs_in_is_led_to_where_they_were_and_nowhere_else(
 async def test_page_says_what_went_wrong_at_the_provider_and_offers_another_try(
     pair: Pair, browser: Client, provider: Provider
 ) -> None:
-    browser.instance = pair[0]
     back = await go(browser)
     await provider.close_door()
     try:
@@ -303,11 +311,11 @@ async def test_provider_signs_a_person_out(
 
 
 async def test_nobody_comes_in_anonymously_where_signing_in_is_required(
-    provider: Provider, store: Store, start_instance: StartInstance, browser: Client
+    provider: Provider, store: Store, start_instance: StartInstance, another: Another
 ) -> None:
     told = provider.environment(OIDC_ALLOWED="example.com", REDIS_PREFIX=f"openid-{secrets.token_hex(4)}")
     instance = await start_instance(store, **told)
-    browser.instance = instance
+    browser = another(instance)
     page = await browser.page("/")
     assert (page.status, page.headers["Location"]) == (303, "/sign-in?to=/")
     assert "Chat without signing in" not in (await browser.page("/sign-in")).text
@@ -322,13 +330,13 @@ async def test_nobody_comes_in_anonymously_where_signing_in_is_required(
 
 
 async def test_password_and_provider_each_let_in(
-    provider: Provider, store: Store, start_instance: StartInstance, browser: Client
+    provider: Provider, store: Store, start_instance: StartInstance, another: Another
 ) -> None:
     told = provider.environment(
         ACCESS_PASSWORD="correct horse battery", REDIS_PREFIX=f"openid-{secrets.token_hex(4)}"
     )
     instance = await start_instance(store, **told)
-    browser.instance = instance
+    browser = another(instance)
     page = await browser.page("/sign-in")
     assert "Or with the password" in page.text
     assert "Sign in with the tests" in page.text
@@ -339,19 +347,18 @@ async def test_password_and_provider_each_let_in(
     await browser.prompt("By password")
     assert "By password" in (await sign_in(browser, instance)).text
     assert await browser.closed() == 1012
-    stranger = Client()
+    stranger = another(instance)
     assert "By password" in (await sign_in(stranger, instance)).text
-    await stranger.close()
 
 
 async def test_open_pages_stay_signed_in_while_the_keys_turn(
-    provider: Provider, store: Store, start_instance: StartInstance, browser: Client
+    provider: Provider, store: Store, start_instance: StartInstance, another: Another
 ) -> None:
     old, new = (f"{name}-{'0123456789' * 4}" for name in ("old", "new"))
     told = provider.environment(REDIS_PREFIX=f"openid-{secrets.token_hex(4)}")
     instance = await start_instance(store, SECRET_KEY=old, **told)
+    browser, anonymous = another(instance), another(instance)
     await sign_in(browser, instance)
-    anonymous = Client()
     for client in (browser, anonymous):
         await client.connect(instance)
         await client.prompt("Before")
@@ -363,4 +370,3 @@ async def test_open_pages_stay_signed_in_while_the_keys_turn(
             await client.reconnect()  # nothing but the websocket: its page stays open
             listed = await client.command("conversation.list")
             assert [each["title"] for each in listed["conversations"]] == ["Before"]
-    await anonymous.close()
