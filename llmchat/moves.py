@@ -61,6 +61,7 @@ class Moves:
             [formers],
             ("ZADD", formers, "NX", _now_ms(), former),
             ("ZREMRANGEBYRANK", formers, 0, -1 - MOST_FORMERS),
+            ("EXPIRE", formers, COOKIE_SECONDS),
         )
         await self._several([moved], ("SET", moved, session, "NX", "EX", COOKIE_SECONDS))
         await self._broadcaster.group_send(group_of_session(former), {"type": "signed_out"})

@@ -181,7 +181,9 @@ class Provider:
         return web.json_response({"sub": self.person["sub"]} | self.userinfo)
 
     async def _end(self, _: web.Request) -> web.Response:
-        return web.Response(text="You are signed out here, too.")
+        return web.Response(
+            text='<link rel="icon" href="data:,">You are signed out here, too.', content_type="text/html"
+        )
 
 
 def _base64(made: bytes) -> str:

@@ -45,7 +45,8 @@ async def begin() -> ResponseReturnValue:
     """Lead to the provider. A link rather than a form, which the Content Security Policy lets lead nowhere else."""
     here, openid = rooms(), _openid()
     who = await here.visitor(request)
-    way = Way(own_page_of(request.args.get("to")), brings="leave" not in request.args)
+    wanted, brings = own_page_of(request.args.get("to")), "leave" not in request.args
+    way = Way(wanted if brings or not wanted.startswith("/c/") else "/", brings)
     try:
         await who.allowance.sign_in()
         address = await openid.issuer.way_in(

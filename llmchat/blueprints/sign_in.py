@@ -27,12 +27,11 @@ blueprint = Blueprint("sign_in", __name__)
 async def show() -> ResponseReturnValue:
     """Show how one signs in; whoever needs to do nothing is led on."""
     here = rooms()
-    who, wanted = await here.visitor(request), own_page_of(request.args.get("to"))
+    came_from = urlsplit(request.referrer or "").path
+    who, wanted = await here.visitor(request), own_page_of(request.args.get("to") or came_from)
     if who.login or (who.granted and here.openid is None):
         return redirect(wanted, 303)
-    comes_of_it = urlsplit(request.referrer or "").path == url_for(
-        "sign_in.show"
-    )  # whoever is led here is not
+    comes_of_it = came_from == url_for("sign_in.show")  # whoever is led here is not
     problem = NO_COOKIE if comes_of_it and not who.granted else ""
     left = "left" in request.args
     way_out = await _way_out(here.openid, who) if here.openid is not None and left else None
