@@ -40,9 +40,10 @@ install: $(STAMPS)/dev ## install all that the product, its embedded parts and t
 test: check browser ## run the checks and all tests but those of `make test-system`
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not long'
 
-test-system: browser ## run the tests that need nginx, docker-compose and redis-server (Debian packages), and the long ones
+test-system: browser ## run the tests that need nginx, docker-compose, redis-server, nodejs and npm (Debian packages), and the long ones
 	@PATH="$$PATH:/usr/sbin"; lacking=; \
-	for tool in nginx docker-compose redis-server; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
+	for tool in nginx docker-compose redis-server npm; do command -v "$$tool" > /dev/null || lacking="$$lacking $$tool"; done; \
+	command -v node > /dev/null || lacking="$$lacking nodejs"; \
 	if [ -z "$$lacking" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		tests/system/install.sh $$lacking; \

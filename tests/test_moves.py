@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from llmchat.arrivals import LONGEST_MS
+from llmchat.arrivals import LONGEST_MS, Arrivals
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
 from llmchat.conversation import Choices
 from llmchat.erasure import Erasure
 from llmchat.errors import NotFound
+from llmchat.intake import Intake
 from llmchat.limits import KINDS
 from llmchat.listing import Listing
 from llmchat.models import Models
@@ -21,9 +23,14 @@ from llmchat.moves import Moves
 from llmchat.prompts import Prompts
 from llmchat.redis_client import connect
 from llmchat.shares import SHARED_BYTES, SHARED_MESSAGES, Shares
+from llmchat.takeout import Takeout
+from llmchat.transcripts import Transcripts
 from tests import pictures
 from tests.instances import Store
-from tests.test_history import SESSION, Story
+from tests.test_history import SESSION, Story, redis
+from tests.trunk import as_json, ours
+
+__all__ = ["redis"]
 
 PERSON = "person"
 MANY = 10**6
@@ -40,6 +47,7 @@ class Moving(Story):
         self.erasure = Erasure(redis, self.keys, KINDS)
         self.broadcaster = Broadcaster([url], prefix=self.keys.prefix, capacity=100)
         self.told: list[str] = []
+        self.listing = Told(self.conversations, self.broadcaster, Nobody(), self.told)
         self.moves = self.moving(redis)
 
     def moving(self, redis: Redis) -> Moves:
@@ -51,7 +59,7 @@ class Moving(Story):
             self.attachments,
             self.shares,
             self.prompts,
-            Told(self.conversations, self.broadcaster, Nobody(), self.told),
+            self.listing,
             self.broadcaster,
         )
 
@@ -97,11 +105,10 @@ class Nobody(Models):
 
 
 @pytest.fixture
-async def story(store: Store) -> AsyncIterator[Moving]:
-    async with connect(store.url) as redis:
-        moving = Moving(redis, store.url)
-        yield moving
-        await moving.broadcaster.close()
+async def story(redis: Redis, store: Store) -> AsyncIterator[Moving]:
+    moving = Moving(redis, store.url)
+    yield moving
+    await moving.broadcaster.close()
 
 
 async def test_all_chats_are_the_persons_and_nobody_elses(story: Moving) -> None:
@@ -250,9 +257,9 @@ class Dying:
 
 async def test_move_that_breaks_off_anywhere_is_gone_on_with(store: Store) -> None:
     after, done = 0, False
-    async with connect(store.url) as redis:
+    async with connect(store.url) as client:
         while not done:
-            dying = Dying(redis)
+            dying = Dying(client)
             story = Moving(dying, store.url)  # type: ignore[arg-type]
             await story.has("plain")
             await story.has("kept", archived="1", pinned="1")
@@ -282,7 +289,37 @@ async def test_move_that_breaks_off_anywhere_is_gone_on_with(store: Store) -> No
             assert await story.listed(PERSON) == {"plain", "kept"}, after
             assert await story.listed(PERSON, archived=True) == {"kept"}
             assert len(await story.prompts.listed(PERSON)) == 1
-            assert int(await redis.get(f"{story.keys.attachments_of(PERSON)}:bytes")) == 100
+            assert int(await client.get(f"{story.keys.attachments_of(PERSON)}:bytes")) == 100
             assert await story.erasure.all(SESSION) == []
             await story.broadcaster.close()
     assert after > 10
+
+
+async def test_delete_everything_reaches_what_is_under_way_to_a_former_session(story: Moving) -> None:
+    await story.has("c1")
+    await story.move()
+    await story.has("late")
+    arrivals = Arrivals(story.redis, story.keys)
+    takeout = Takeout(
+        Transcripts(story.redis, story.keys, history_days=400),
+        story.attachments,
+        story.erasure,
+        story.listing,
+    )
+    async with arrivals.expect(SESSION) as arrival:
+        assert await takeout.forget(PERSON) == 2
+        assert not await arrivals.wanted(arrival)
+    assert await story.moves.finish(PERSON) == 0
+    assert await story.listed(PERSON) == set()
+
+
+async def test_import_of_before_is_known_for_what_it_is_after_the_move(story: Moving) -> None:
+    arrivals = Arrivals(story.redis, story.keys)
+    transcripts = Transcripts(story.redis, story.keys, history_days=400)
+    intake = Intake(transcripts, story.attachments, story.erasure, story.listing, arrivals, takes_system=bool)
+    file = as_json(ours())
+    before = [report async for report in intake.read(SESSION, io.BytesIO(file), len(file))][-1]
+    assert (before.imported, before.already_here) == (1, 0)
+    await story.move()
+    after = [report async for report in intake.read(PERSON, io.BytesIO(file), len(file))][-1]
+    assert (after.imported, after.already_here) == (0, 1)

@@ -356,10 +356,13 @@ async def test_open_pages_stay_signed_in_while_the_keys_turn(
     provider: Provider, store: Store, start_instance: StartInstance, another: Another
 ) -> None:
     old, new = (f"{name}-{'0123456789' * 4}" for name in ("old", "new"))
-    told = provider.environment(REDIS_PREFIX=f"openid-{secrets.token_hex(4)}")
+    told = provider.environment(
+        ACCESS_PASSWORD="correct horse battery", REDIS_PREFIX=f"openid-{secrets.token_hex(4)}"
+    )
     instance = await start_instance(store, SECRET_KEY=old, **told)
     browser, anonymous = another(instance), another(instance)
     await sign_in(browser, instance)
+    await anonymous.page("/sign-in", method="POST", data={"password": "correct horse battery"})
     for client in (browser, anonymous):
         await client.connect(instance)
         await client.prompt("Before")

@@ -18,8 +18,11 @@ from llmchat.health import Health
 from llmchat.keys import Keys
 from llmchat.redis_client import as_cluster, available, connect
 from llmchat.script import Several
+from tests import pictures
 from tests.instances import Store
 from tests.system.cluster import Cluster
+from tests.test_history import SESSION
+from tests.test_moves import PERSON, Moving
 from tests.waiting import eventually, within
 
 
@@ -165,3 +168,21 @@ async def test_client_without_any_server_fails_and_looks_again() -> None:
         with pytest.raises(Unavailable):
             async with available():
                 await client.get("key")
+
+
+async def test_history_moves_to_a_person_over_all_slots(cluster: Cluster, client: Redis) -> None:
+    story = Moving(client, cluster.url)
+    try:
+        names = {f"c{number}" for number in range(30)}
+        for name in names:
+            await story.has(name)
+        for number in range(5):
+            await story.prompts.add(SESSION, f"p{number}", f"Prompt {number}", "Say hello")
+            await story.attachments.put(SESSION, f"k{number}", "cat.png", pictures.PNG.ljust(50, b"."))
+        assert await story.move() == len(names)
+        assert await story.listed(PERSON) == names
+        assert len(await story.prompts.listed(PERSON)) == 5
+        assert int(await client.get(f"{story.keys.attachments_of(PERSON)}:bytes") or 0) == 250
+        assert await story.erasure.all(SESSION) == []
+    finally:
+        await story.broadcaster.close()
