@@ -176,13 +176,13 @@ async def test_history_moves_to_a_person_over_all_slots(cluster: Cluster, client
         names = {f"c{number}" for number in range(30)}
         for name in names:
             await story.has(name)
-        for number in range(5):
+        for number in range(2):
             await story.prompts.add(SESSION, f"p{number}", f"Prompt {number}", "Say hello")
-            await story.attachments.put(SESSION, f"k{number}", "cat.png", pictures.PNG.ljust(50, b"."))
+            await story.attachments.put(SESSION, f"k{number}", "cat.png", pictures.PNG.ljust(100, b"."))
         assert await story.move() == len(names)
         assert await story.listed(PERSON) == names
-        assert len(await story.prompts.listed(PERSON)) == 5
-        assert int(await client.get(f"{story.keys.attachments_of(PERSON)}:bytes") or 0) == 250
+        assert len(await story.prompts.listed(PERSON)) == 2
+        assert int(await client.get(f"{story.keys.attachments_of(PERSON)}:bytes") or 0) == 200
         assert await story.erasure.all(SESSION) == []
     finally:
         await story.broadcaster.close()
