@@ -518,7 +518,7 @@ class Settings:
             oidc_issuer=issuer,
             oidc_client_id=reader.text("OIDC_CLIENT_ID"),
             oidc_client_secret=reader.optional("OIDC_CLIENT_SECRET"),
-            oidc_name=reader.text("OIDC_NAME", _is_short) or urlsplit(issuer or "").netloc,
+            oidc_name=reader.text("OIDC_NAME", _is_short) or urlsplit(issuer or "").hostname or "",
             oidc_allowed=reader.names("OIDC_ALLOWED", _is_mail_or_domain),
             oidc_required=required,
             share_links=reader.flag("SHARE_LINKS")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.browser.axe import findings
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, box, button, chats, say
 from tests.browser.watch import Watch
@@ -106,3 +107,21 @@ async def test_provider_that_is_away_is_told_on_the_page_and_tried_again(
     await provider.open_door()
     await page.get_by_role("link", name="Sign in with the tests").click()
     await expect(page.get_by_role("link", name="Ann Example")).to_be_visible()
+
+
+async def test_every_view_of_signing_in_is_accessible(instance: Instance, open_page: OpenPage) -> None:
+    page = await open_page(instance)
+    await say(page, "Hello")
+    await expect(answers(page)).to_contain_text("You said: Hello")
+    assert await findings(page) == []
+    await page.get_by_role("link", name="Sign in", exact=True).click()
+    await page.get_by_role("link", name="Sign in with the tests").wait_for()
+    assert await findings(page) == []
+    await page.get_by_role("link", name="Sign in with the tests").click()
+    await expect(page.get_by_text("came along")).to_be_visible()
+    assert await findings(page) == []
+    await page.get_by_role("link", name="Ann Example").click()
+    assert await findings(page) == []
+    await button(page, "Sign out").click()
+    await page.get_by_role("heading", name="You are signed out").wait_for()
+    assert await findings(page) == []

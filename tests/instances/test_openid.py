@@ -266,6 +266,12 @@ async def test_whoever_signs_in_is_led_to_where_they_were_and_nowhere_else(
         assert (await browser.page(there)).headers["Location"] == led
 
 
+async def test_link_of_another_site_leads_to_the_page_that_asks_first(pair: Pair, browser: Client) -> None:
+    page = await browser.page("/sign-in/openid?to=/settings", headers={"Sec-Fetch-Site": "cross-site"})
+    assert (page.status, page.headers["Location"]) == (303, "/sign-in?to=/settings")
+    assert "llmchat-sign-in" not in cookies(browser)
+
+
 async def test_page_says_what_went_wrong_at_the_provider_and_offers_another_try(
     pair: Pair, browser: Client, provider: Provider
 ) -> None:
