@@ -224,14 +224,25 @@ def _found(settings: Settings) -> list[str]:
     asked = (
         f"asked ({'hashed' if password.startswith('$argon2') else 'kept in the clear'})"
         if password
+        else "not asked"
+        if settings.oidc_required
         else NOT_ASKED
     )
     believed = f"{proxies}, address from {settings.trusted_ip_header}" if proxies else "none"
     return [
         f"Python {platform.python_version()}; the model that answers: {_model(settings)}",
         f"Hosts: {', '.join(settings.allowed_hosts)}; proxies believed: {believed}",
+        *_openid(settings),
         f"A password is {asked}; a session may send {rate or 'any number of'} prompts a minute",
     ]
+
+
+def _openid(settings: Settings) -> list[str]:
+    if settings.oidc_issuer is None:
+        return []
+    required = "is required" if settings.oidc_required else "is nobody's duty"
+    whose = ", ".join(settings.oidc_allowed) or "all accounts there"
+    return [f"Signing in by {settings.oidc_issuer} ({whose}) {required}"]
 
 
 def _model(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import threading
@@ -21,6 +22,7 @@ from llmchat.blueprints import attachments as attachments_blueprint
 from llmchat.blueprints import chat as chat_blueprint
 from llmchat.blueprints import forms as forms_blueprint
 from llmchat.blueprints import metrics as metrics_blueprint
+from llmchat.blueprints import openid as openid_blueprint
 from llmchat.blueprints import ops as ops_blueprint
 from llmchat.blueprints import options as options_blueprint
 from llmchat.blueprints import page as page_blueprint
@@ -29,8 +31,9 @@ from llmchat.blueprints import search as search_blueprint
 from llmchat.blueprints import shares as shares_blueprint
 from llmchat.blueprints import sign_in as sign_in_blueprint
 from llmchat.blueprints import takeout as takeout_blueprint
+from llmchat.blueprints.openid import WAY_SECONDS
 from llmchat.blueprints.page import log_bug
-from llmchat.blueprints.rooms import EXTENSION, Rooms
+from llmchat.blueprints.rooms import EXTENSION, OpenId, Rooms
 from llmchat.blueprints.websockets import DirectWebsocket
 from llmchat.broadcaster import Broadcaster
 from llmchat.chat import Chat
@@ -49,8 +52,10 @@ from llmchat.keys import Keys
 from llmchat.lease import Leases
 from llmchat.limits import KINDS, Limits, Rates
 from llmchat.listing import Listing
+from llmchat.logins import Logins
 from llmchat.model_stream import Deadlines
 from llmchat.models import Models
+from llmchat.moves import Moves
 from llmchat.pressure import Pressure
 from llmchat.prompts import Prompts
 from llmchat.redis_client import connect, place_of
@@ -61,6 +66,7 @@ from llmchat.settings import Settings
 from llmchat.shares import Shares
 from llmchat.shelf import Shelf
 from llmchat.sign_outs import SignOuts
+from llmchat.signed_cookie import SignedCookie
 from llmchat.spending import Spending
 from llmchat.static_files import StaticFiles
 from llmchat.summaries import Summaries
@@ -141,6 +147,10 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
     erasure, arrivals = Erasure(redis, keys, KINDS), Arrivals(redis, keys)
     transcripts = Transcripts(redis, keys, history_days=settings.history_days)
     searches = Searches(redis, keys)
+    shares = Shares(redis, keys, settings.secret_key, history_days=settings.history_days)
+    prompts = Prompts(
+        redis, keys, history_days=settings.history_days, most_characters=settings.max_prompt_chars
+    )
     chat = Chat(
         settings,
         history,
@@ -152,10 +162,12 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
         erasure,
         searches,
         models,
-        Shares(redis, keys, settings.secret_key, history_days=settings.history_days),
+        shares,
         answering,
         spending,
     )
+    moves = Moves(redis, keys, conversations, attachments, shares, prompts, listing, broadcaster)
+    logins = Logins(redis, keys, history_days=settings.history_days)
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     rates = Rates(
         prompts=settings.prompts_per_minute,
@@ -186,10 +198,9 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
         takeout=Takeout(transcripts, attachments, erasure, listing),
         intake=Intake(transcripts, attachments, erasure, listing, arrivals, _takes_system(settings)),
         import_bytes=settings.import_bytes,
-        prompts=Prompts(
-            redis, keys, history_days=settings.history_days, most_characters=settings.max_prompt_chars
-        ),
+        prompts=prompts,
         instance=instance or secrets.token_hex(4),
+        openid=_openid(settings, logins, moves),
     )
 
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
@@ -202,6 +213,7 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
         forms_blueprint,
         search_blueprint,
         sign_in_blueprint,
+        openid_blueprint,
         chat_blueprint,
         ops_blueprint,
         attachments_blueprint,
@@ -276,6 +288,7 @@ def check(settings: Settings) -> None:
             "shorten it, or raise CONTEXT_TOKENS."
         )
     settings.check_attachments()
+    settings.check_openid()
 
 
 @asynccontextmanager
@@ -303,6 +316,32 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             Health(redis, keys, place_of(settings.redis_url), require_durable=False),
             completions,
         )
+
+
+def _openid(settings: Settings, logins: Logins, moves: Moves) -> OpenId | None:
+    if settings.oidc_issuer is None:
+        return None
+    from llmchat.issuer import Issuer  # 12 MB, which nobody else is to carry
+
+    issuer = Issuer(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        settings.oidc_client_secret,
+        allowed=settings.oidc_allowed,
+    )
+    # By another provider, nobody is signed in any more.
+    told = f"{settings.oidc_issuer}\n{settings.oidc_client_id}"
+    salt = hashlib.sha256(told.encode()).hexdigest()[:16]
+    keys = settings.secret_key or "", settings.secret_key_fallbacks
+    return OpenId(
+        issuer,
+        settings.oidc_name,
+        settings.oidc_required,
+        logins,
+        moves,
+        SignedCookie("person", ACCESS_SECONDS, f"person.{salt}", *keys),
+        SignedCookie("sign-in", WAY_SECONDS, f"sign-in.{salt}", *keys),
+    )
 
 
 def _takes_system(settings: Settings) -> Callable[[str], bool]:

@@ -30,8 +30,8 @@ DOOMED_MS = 30_000
 """After its conversation was deleted: as long as that can be brought back."""
 USED_MS = 3_600_000
 """Within that after one use another one is none: it would keep the file hardly longer."""
-GONE = -2
-"""What Redis tells of the lifetime of what is not there."""
+FOR_EVER, GONE = -1, -2
+"""What Redis tells of the lifetime of what has no end, and of what is not there."""
 PIECE_BYTES = 128 * 1024
 """Of a file that is shown, in memory at once for each who reads it."""
 BYTES_SECONDS = 8.0
@@ -56,8 +56,9 @@ class Attachment:
     """The one whose message has it; "" while none has."""
     doomed: bool = False
     """That one was deleted."""
-    left_ms: int = -1
-    """How long it is there yet; -1 is for ever."""
+    left_ms: int = FOR_EVER
+    """How long it is there yet."""
+    session: str = ""
 
     def shaped(self) -> dict[str, Any]:
         """Give the protocol's shape."""
@@ -77,6 +78,7 @@ class Attachments:
         self._book = Script(redis, "book_attachment")
         self._keep = Script(redis, "keep_attachment")
         self._unbook = Script(redis, "unbook_attachment")
+        self._give = Script(redis, "give_attachment")
 
     async def put(self, session: str, key: str, name: str, body: bytes) -> Attachment:
         """Keep a file, once for each key of a session. Raises AttachmentRefused."""
@@ -116,6 +118,10 @@ class Attachments:
 
     async def find(self, session: str, ids: Sequence[str]) -> list[Attachment | None]:
         """Look for files of a session, in order; None for what is not there, or not its own."""
+        found = await self._find(ids)
+        return [each if each is not None and each.session == session else None for each in found]
+
+    async def _find(self, ids: Sequence[str]) -> list[Attachment | None]:
         async with available():
             pipe = self._redis.pipeline(transaction=False)
             for each in ids:
@@ -123,9 +129,7 @@ class Attachments:
                 pipe.pttl(self._keys.attachment_bytes(each))
             found = await pipe.execute() if ids else []
         return [
-            _attachment(each, facts, left_ms)
-            if left_ms != GONE and facts.get(b"session") == session.encode()
-            else None
+            _attachment(each, facts, left_ms) if left_ms != GONE and facts else None
             for each, facts, left_ms in zip(ids, found[::2], found[1::2], strict=True)
         ]
 
@@ -193,9 +197,7 @@ class Attachments:
     async def erase(self, session: str, ids: Collection[str] | None = None) -> None:
         """Let go of files of a session; of all, where none are named."""
         own = self._keys.attachments_of(session)
-        async with available():
-            entries: list[Any] = await self._redis.zrange(own, 0, -1)
-        for entry in [each.decode() for each in entries]:
+        for entry in await self._entries(session):
             name = entry.partition(" ")[2]
             if ids is not None and name not in ids:
                 continue
@@ -203,6 +205,24 @@ class Attachments:
                 await self._redis.delete(self._keys.attachment(name), self._keys.attachment_bytes(name))
             for index in (self._keys.attachments, own):
                 await self._unbook([index, f"{index}:bytes"], entry)
+
+    async def give(self, session: str, other: str) -> None:
+        """Give all files of a session to another one, whatever that has. What is just being noted stays for the next time."""
+        own, others = self._keys.attachments_of(session), self._keys.attachments_of(other)
+        for entry in await self._entries(session):
+            size, _, name = entry.partition(" ")
+            keys = [self._keys.attachment(name), self._keys.attachment_bytes(name)]
+            left_ms: int = await self._give(keys, session, other)
+            if left_ms == GONE:
+                continue
+            lifetime_ms = max(left_ms, 1) if left_ms != FOR_EVER else 0
+            await self._book([others, f"{others}:bytes"], name, size, lifetime_ms, "")
+            await self._unbook([own, f"{own}:bytes"], entry)
+
+    async def _entries(self, session: str) -> list[str]:
+        async with available():
+            entries: list[Any] = await self._redis.zrange(self._keys.attachments_of(session), 0, -1)
+        return [each.decode() for each in entries]
 
     async def _used(
         self, session: str, conversation: str, found: Iterable[Attachment | None], temporary: bool
@@ -243,13 +263,14 @@ class Attachments:
     ) -> dict[str, Attached]:
         """Read files as a model is sent them, of a text at most so many bytes; what is sent is kept for longer.
 
-        What is not there, and pictures where `images` is false, is left out.
+        What is not there, and pictures where `images` is false, is left out. A file of the conversation is its own also
+        while one of them is another session's: what is given to one goes one after the other.
         """
         files = [
             each
-            for each in await self.find(session, ids)
+            for each in await self._find(ids)
             if each is not None
-            and each.conversation in ("", conversation)
+            and (each.conversation == conversation or (not each.conversation and each.session == session))
             and (images or not is_image(each.type))
         ]
         read = await asyncio.gather(*(self._attached(each, text_bytes) for each in files))
@@ -280,4 +301,5 @@ def _attachment(name: str, facts: dict[bytes, bytes], left_ms: int) -> Attachmen
         told["conversation"],
         "doomed" in told,
         left_ms,
+        told["session"],
     )

@@ -228,9 +228,21 @@ class Chat:
         """Find the conversation's place. Raises NotFound."""
         return (await self._conversations.conversation(session, conversation)).at
 
-    def conversation_of(self, session: str, command: events.MessageSend) -> str:
-        """Name the conversation of a prompt: the one it names, or the one that follows from session and id."""
-        return command.conversation or derived_id("conversation", session, command.id)
+    async def conversation_of(self, session: str, command: events.MessageSend) -> str:
+        """Name the conversation of a prompt: the one it names, or the one that follows from session and id.
+
+        Where the prompt was sent before by an anonymous session that became a person's meanwhile, it is that one's.
+        """
+        if command.conversation:
+            return command.conversation
+        first = derived_id("conversation", session, command.id)
+        if self._settings.oidc_issuer is None:
+            return first
+        for former in (await self._erasure.sessions(session))[1:]:
+            conversation = derived_id("conversation", former, command.id)
+            if await self._history.has_prompt(session, conversation, _prompt_of(conversation, command)):
+                return conversation
+        return first
 
     async def send(self, session: str, command: events.MessageSend, allowance: Allowance) -> Accepted:
         """Take a prompt, once for each id, and have it answered.
@@ -246,8 +258,8 @@ class Chat:
         if not text and not command.attachments:
             raise BadField("The field text is wrong: it must have a word in it.")
         choices = self._choices(command)
-        conversation = self.conversation_of(session, command)
-        message = derived_id("message", conversation, command.id)
+        conversation = await self.conversation_of(session, command)
+        message = _prompt_of(conversation, command)
         model = ""
         repeated = await self._history.has_prompt(session, conversation, message)
         if not repeated:
@@ -555,6 +567,10 @@ class Chat:
         if len(said) <= PLAIN_CHARACTERS and not COSTLY.search(said):
             return _with_html(branch.messages)
         return await asyncio.to_thread(_with_html, branch.messages)
+
+
+def _prompt_of(conversation: str, command: events.MessageSend) -> str:
+    return derived_id("message", conversation, command.id)
 
 
 def _summary_event(

@@ -51,9 +51,6 @@ CODES = RESTARTING, TOO_SLOW, FLOOD, TOO_LARGE, BUG, SIGNED_OUT, GONE
 
 Direct = Callable[[str | bytes, int], bool]
 """Writes a frame, which so many connections here get, to the peer at once; tells whether it could."""
-Welcome = Callable[[], Awaitable[bool]]
-"""Tells whether who was let in still is. Raises Unavailable."""
-
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +71,10 @@ class Closing(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+Welcome = Callable[[], Awaitable[Closing | None]]
+"""Tells what ends the connection of who was let in, None where it still is. Raises Unavailable."""
 
 
 class Gone(Closing):
@@ -157,12 +158,13 @@ async def send(socket: Socket, frame: str) -> None:
 
 
 async def check_welcome(welcome: Welcome | None) -> None:
-    """Raise Closing where who was let in has signed out since; asks until Redis can tell."""
+    """Raise Closing where who was let in is not any more; asks until Redis can tell."""
     while welcome is not None:
         try:
-            if await welcome():
+            closing = await welcome()
+            if closing is None:
                 return
-            raise Closing(SIGNED_OUT, "You signed out.")
+            raise closing
         except Unavailable:
             await asyncio.sleep(REPEAT_SECONDS)
 
@@ -360,6 +362,8 @@ class Connection:
         try:
             await carry_out(command)
         except CommandError as error:
+            if isinstance(error, NotFound):
+                await check_welcome(self._welcome)  # what is not the session's any more may be the person's
             self._refuse(command, error)
             return error
         except Closing:
@@ -431,7 +435,9 @@ class Connection:
                 }:
                     await self._relay_event(message)
                 case {"type": "signed_out"}:
-                    raise Closing(SIGNED_OUT, "You signed out.")
+                    await check_welcome(
+                        self._welcome
+                    )  # one of several browsers of a session, perhaps another one
                 case {"type": "session.event", "frame": str(frame)}:
                     self._put(frame)
         self._relaying = False
@@ -629,7 +635,7 @@ class Connection:
             self._tell(replace(read, id=command.id))
 
     async def _send(self, command: events.MessageSend) -> None:
-        conversation = self._chat.conversation_of(self._session, command)
+        conversation = await self._chat.conversation_of(self._session, command)
         if command.conversation is not None and conversation not in self._told:
             await self._chat.check(self._session, conversation)
         await self._join(conversation)

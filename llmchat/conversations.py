@@ -36,6 +36,7 @@ class Conversations:
         self._retention_ms = history_days * 86_400_000
         self._update = Script(redis, "update")
         self._delete = Script(redis, "delete")
+        self._give = Script(redis, "give")
 
     # Lists
 
@@ -251,13 +252,8 @@ class Conversations:
         """Take a conversation off the session's lists."""
         async with available():
             pipe = together(self._redis)
-            for list_of in (
-                self._keys.conversations,
-                self._keys.pinned,
-                self._keys.archived,
-                self._keys.temporary,
-            ):
-                pipe.zrem(list_of(session), conversation)
+            for key in self._lists(session):
+                pipe.zrem(key, conversation)
             await pipe.execute()
 
     async def restore(self, session: str, conversation: str) -> tuple[Conversation, list[str]]:
@@ -266,6 +262,70 @@ class Conversations:
         restored = await self.conversation(session, conversation)
         await self.touch(session, restored)
         return restored, files
+
+    async def give(self, session: str, other: str) -> list[str]:
+        """Give all conversations of a session to another one; gives those that are in its list, last used first.
+
+        Each belongs to one of them at any moment, and is in a list of that one, or in the set of those that leave, until
+        it is in the other's. What only was announced stays for the next time.
+        """
+        keys = self._keys
+        lists = [*self._lists(session), keys.loose(session)]
+        leaving = keys.leaving(session)
+        _, _, flat = await self._several(
+            [leaving, *lists],
+            ("ZUNIONSTORE", leaving, len(lists) + 1, leaving, *lists, "AGGREGATE", "MAX"),
+            ("PEXPIRE", leaving, self._retention_ms) if self._retention_ms else ("PERSIST", leaving),
+            ("ZRANGE", leaving, 0, -1, "REV", "WITHSCORES"),
+        )
+        used = dict(zip((each.decode() for each in flat[::2]), map(float, flat[1::2]), strict=True))
+        now_ms = milliseconds(timestamp())
+        given: list[str] = []
+        for start in range(0, len(used), READ_AT_ONCE):
+            some = list(used)[start : start + READ_AT_ONCE]
+            told = await self._give.each(
+                [([keys.of_conversation(each).conversation], [session, other]) for each in some]
+            )
+            owned = {each: state for each, state in zip(some, told, strict=True) if state[0] != b"none"}
+            given += await self._take_in(other, owned)
+            done = [each for each in some if each in owned or now_ms - used[each] > STALE_MS]
+            if done:
+                await self._several([leaving, *lists], *(("ZREM", each, *done) for each in (leaving, *lists)))
+        return given
+
+    async def _take_in(self, session: str, owned: Mapping[str, Sequence[bytes]]) -> list[str]:
+        """List conversations of a session as they say of themselves; gives those of the list that came just now."""
+        keys = self._keys
+        listed: list[str] = []
+        touched: set[str] = set()
+        async with available():
+            pipe = together(self._redis)
+            for each, (outcome, deleted, temporary, pinned, archived, updated) in owned.items():
+                used_ms = milliseconds(updated.decode())
+                if deleted == b"1":
+                    pipe.zadd(keys.loose(session), {each: milliseconds(timestamp())})
+                    pipe.pexpire(keys.loose(session), STALE_MS)
+                    continue
+                if temporary == b"1":
+                    pipe.zadd(keys.temporary(session), {each: used_ms}, nx=True)
+                    pipe.pexpire(keys.temporary(session), TEMPORARY_SECONDS * 1000)
+                    continue
+                for key in (
+                    [keys.conversations(session)]
+                    + [keys.pinned(session)] * (pinned == b"1")
+                    + [keys.archived(session)] * (archived == b"1")
+                ):
+                    pipe.zadd(key, {each: used_ms}, nx=True)
+                    touched.add(key)
+                listed += [each] * (outcome == b"given")
+            self._have_last(pipe, touched)
+            await pipe.execute()
+        return listed
+
+    def _lists(self, session: str) -> list[str]:
+        keys = self._keys
+        of = keys.conversations, keys.pinned, keys.archived, keys.temporary
+        return [list_of(session) for list_of in of]
 
     async def _doom(self, session: str, conversation: str, *, doom: bool) -> list[str]:
         keys = self._keys.of_conversation(conversation)

@@ -41,6 +41,13 @@ class Erasure:
         async with available():
             await self._redis.zrem(self._keys.loose(session), conversation)
 
+    async def sessions(self, session: str, *, ever: bool = False) -> list[str]:
+        """Find a session, and those to which something may be under way that will be its own; with `ever`, all that became so."""
+        key = self._keys.formers(session)
+        async with available():
+            formers: list[Any] = await self._redis.zrange(key, 0 if ever else 1, "+inf", byscore=True)
+        return [session, *(each.decode() for each in formers)]
+
     async def listed(self, session: str) -> list[str]:
         """Find all conversations that are in a list, last used first: temporary ones are in none."""
         keys = self._keys
@@ -49,7 +56,7 @@ class Erasure:
     async def all(self, session: str) -> list[str]:
         """Find all conversations, whatever they are."""
         keys = self._keys
-        others = await self._found([keys.temporary(session), keys.loose(session)])
+        others = await self._found([keys.temporary(session), keys.loose(session), keys.leaving(session)])
         return list(dict.fromkeys([*await self.listed(session), *others]))
 
     async def _found(self, indexes: Sequence[str]) -> list[str]:
@@ -103,4 +110,5 @@ class Erasure:
             keys.archived(session),
             keys.temporary(session),
             keys.loose(session),
+            keys.leaving(session),
         ]

@@ -167,6 +167,15 @@ class AttachmentRefused(LlmchatError):
         """In seconds, where waiting helps."""
 
 
+class SignInFailed(LlmchatError):
+    """An OpenID sign-in came to nothing. `status` is HTTP's, `detail` a sentence for a person; neither has a word of the provider's."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
 class Unreadable(LlmchatError):
     """A file of chats, or a chat in it, cannot be read; `why` is a sentence for a person."""
 

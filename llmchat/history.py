@@ -422,6 +422,14 @@ class History:
         )
         return (session.decode(), replace(Turn.read(_pairs(turn)), said=said)) if session and turn else None
 
+    async def owner(self, conversation: str) -> str | None:
+        """Tell whose a conversation is now: it may have been given to another session while its answer was made."""
+        async with available():
+            found: Any = await self._redis.hget(
+                self._keys.of_conversation(conversation).conversation, "session"
+            )
+        return found.decode() if found else None
+
     async def work(self) -> tuple[list[Work], str]:
         """List the conversations that may have a turn; and name the store, which has another name once it started
         anew or failed over ("" where it does not tell).

@@ -98,6 +98,8 @@ class _Import:
     source: ImportFile
     report: Report
     began: str = field(default_factory=timestamp)
+    sessions: list[str] = field(default_factory=list)
+    """The one that it comes to, and those whose chats became its own: what came to them is here. Empty at first."""
     taken: set[str] = field(default_factory=set)
     """What was found so far, by the ids that it has here."""
     newest: list[tuple[str, str]] = field(default_factory=list)
@@ -202,7 +204,8 @@ class Intake:
             under_way.report.lose(found.title, SAME)
             return True
         under_way.taken.add(conversation)
-        for name in (conversation, found.id):
+        under_way.sessions = under_way.sessions or await self._erasure.sessions(under_way.session, ever=True)
+        for name in (*(derived_id("import", each, found.id) for each in under_way.sessions), found.id):
             known = await self._transcripts.known(under_way.session, name) if ID.fullmatch(name) else None
             if known and known.deleted:
                 under_way.report.lose(found.title, DELETED)

@@ -103,6 +103,26 @@ class Keys:
         """Likewise, of those that may be there and are in no other set: just deleted, or being imported."""
         return self._of_session(session, "loose")
 
+    def leaving(self, session: str) -> str:
+        """Likewise, of those that are being given to another session: what its other sets had when that began."""
+        return self._of_session(session, "leaving")
+
+    def moved(self, session: str) -> str:
+        """Name the session that has all of an anonymous one, whose cookies are nobody's any more."""
+        return self._of_session(session, "moved")
+
+    def formers(self, session: str) -> str:
+        """Name the sorted set of anonymous sessions whose chats became a person's: session → since when, in ms; 0: to the last one."""
+        return self._of_session(session, "formers")
+
+    def logins(self, session: str) -> str:
+        """Name the hash of a person's logins: id → JSON."""
+        return self._of_session(session, "logins")
+
+    def person(self, digest: str) -> str:
+        """Name the session of a person, whom a digest of the provider's name and its name for the person tells."""
+        return f"{self.prefix}:person:{digest}"
+
     def coming(self, session: str) -> str:
         """Name the sorted set of what is on its way to a session: id → since when, in ms."""
         return self._of_session(session, "coming")

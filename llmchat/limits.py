@@ -168,7 +168,7 @@ class Allowance:
         """Take a file of chats that is sent, or an archive of all of them that is made."""
         await self._take("imports")
 
-    async def sign_in(self, *, knew: bool) -> None:
+    async def sign_in(self, *, knew: bool = False) -> None:
         """Take a guess of the password; whoever once knew it has guesses that no stranger at the address uses up."""
         if knew:
             await self.limits.take_alone("sign_ins", self.session)

@@ -79,6 +79,17 @@ class Prompts:
         async with available():
             await self._redis.hdel(self._keys.prompts(session), prompt)
 
+    async def give(self, session: str, other: str) -> None:
+        """Give all prompts of a session to another one, however many that has."""
+        own, others = self._keys.prompts(session), self._keys.prompts(other)
+        async with available():
+            found: dict[Any, Any] = await self._redis.hgetall(own)
+            for name, record in found.items():
+                await self._redis.hsetnx(others, name, record)
+                await self._redis.hdel(own, name)
+            if found and self._retention_ms:
+                await self._redis.pexpire(others, self._retention_ms)
+
     async def _kept(self, session: str, prompt: StartingPrompt, *, new: bool) -> StartingPrompt:
         record = {"title": prompt.title, "text": prompt.text, "created": prompt.created}
         outcome, *kept = await self._keep(

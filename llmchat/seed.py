@@ -16,7 +16,6 @@ from llmchat.connection import (
     BUG,
     FLOOD,
     GONE,
-    SIGNED_OUT,
     Closing,
     Meter,
     Socket,
@@ -117,11 +116,10 @@ class SeedConnection:
                 await asyncio.sleep(REPEAT_SECONDS)
 
     async def _hear_of_sign_out(self, channel: str) -> None:
-        """Return when one may have been missed."""
+        """Return when there was one, or may have been."""
         with suppress(ChannelLapsed):
             while (await self._broadcaster.receive(channel)).get("type") != "signed_out":
                 pass
-            raise Closing(SIGNED_OUT, "You signed out.")
 
     async def _read(self) -> None:
         async for frame in frames(self._socket, self._meter):
@@ -149,7 +147,7 @@ class SeedConnection:
         command = events.MessageSend(
             type="message.send", id=secrets.token_hex(16), text=prompt, conversation=self._conversation
         )
-        conversation = self._chat.conversation_of(self._session, command)
+        conversation = await self._chat.conversation_of(self._session, command)
         async with self._broadcaster.channel("seed.") as channel:
             await self._broadcaster.group_add(group_of_conversation(conversation), channel)
             accepted = await self._chat.send(self._session, command, self._allowance)

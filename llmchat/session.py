@@ -30,3 +30,7 @@ class Sessions:
     def cookie(self, session: str, *, secure: bool) -> str:
         """Give the Set-Cookie header's value."""
         return self._cookie.give(session, secure=secure)
+
+    def gone(self, *, secure: bool) -> str:
+        """Give the Set-Cookie header's value that makes nobody of a browser."""
+        return self._cookie.gone(secure=secure)

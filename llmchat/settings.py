@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from argon2 import PasswordHasher
@@ -31,6 +31,9 @@ ADDRESS_SHARE = 5
 """What an address may do more than a session: several people may be behind it."""
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+NAME_LENGTH = 40
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+MAIL_OR_DOMAIN = re.compile(r"([^@\s]{1,64})?@?[\w-]+(\.[\w-]+)+")
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 API_VERSION = re.compile(r"[A-Za-z0-9.-]{1,40}")
@@ -268,11 +271,45 @@ VARIABLES = (
         shown="json (`run`: text)",
     ),
     Variable(
+        "OIDC_ISSUER",
+        "",
+        "the OpenID provider by which people may sign in, as it calls itself",
+        "an https address, or an http one of this machine",
+    ),
+    Variable("OIDC_CLIENT_ID", "", "what the provider calls this chat; required with OIDC_ISSUER"),
+    Variable(
+        "OIDC_CLIENT_SECRET",
+        "",
+        "the secret that goes with it; none for a public client",
+        secret=True,
+    ),
+    Variable(
+        "OIDC_NAME",
+        "",
+        "what people call the provider: on the page stands “Sign in with …”",
+        "a name of at most 40 characters",
+        shown="the provider's host",
+    ),
+    Variable(
+        "OIDC_ALLOWED",
+        "",
+        "whose accounts may come in: mail addresses and domains of them, separated by commas, which the provider must have verified",
+        "addresses and domains separated by commas, like ann@example.com, example.org",
+        shown="all that the provider has",
+    ),
+    Variable(
+        "OIDC_REQUIRED",
+        "",
+        "whether nobody chats without signing in; where ACCESS_PASSWORD is set, too, either is enough",
+        "true or false",
+        shown="`true` where OIDC_ALLOWED is set, else `false`",
+    ),
+    Variable(
         "SHARE_LINKS",
         "",
-        "whether a chat can be shared by a link, which shows it to whoever has it, also without the password",
+        "whether a chat can be shared by a link, which shows it to whoever has it, also without the password and without signing in",
         "true or false",
-        shown="`true`; where a password is asked, `false`",
+        shown="`true`; where a password is asked, or signing in is required, `false`",
     ),
     Variable(
         "PROMPTS_PER_MINUTE",
@@ -440,6 +477,12 @@ class Settings:
     access_password: str | None = field(default=None, repr=False)
     metrics_token: str | None = field(default=None, repr=False)
     log_format: str = "text"
+    oidc_issuer: str | None = None
+    oidc_client_id: str = ""
+    oidc_client_secret: str | None = field(default=None, repr=False)
+    oidc_name: str = ""
+    oidc_allowed: tuple[str, ...] = ()
+    oidc_required: bool = False
     share_links: bool = True
     prompts_per_minute: int = 30
     connections_per_minute: int = 120
@@ -511,6 +554,15 @@ class Settings:
                 "ATTACHMENTS_MEGABYTES): lower it, or raise ATTACHMENTS_MEGABYTES."
             )
 
+    def check_openid(self) -> None:
+        """Raise SettingsError where an OpenID provider is half configured."""
+        if self.oidc_issuer is None and (self.oidc_client_id or self.oidc_allowed or self.oidc_required):
+            raise SettingsError("OIDC_ISSUER is not set, but another OIDC_… is: name the provider's address.")
+        if self.oidc_issuer is not None and not self.oidc_client_id:
+            raise SettingsError(
+                "OIDC_CLIENT_ID is not set: register this chat at OIDC_ISSUER, and name it here."
+            )
+
     def check_deployed(self) -> None:
         """Raise SettingsError, one line naming the variable, where this may not face the public."""
         if self.debug:
@@ -539,6 +591,9 @@ class Settings:
         railway = reader.optional("RAILWAY_PUBLIC_DOMAIN", _is_host)
         asked = _providers(reader)
         model, models = _on_offer(reader, asked)
+        issuer = reader.optional("OIDC_ISSUER", is_secure_url)
+        allowed = reader.given("OIDC_ALLOWED")
+        required = reader.flag("OIDC_REQUIRED") if reader.given("OIDC_REQUIRED") else allowed
         return cls(
             providers=asked if reader.given("PROVIDERS") or _renames(asked) else (),
             openai_api_key=reader.optional("OPENAI_API_KEY", _is_header_value),
@@ -573,9 +628,15 @@ class Settings:
             access_password=reader.optional("ACCESS_PASSWORD", _is_password),
             metrics_token=reader.optional("METRICS_TOKEN", _is_token),
             log_format=reader.text("LOG_FORMAT", LOG_FORMATS.__contains__) or ("text" if local else "json"),
+            oidc_issuer=issuer,
+            oidc_client_id=reader.text("OIDC_CLIENT_ID"),
+            oidc_client_secret=reader.optional("OIDC_CLIENT_SECRET"),
+            oidc_name=reader.text("OIDC_NAME", _is_short) or urlsplit(issuer or "").hostname or "",
+            oidc_allowed=reader.names("OIDC_ALLOWED", _is_mail_or_domain),
+            oidc_required=required,
             share_links=reader.flag("SHARE_LINKS")
             if reader.given("SHARE_LINKS")
-            else not reader.given("ACCESS_PASSWORD"),
+            else not (reader.given("ACCESS_PASSWORD") or required),
             prompts_per_minute=reader.number("PROMPTS_PER_MINUTE", 0, 1_000_000),
             connections_per_minute=reader.number("CONNECTIONS_PER_MINUTE", 0, 1_000_000),
             frames_per_minute=reader.number("FRAMES_PER_MINUTE", 0, 1_000_000),
@@ -843,6 +904,22 @@ def _is_http_url(value: str) -> bool:
 
 def _is_origin(value: str) -> bool:
     return _is_http_url(value) and value.count("/") == 2 and _is_host(value.partition("://")[2])
+
+
+def is_secure_url(value: object) -> TypeGuard[str]:
+    """Tell whether a value is an https address, or an http one of this machine."""
+    if not isinstance(value, str) or not _is_http_url(value):
+        return False
+    parts = urlsplit(value)
+    return parts.scheme == "https" or parts.hostname in LOOPBACK
+
+
+def _is_short(value: str) -> bool:
+    return len(value) <= NAME_LENGTH and value.isprintable()
+
+
+def _is_mail_or_domain(value: str) -> bool:
+    return MAIL_OR_DOMAIN.fullmatch(value) is not None
 
 
 def _is_redis_url(value: str) -> bool:

@@ -85,6 +85,7 @@ class Shares:
         self._note = Script(redis, "keep_entry")
         self._keep = Script(redis, "keep_share")
         self._revoke = Script(redis, "revoke_share")
+        self._give = Script(redis, "give_share")
 
     async def create(self, session: str, command: str, branch: Branch) -> Share:
         """Keep a copy of a branch, once for each command's id: a repeat keeps what there is. Raises BadField."""
@@ -131,6 +132,24 @@ class Shares:
         keys = [self._keys.shares(session), self._keys.revoked(session)]
         if await self._revoke(keys, token, MOST_REVOKED, self._retention_ms):
             await self._drop(token)
+
+    async def give(self, session: str, other: str) -> None:
+        """Give all links of a session to another one, however many that has. They show what they did all the while.
+
+        One whose copy is just being made is in both lists until the next time.
+        """
+        own, others = self._keys.shares(session), self._keys.shares(other)
+        async with available():
+            found: dict[Any, Any] = await self._redis.hgetall(own)
+        for token, record in found.items():
+            async with available():
+                await self._redis.hsetnx(others, token, record)
+            if await self._give([self._keys.share(token.decode())], other):
+                async with available():
+                    await self._redis.hdel(own, token)
+        if found and self._retention_ms:
+            async with available():
+                await self._redis.pexpire(others, self._retention_ms)
 
     async def doom(self, session: str, conversation: str) -> None:
         """Let the copies of a deleted conversation go when it goes itself."""

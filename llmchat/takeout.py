@@ -135,13 +135,16 @@ class Takeout:
         return forgotten + await self._forget(session)
 
     async def _forget(self, session: str) -> int:
-        await self._erasure.erase_rest(session)
-        found = await self._erasure.all(session)
-        for conversation in found:
-            await self._erasure.erase(session, conversation)
-            await self._listing.deleted(session, conversation)
-        await self._attachments.erase(session)
-        return len(found)
+        forgotten = 0
+        for each in await self._erasure.sessions(session):
+            await self._erasure.erase_rest(each)
+            found = await self._erasure.all(each)
+            for conversation in found:
+                await self._erasure.erase(each, conversation)
+                await self._listing.deleted(session, conversation)
+            await self._attachments.erase(each)
+            forgotten += len(found)
+        return forgotten
 
 
 class _Archive:

@@ -344,6 +344,7 @@ class Turns:
                 await attempt.make()
             self._completions.learn(attempt.turn.model)  # a takeover has no time for it
             self._spawn(self._want_fold(attempt), f"fold wish {lease.conversation}")
+            session = await self._owner(lease.conversation, session)
             await self._listing.updated(session, lease.conversation, used=True)
             if (said := attempt.ended_well) is not None:  # the list is told of a title last
                 self._titles.want(session, lease.conversation, attempt.turn.model, *said)
@@ -359,6 +360,12 @@ class Turns:
             from_whom, why = UNBEGUN, "nobody had begun it"
         self.tally.taken_over[from_whom] += 1
         log.info("A turn is taken over: %s.", why)
+
+    async def _owner(self, conversation: str, session: str) -> str:
+        """Tell whose a conversation is by now; while Redis is away, whose it was."""
+        with suppress(Unavailable):
+            return await self._history.owner(conversation) or session
+        return session
 
     def _pace(self) -> float:
         return min(TOGETHER_SECONDS + len(self._running) * MORE_SECONDS, MOST_SECONDS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmchat import connection as connection_room
-from llmchat.connection import COMMANDS_WAITING, FLOOD, FRAMES_AT_ONCE, RESTARTING, SIGNED_OUT
+from llmchat.connection import COMMANDS_WAITING, FLOOD, FRAMES_AT_ONCE, RESTARTING, SIGNED_OUT, Closing
 from llmchat.errors import RateLimited, Unavailable
 from llmchat.events import MAX_FRAME_BYTES
 from llmchat.keys import group_of_conversation, group_of_session
@@ -553,15 +553,19 @@ async def test_frames_of_a_connection_that_ended_soon_are_counted(
 
 
 class Door:
-    """Where a password is asked: tells whether the session is let in, and counts how often it was asked."""
+    """Where a password is asked: tells what ends the connection, and counts how often it was asked."""
 
     def __init__(self) -> None:
-        self.welcome = True
+        self.closing: Closing | None = None
         self.asked = 0
 
-    async def __call__(self) -> bool:
+    def shut(self) -> None:
+        """Let the session in no more."""
+        self.closing = Closing(SIGNED_OUT, "You signed out.")
+
+    async def __call__(self) -> Closing | None:
         self.asked += 1
-        return self.welcome
+        return self.closing
 
 
 async def joins(house: House) -> None:
@@ -580,9 +584,12 @@ BOTH = pytest.mark.parametrize("connect", [House.let_in, House.connect_seed], id
 async def test_session_that_signs_out_is_closed_everywhere_and_no_other(
     connect: Callable[[House], FakeSocket], house: House
 ) -> None:
+    house.welcome = door = Door()
+    socket = connect(house)
     house.welcome = Door()
-    socket, other = connect(house), await house.connect("bob")
+    other = await house.connect("bob")
     await joins(house)
+    door.shut()
     await house.broadcaster.group_send(group_of_session("alice"), {"type": "signed_out"})
     assert await socket.ended() == SIGNED_OUT
     await other.settled()
@@ -593,7 +600,7 @@ async def test_session_that_signed_out_before_its_connection_could_hear_of_it_is
     connect: Callable[[House], FakeSocket], house: House
 ) -> None:
     house.welcome = door = Door()
-    door.welcome = False
+    door.shut()
     assert await connect(house).ended() == SIGNED_OUT
 
 
@@ -614,9 +621,42 @@ async def test_connection_that_may_have_missed_a_sign_out_asks_whether_there_was
         await asked(1)
         await fresh_store.restart()
         await asked(2)
-        door.welcome = False
+        door.shut()
         await fresh_store.restart()
         assert await socket.ended() == SIGNED_OUT
+
+
+@BOTH
+async def test_connection_of_another_browser_stays_when_one_signs_out(
+    connect: Callable[[House], FakeSocket], house: House
+) -> None:
+    house.welcome = door = Door()
+    connect(house)
+    await joins(house)
+    asked = door.asked
+    await house.broadcaster.group_send(group_of_session("alice"), {"type": "signed_out"})
+
+    async def again() -> bool:
+        return door.asked > asked
+
+    await eventually(again, seconds=30, what="it asks whether it is meant")
+    house.welcome = None
+    assert (await house.connect()).closed is None
+
+
+async def test_connection_whose_chat_became_a_persons_is_closed_rather_than_told_of_none(
+    house: House,
+) -> None:
+    house.welcome = door = Door()
+    socket = await house.connect()
+    accepted = await socket.ask(type="message.send", text="Hi")
+    await house.redis.hset(
+        house.keys.of_conversation(accepted["conversation"]).conversation, "session", "person"
+    )
+    door.closing = Closing(RESTARTING, "You signed in.")
+    socket.say(type="message.send", id="late", conversation=accepted["conversation"], text="More")
+    assert await socket.ended() == RESTARTING
+    assert not [event for event in socket.sent if event["type"] == "error"]
 
 
 async def test_frame_that_is_too_large_is_closed(house: House) -> None:

@@ -108,6 +108,47 @@ def test_redis_is_named_by_url_or_by_its_parts(env: dict[str, str], url: str | N
     assert read(**env).redis_url == url
 
 
+OPENID = {"OIDC_ISSUER": "https://id.example.com/realms/people", "OIDC_CLIENT_ID": "llmchat"}
+
+
+def test_the_openid_provider_is_called_by_its_host_unless_it_has_a_name() -> None:
+    settings = read(**OPENID)
+    assert (settings.oidc_issuer, settings.oidc_name) == (OPENID["OIDC_ISSUER"], "id.example.com")
+    assert read(**OPENID, OIDC_NAME="Example").oidc_name == "Example"
+    assert read(OIDC_ISSUER="http://127.0.0.1:9000", OIDC_CLIENT_ID="c").oidc_name == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("env", "required", "shared"),
+    [
+        ({}, False, True),
+        ({"OIDC_REQUIRED": "true"}, True, False),
+        ({"OIDC_ALLOWED": "example.com, ann@example.org"}, True, False),
+        ({"OIDC_ALLOWED": "example.com", "OIDC_REQUIRED": "false"}, False, True),
+        ({"OIDC_REQUIRED": "true", "SHARE_LINKS": "true"}, True, True),
+    ],
+)
+def test_signing_in_is_required_where_only_some_may(
+    env: dict[str, str], required: bool, shared: bool
+) -> None:
+    settings = read(**OPENID, **env)
+    assert (settings.oidc_required, settings.share_links) == (required, shared)
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"OIDC_CLIENT_ID": "llmchat"}, "OIDC_ISSUER"),
+        ({"OIDC_ALLOWED": "example.com"}, "OIDC_ISSUER"),
+        ({"OIDC_REQUIRED": "true"}, "OIDC_ISSUER"),
+        ({"OIDC_ISSUER": "https://id.example.com"}, "OIDC_CLIENT_ID"),
+    ],
+)
+def test_half_an_openid_provider_is_refused(env: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{named} is not set"):
+        read(**env).check_openid()
+
+
 def test_the_domain_that_railway_gives_is_an_allowed_host() -> None:
     domain = "chat.up.railway.app"
     assert domain in read(RAILWAY_PUBLIC_DOMAIN=domain).allowed_hosts
@@ -191,6 +232,12 @@ MALFORMED = [
     ("ALLOWED_HOSTS", "chat.example.com,https://other"),
     ("CSRF_TRUSTED_ORIGINS", "chat.example.com"),
     ("CSRF_TRUSTED_ORIGINS", "https://chat.example.com/path"),
+    ("OIDC_ISSUER", "http://id.example.com"),
+    ("OIDC_ISSUER", "id.example.com"),
+    ("OIDC_ALLOWED", "example.com, two words"),
+    ("OIDC_ALLOWED", "ann@"),
+    ("OIDC_NAME", "x" * 41),
+    ("OIDC_REQUIRED", "perhaps"),
     ("HOST", "local host"),
     ("REDISHOST", "user@host"),
     ("DATA_DIR", "~nobody-has-this-name/x"),

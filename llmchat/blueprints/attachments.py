@@ -68,6 +68,7 @@ async def take() -> ResponseReturnValue:
             size = _size(here.attachments.largest)
             await who.allowance.attachment()
             kept = await _kept(here, who.session, key, size)
+            cookies = await here.cookies(who)
     except AttachmentRefused as refused:
         return {"detail": refused.detail}, refused.status, headers_of(refused.retry_after)
     except RateLimited as limited:
@@ -76,7 +77,8 @@ async def take() -> ResponseReturnValue:
         return {"detail": away.detail}, 503, headers_of(RETRY_SECONDS)
     response = await make_response(kept.shaped(), 201, headers_of())
     response.headers["Location"] = f"{PATH}/{kept.id}"
-    response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
+    for cookie in cookies:
+        response.headers.add("Set-Cookie", cookie)
     return response
 
 

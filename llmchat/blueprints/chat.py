@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint, websocket
 from quart.typing import ResponseReturnValue
+from werkzeug.datastructures import Headers
 
 from llmchat.blueprints.rooms import rooms
 from llmchat.blueprints.visitors import headers_of
@@ -25,6 +26,7 @@ async def chat() -> ResponseReturnValue | None:
     if offered and SUBPROTOCOL not in offered:
         return f"None of these subprotocols is spoken here; {SUBPROTOCOL} is.", 400
     ready = await here.ready()
+    cookies = await here.cookies(who) if who.granted else []
     refusal = await here.refusal(who)
     if refusal is not None:
         here.refused.note(refusal.reason)
@@ -46,7 +48,7 @@ async def chat() -> ResponseReturnValue | None:
         connection = SeedConnection(socket, who.allowance, here.chat, here.broadcaster, welcome=who.welcome)
     socket.serve_later(connection.serve, here.open(connection, who.allowance))
     await websocket.accept(
-        headers={"Set-Cookie": here.sessions.cookie(who.session, secure=who.secure)},
+        headers=Headers([("Set-Cookie", each) for each in cookies]),
         subprotocol=SUBPROTOCOL if offered else None,
     )
     return None

@@ -169,9 +169,8 @@ async def own_page(
     here = rooms()
     page = await render_template(template, static=here.static, **given)
     response = await make_response(page, status, headers_of(retry_after))
-    response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
-    if here.access.required:
-        response.headers.add("Set-Cookie", await here.access_cookie(who))
+    for cookie in await here.cookies(who):
+        response.headers.add("Set-Cookie", cookie)
     return response
 
 
@@ -246,13 +245,15 @@ async def page_of(
         refresh_seconds=REFRESH_SECONDS,
         version=__version__,
         socket_url=f"{'wss' if who.secure else 'ws'}://{request.host}/ws/chat/",
-        signed_in=here.access.required,
+        signed_in=here.access.required or who.login is not None,
+        openid=here.openid,
+        login=who.login,
+        came=who.came,
         static=here.static,
     )
     response = await make_response(page, status)
-    response.headers.add("Set-Cookie", here.sessions.cookie(who.session, secure=who.secure))
-    if here.access.required:  # renewed, as the session is
-        response.headers.add("Set-Cookie", await here.access_cookie(who))
+    for cookie in await here.cookies(who):  # renewed, by the newest key
+        response.headers.add("Set-Cookie", cookie)
     response.headers["Cache-Control"] = "private, no-cache"
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)

@@ -109,6 +109,8 @@ async def _page(who: Visitor, draft: Draft, *, problem: str = "", **answer: Any)
         who,
         "settings.html",
         session=session,
+        openid=here.openid,
+        login=who.login,
         draft=draft,
         problem=problem,
         done=DONE.get(request.args.get("done", "")),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from quart import Request, Websocket
 
+from llmchat.connection import Welcome
 from llmchat.limits import Allowance
+from llmchat.logins import Login
 
 CONNECTIONS = 2000
 """Open at once on one instance; each costs some 40 KiB, and more while it reads slowly."""
@@ -34,11 +35,15 @@ class Visitor:
     """A new one where no valid cookie came."""
     known: bool
     granted: bool
-    """Whether it may chat: it knew the password, or none is asked."""
+    """Whether it may chat: it knew the password, or is signed in, or neither is asked."""
     secure: bool
-    welcome: Callable[[], Awaitable[bool]] | None
-    """Asks once more whether it is granted; None where no password is asked."""
+    welcome: Welcome | None
+    """Asks once more whether it is who it is, and granted; None where that cannot change."""
     allowance: Allowance
+    login: Login | None = None
+    """Of the person who is signed in; None for an anonymous session."""
+    came: int = 0
+    """Chats of an anonymous session that became the person's just now."""
 
 
 @dataclass(frozen=True, slots=True)

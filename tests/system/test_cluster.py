@@ -21,8 +21,11 @@ from llmchat.keys import Keys
 from llmchat.redis_client import as_cluster, available, connect
 from llmchat.retention import Retention
 from llmchat.script import Several
+from tests import pictures
 from tests.instances import Store
 from tests.system.cluster import Cluster
+from tests.test_history import SESSION
+from tests.test_moves import PERSON, Moving
 from tests.waiting import eventually, within
 
 
@@ -199,3 +202,21 @@ async def test_what_is_kept_too_long_is_shortened_on_every_server(client: Redis)
             assert 0 < await client.ttl(key) <= 86_400
     again = await retention.lower(change=True)
     assert (again.chats, again.files, again.gone) == (0, 0, 0)
+
+
+async def test_history_moves_to_a_person_over_all_slots(cluster: Cluster, client: Redis) -> None:
+    story = Moving(client, cluster.url)
+    try:
+        names = {f"c{number}" for number in range(30)}
+        for name in names:
+            await story.has(name)
+        for number in range(2):
+            await story.prompts.add(SESSION, f"p{number}", f"Prompt {number}", "Say hello")
+            await story.attachments.put(SESSION, f"k{number}", "cat.png", pictures.PNG.ljust(100, b"."))
+        assert await story.move() == len(names)
+        assert await story.listed(PERSON) == names
+        assert len(await story.prompts.listed(PERSON)) == 2
+        assert int(await client.get(f"{story.keys.attachments_of(PERSON)}:bytes") or 0) == 200
+        assert await story.erasure.all(SESSION) == []
+    finally:
+        await story.broadcaster.close()

@@ -1,0 +1,135 @@
+"""Signing in by an OpenID provider: the way there, the way back, and what the provider says by itself. Knows no chat."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import asdict, dataclass, field
+
+from quart import Blueprint, Response, abort, make_response, redirect, request, url_for
+from quart.typing import ResponseReturnValue
+
+from llmchat.blueprints.rooms import OpenId, rooms
+from llmchat.blueprints.sign_in import own_page_of, sign_in_page
+from llmchat.blueprints.visitors import Visitor, cookies_of, headers_of
+from llmchat.errors import RateLimited, SignInFailed
+
+WAY_SECONDS = 600
+"""To the provider and back."""
+MOST_WAYS = 4
+"""Of a browser at once, the newest: each tab may be on one."""
+MOST_TOKEN = 16 * 1024
+OLD = "This sign-in was finished already, or took too long. Begin again."
+
+blueprint = Blueprint("openid", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """To the provider and back, which a tab of this browser is on: it ends once."""
+
+    to: str
+    """The page of ours to show then."""
+    brings: bool
+    """The chats of this browser come along."""
+    state: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    verifier: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    until: float = field(default_factory=lambda: time.time() + WAY_SECONDS)
+
+
+@blueprint.get("/sign-in/openid")
+async def begin() -> ResponseReturnValue:
+    """Lead to the provider. A link rather than a form, which the Content Security Policy lets lead nowhere else."""
+    here, openid = rooms(), _openid()
+    who = await here.visitor(request)
+    wanted, brings = own_page_of(request.args.get("to")), "leave" not in request.args
+    if (
+        request.headers.get("Sec-Fetch-Site") == "cross-site"
+    ):  # nobody is signed in by a link that they did not see
+        return redirect(url_for("sign_in.show", to=wanted), 303)
+    way = Way(wanted if brings or not wanted.startswith("/c/") else "/", brings)
+    try:
+        await who.allowance.sign_in()
+        address = await openid.issuer.way_in(
+            _back(who), state=way.state, nonce=way.nonce, verifier=way.verifier
+        )
+    except RateLimited as error:
+        return await sign_in_page(who, way.to, error.detail, 429, retry_after=error.retry_after)
+    except SignInFailed as failed:
+        return await sign_in_page(who, way.to, failed.detail, failed.status)
+    response = await make_response(redirect(address, 303))
+    response.headers["Set-Cookie"] = _kept(openid, who, [*_ways(openid, who), way])
+    response.headers.update(headers_of())
+    return response
+
+
+@blueprint.get("/sign-in/callback")
+async def end() -> ResponseReturnValue:
+    """Sign in whoever comes back from the provider."""
+    here, openid = rooms(), _openid()
+    who = await here.visitor(request)
+    ways = {each.state: each for each in _ways(openid, who)}
+    way = ways.pop(request.args.get("state", ""), None)
+    if way is None:
+        return redirect("/", 303) if who.login else await sign_in_page(who, "/", OLD, 400)
+    try:
+        person = await openid.issuer.person(_back(who), request.args, nonce=way.nonce, verifier=way.verifier)
+    except SignInFailed as failed:
+        response = await make_response(await sign_in_page(who, way.to, failed.detail, failed.status))
+        response.headers.add("Set-Cookie", _kept(openid, who, list(ways.values())))
+        return response
+    anonymous = who.session if who.known and who.login is None else ""
+    login = await openid.logins.begin(person, who.login, anonymous if way.brings else "")
+    if who.login is not None and who.session != login.session:
+        await openid.logins.end(who.login)
+        await here.tell_signed_out(who.session)
+    response = await make_response(redirect(way.to, 303))
+    response.headers.update(headers_of())
+    response.headers.add("Set-Cookie", openid.cookie(login, secure=who.secure))
+    response.headers.add("Set-Cookie", _kept(openid, who, list(ways.values())))
+    if way.brings:
+        response.headers.add("Set-Cookie", here.sessions.gone(secure=who.secure))
+    return response
+
+
+@blueprint.post("/sign-in/backchannel")
+async def leave() -> ResponseReturnValue:
+    """Sign a person out of whose visit at the provider that tells the end: OpenID Connect Back-Channel Logout 1.0."""
+    here, openid = rooms(), _openid()
+    token = (await request.form).get("logout_token", "")
+    try:
+        if len(token) > MOST_TOKEN:
+            raise SignInFailed(400, OLD)
+        leaver = await openid.issuer.leaver(token)
+    except SignInFailed as failed:
+        return {"error": "invalid_request"}, 503 if failed.status == 503 else 400, headers_of()
+    session = await openid.logins.end_visit(leaver)
+    if session is not None:
+        await here.tell_signed_out(session)
+    return Response(status=200, headers=headers_of())
+
+
+def _openid() -> OpenId:
+    openid = rooms().openid
+    return openid if openid is not None else abort(404)
+
+
+def _back(who: Visitor) -> str:
+    return f"{'https' if who.secure else 'http'}://{request.host}{url_for('openid.end')}"
+
+
+def _ways(openid: OpenId, who: Visitor) -> list[Way]:
+    """Read which ways this browser is on."""
+    told = openid.on_the_way.read(cookies_of(request), secure=who.secure, aged=True)
+    ways = [Way(**each) for each in json.loads(urlsafe_b64decode(f"{told}=="))] if told else []
+    return [each for each in ways if each.until > time.time()]
+
+
+def _kept(openid: OpenId, who: Visitor, ways: list[Way]) -> str:
+    if not ways:
+        return openid.on_the_way.gone(secure=who.secure)
+    told = json.dumps([asdict(each) for each in ways[-MOST_WAYS:]])
+    return openid.on_the_way.give(urlsafe_b64encode(told.encode()).decode().rstrip("="), secure=who.secure)

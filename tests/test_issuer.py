@@ -1,0 +1,281 @@
+"""An OpenID provider is believed only as far as all that it says is true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import aiohttp
+import pytest
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from llmchat.errors import SignInFailed
+from llmchat.issuer import ANSWER_BYTES, FRESH_SECONDS, KEYS_SECONDS, Issuer
+from llmchat.person import Person
+from tests.provider import CLIENT_ID, CLIENT_SECRET, Provider
+
+BACK = "http://localhost/sign-in/callback"
+WAY = {"nonce": "the nonce", "verifier": "v" * 43}
+PATHS = {"discovery": ".well-known/openid-configuration"}
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class House:
+    """A provider, and what asks it."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.clock = Clock()
+        self.issuer = self.make()
+
+    def make(self, secret: str | None = CLIENT_SECRET, allowed: tuple[str, ...] = ()) -> Issuer:
+        """Make one more that asks it."""
+        return Issuer(self.provider.issuer, CLIENT_ID, secret, allowed=allowed, clock=self.clock)
+
+    async def sign_in(self, issuer: Issuer | None = None, **changed: str) -> Person:
+        """Go there and come back, with `changed` on the way back."""
+        asked = issuer or self.issuer
+        address = await asked.way_in(BACK, state="the state", **WAY)
+        async with aiohttp.ClientSession() as http, http.get(address, allow_redirects=False) as response:
+            answer = dict(parse_qsl(urlsplit(response.headers["Location"]).query))
+        assert answer["state"] == "the state"
+        return await asked.person(BACK, answer | changed, **WAY)
+
+
+@pytest.fixture(scope="module")
+async def running_provider() -> AsyncIterator[Provider]:
+    async with Provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def provider(running_provider: Provider) -> Provider:
+    running_provider.reset()
+    return running_provider
+
+
+@pytest.fixture
+def house(provider: Provider) -> House:
+    return House(provider)
+
+
+async def test_person_is_told_with_name_and_visit(house: House) -> None:
+    person = await house.sign_in()
+    assert person == Person(house.provider.issuer, "ann", "Ann Example", "visit-1")
+    assert house.provider.asked.count("/userinfo") == 0
+    await house.sign_in()
+    assert house.provider.asked.count("/.well-known/openid-configuration") == 1
+    assert house.provider.asked.count("/jwks") == 1
+
+
+async def test_way_in_asks_for_no_more_than_is_shown(house: House) -> None:
+    asked = parse_qs(urlsplit(await house.issuer.way_in(BACK, state="s", **WAY)).query)
+    assert asked["scope"] == ["openid profile"]
+    assert asked["redirect_uri"] == [BACK]
+    assert WAY["verifier"] not in str(asked)
+    limited = house.make(allowed=("example.com",))
+    asked = parse_qs(urlsplit(await limited.way_in(BACK, state="s", **WAY)).query)
+    assert asked["scope"] == ["openid profile email"]
+
+
+async def test_public_client_has_no_secret(house: House) -> None:
+    house.provider.secret = None
+    try:
+        assert (await house.sign_in(house.make(secret=None))).subject == "ann"
+    finally:
+        house.provider.secret = CLIENT_SECRET
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (RSAKey.generate_key(2048), "PS256"),
+        (ECKey.generate_key("P-256"), "ES256"),
+        (OKPKey.generate_key("Ed25519"), "Ed25519"),
+        (OKPKey.generate_key("Ed25519"), "EdDSA"),
+    ],
+    ids=["PS256", "ES256", "Ed25519", "EdDSA"],
+)
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # by the provider, which signs
+async def test_each_kind_of_key_is_believed_where_it_is_announced(
+    house: House, key: Any, algorithm: str
+) -> None:
+    house.provider.keys = [key]
+    house.provider.header = {"alg": algorithm, "kid": None}
+    house.provider.says = {"id_token_signing_alg_values_supported": ["RS256"]}
+    with pytest.raises(SignInFailed):
+        await house.sign_in()
+    house.provider.says = {"id_token_signing_alg_values_supported": [algorithm]}
+    assert (await house.sign_in(house.make())).subject == "ann"
+
+
+NOW = int(time.time())
+LIES: dict[str, dict[str, Any]] = {
+    "another nonce": {"claims": {"nonce": "another"}},
+    "no nonce": {"claims": {"nonce": None}},
+    "for somebody else": {"claims": {"aud": "another"}},
+    "for several, and not told for whom": {"claims": {"aud": [CLIENT_ID, "another"]}},
+    "for several, and given to another": {"claims": {"aud": [CLIENT_ID, "another"], "azp": "another"}},
+    "of another issuer": {"claims": {"iss": "https://evil.example"}},
+    "too old": {"claims": {"exp": NOW - 3600}},
+    "without an end": {"claims": {"exp": None}},
+    "of tomorrow": {"claims": {"iat": NOW + 86_400}},
+    "of nobody": {"claims": {"sub": None}},
+    "of an empty name": {"claims": {"sub": ""}},
+    "with another token": {"claims": {"at_hash": "AAAA"}},
+    "unsigned": {"header": {"alg": "none"}},
+    "signed with the public key": {"header": {"alg": "HS256"}},
+    "signed with no key": {"header": {"kid": "unknown"}},
+    "no token": {"token": {"id_token": None}},
+    "a strange token": {"token": {"id_token": "a.b.c"}},
+    "a token that is none": {"token": {"id_token": 7}},
+    "it calls itself otherwise": {"says": {"issuer": "https://evil.example"}},
+    "it has no address": {"says": {"token_endpoint": None}},
+    "it talks in the clear": {"says": {"token_endpoint": "http://evil.example/token"}},
+    "it is no object": {"body": {"discovery": b"[]"}},
+    "it says nothing": {"body": {"discovery": b""}},
+    "it says too much": {"body": {"discovery": b'{"issuer": "' + b"x" * ANSWER_BYTES + b'"}'}},
+    "it leads elsewhere": {"status": {"jwks": 302}},
+    "it gives no keys": {"body": {"jwks": b'{"keys": [{"kty": "RSA"}, 7]}'}},
+    "it gives no token": {"status": {"token": 400}, "body": {"token": b"no"}},
+    "it came from another issuer": {"answer": {"iss": "https://evil.example"}},
+    "it does not tell from which issuer": {"answer": {"iss": ""}},
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+async def test_nobody_is_signed_in_by_what_is_not_true(
+    house: House, lie: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in lie.items():
+        if name in ("body", "status"):
+            value = {PATHS.get(path, path): said for path, said in value.items()}
+        setattr(house.provider, name, value)
+    with pytest.raises(SignInFailed) as failed:
+        await house.sign_in()
+    assert failed.value.status == 502
+    assert "evil" not in failed.value.detail + caplog.text
+    assert "cannot be believed" in caplog.text or "gave no token" in caplog.text
+
+
+async def test_signature_of_another_key_by_the_same_name_is_not_believed(house: House) -> None:
+    await house.sign_in()
+    kid = house.provider.keys[0].kid
+    house.provider.keys = [RSAKey.generate_key(2048, {"kid": kid})]
+    with pytest.raises(SignInFailed):
+        await house.sign_in()
+
+
+async def test_turned_keys_are_looked_for_and_not_too_often(house: House) -> None:
+    await house.sign_in()
+    house.provider.turn_keys()
+    with pytest.raises(SignInFailed):
+        await house.sign_in()
+    house.clock.now += KEYS_SECONDS + 1
+    assert (await house.sign_in()).subject == "ann"
+    asked = house.provider.asked.count("/jwks")
+    house.provider.header = {"kid": "unknown"}
+    for _ in range(3):
+        with pytest.raises(SignInFailed):
+            await house.sign_in()
+    assert house.provider.asked.count("/jwks") == asked
+
+
+async def test_provider_that_is_away_is_told_apart_and_what_it_told_stands(house: House) -> None:
+    await house.provider.close_door()
+    try:
+        with pytest.raises(SignInFailed) as failed:
+            await house.issuer.way_in(BACK, state="s", **WAY)
+    finally:
+        await house.provider.open_door()
+    assert failed.value.status == 503
+    await house.sign_in()
+    house.clock.now += FRESH_SECONDS + 1
+    house.provider.status = {PATHS["discovery"]: 500}
+    assert (await house.sign_in()).subject == "ann"
+    house.provider.status = {"token": 503}
+    with pytest.raises(SignInFailed) as failed:
+        await house.sign_in()
+    assert failed.value.status == 503
+
+
+async def test_person_who_did_not_want_to_is_told_so(house: House) -> None:
+    with pytest.raises(SignInFailed) as failed:
+        await house.sign_in(error="access_denied", error_description="<b>evil</b>")
+    assert failed.value.status == 403
+    assert "evil" not in failed.value.detail
+
+
+async def test_name_may_be_told_elsewhere_and_is_cleaned(house: House) -> None:
+    house.provider.person = {"sub": "ann"}
+    house.provider.userinfo = {"name": "Ann\u202e\n " + "x" * 200}
+    person = await house.sign_in()
+    assert person.name == ("Ann " + "x" * 200)[:80]
+    house.provider.userinfo = {"sub": "bob", "name": "Bob"}
+    with pytest.raises(SignInFailed):
+        await house.sign_in()
+    house.provider.says = {"userinfo_endpoint": None}
+    assert (await house.sign_in(house.make())).name == ""
+
+
+@pytest.mark.parametrize(
+    ("claims", "comes_in"),
+    [
+        ({"email": "ann@example.com", "email_verified": True}, True),
+        ({"email": "Ann@EXAMPLE.com", "email_verified": "true"}, True),
+        ({"email": "bob@other.example", "email_verified": True}, True),
+        ({"email": "ann@other.example", "email_verified": True}, False),
+        ({"email": "ann@example.com.evil.example", "email_verified": True}, False),
+        ({"email": "ann@example.com", "email_verified": False}, False),
+        ({"email": "ann@example.com"}, False),
+        ({}, False),
+        ({"email": "", "email_verified": True}, False),
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in the token", "elsewhere"])
+async def test_only_proved_addresses_come_in_where_some_are_named(
+    house: House, claims: dict[str, Any], comes_in: bool, elsewhere: bool
+) -> None:
+    if elsewhere:
+        house.provider.userinfo = claims
+    else:
+        house.provider.person = house.provider.person | claims
+    issuer = house.make(allowed=("example.com", "bob@other.example"))
+    if comes_in:
+        assert (await house.sign_in(issuer)).subject == "ann"
+        return
+    with pytest.raises(SignInFailed) as failed:
+        await house.sign_in(issuer)
+    assert failed.value.status == 403
+
+
+async def test_way_out_leads_back(house: House) -> None:
+    address = await house.issuer.way_out("http://localhost/sign-in")
+    assert address
+    assert address.startswith(f"{house.provider.issuer}/end?")
+    told = parse_qs(urlsplit(address).query)
+    assert told == {"client_id": [CLIENT_ID], "post_logout_redirect_uri": ["http://localhost/sign-in"]}
+    house.provider.says = {"end_session_endpoint": None}
+    assert await house.make().way_out("http://localhost/sign-in") is None
+
+
+async def test_end_of_a_visit_is_believed_only_where_it_is_one(house: House) -> None:
+    leaver = await house.issuer.leaver(house.provider.logout_token())
+    assert (leaver.subject, leaver.visit) == ("ann", "visit-1")
+    assert leaver.digest == (await house.sign_in()).digest
+    for lie in ({"events": {}}, {"nonce": "n"}, {"aud": "another"}, {"sub": None}, {"exp": NOW - 3600}):
+        with pytest.raises(SignInFailed):
+            await house.issuer.leaver(house.provider.logout_token(**lie))
+    with pytest.raises(SignInFailed):
+        await house.issuer.leaver("")
