@@ -75,7 +75,7 @@ async def sign_out() -> ResponseReturnValue:
     """Sign this browser out, in all its tabs, or a person everywhere. The chats stay for when they come back."""
     here = rooms()
     who = await here.visitor(request)
-    if here.openid is not None and who.login is not None:
+    if here.openid is not None and (who.login is not None or not here.access.required):
         return await _leave(here, here.openid, who)
     if not here.access.required:
         return redirect("/", 303)
@@ -87,11 +87,12 @@ async def sign_out() -> ResponseReturnValue:
 
 
 async def _leave(here: Rooms, openid: OpenId, who: Visitor) -> ResponseReturnValue:
-    if who.login is not None and "everywhere" not in await request.form:
-        await openid.logins.end(who.login)
-    else:
-        await openid.logins.end_all(who.session)
-    await here.tell_signed_out(who.session)
+    if who.login is not None:
+        if "everywhere" in await request.form:
+            await openid.logins.end_all(who.session)
+        else:
+            await openid.logins.end(who.login)
+        await here.tell_signed_out(who.session)
     response = await make_response(redirect(url_for("sign_in.show", left="yes"), 303))
     response.headers["Set-Cookie"] = openid.signed_in.gone(secure=who.secure)
     return response

@@ -13,10 +13,13 @@ from urllib.parse import parse_qsl, urlsplit
 import aiohttp
 import pytest
 
+from llmchat.keys import Keys
+from llmchat.redis_client import connect as redis_client
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Page, Store, handshake
 from tests.provider import CLIENT_SECRET, Provider
+from tests.waiting import eventually
 
 Pair = tuple[Instance, Instance]
 Another = Callable[..., Client]
@@ -67,7 +70,7 @@ async def another() -> AsyncIterator[Another]:
 
 
 @pytest.fixture
-def browser(another: Another, pair: Pair) -> Client:
+async def browser(another: Another, pair: Pair) -> Client:
     return another(pair[0])
 
 
@@ -176,6 +179,37 @@ async def test_prompts_go_on_while_the_history_moves_and_none_is_lost_or_said_tw
     assert tab.text(running["answer"]) == "Slowly to its end"
     titles = [each["title"] for each in await all_chats(tab)]
     assert sorted(titles) == sorted(["Tell me", *written])
+
+
+async def test_move_goes_on_at_another_instance_when_its_own_is_killed(
+    pair: Pair, store: Store, another: Another, start_instance: StartInstance
+) -> None:
+    _, two = pair
+    one = await start_instance(
+        store, **{name: two.environment[name] for name in two.environment if name != "PORT"}
+    )
+    tab = another(two)
+    await tab.connect(two)
+    written = [f"Prompt {number}" for number in range(60)]
+    for text in written:
+        await tab.command("message.send", text=text)
+    session = cookies(tab)["llmchat"].split(".")[0]
+    tab.instance = one
+    assert (await tab.page(await go(tab))).status == 303
+    keys = Keys(two.environment["REDIS_PREFIX"])
+    async with redis_client(store.url) as redis:
+        moving = asyncio.create_task(tab.page("/"))  # the first of the person's
+
+        async def begun() -> bool:
+            return bool(await redis.exists(keys.moved(session)))
+
+        await eventually(begun, seconds=30, what="the move begins")
+    await one.kill()
+    await asyncio.wait([moving])
+    moving.exception()  # it may have come through
+    assert await tab.closed() == 1012
+    await tab.connect(two)
+    assert sorted(each["title"] for each in await all_chats(tab)) == sorted(written)
 
 
 async def test_sign_out_ends_this_browser_and_everywhere_all_of_them(
