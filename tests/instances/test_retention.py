@@ -6,6 +6,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,9 +19,11 @@ from tests.instances.child import Child
 from tests.instances.instance import ROOT
 from tests.instances.talk import begin, send
 from tests.instances.test_attachments import attach
+from tests.instances.test_openid import go
 from tests.instances.test_sign_in import PASSWORD, sign_in
 from tests.instances.test_summaries import Talk
 from tests.instances.test_takeout import bring, have_everything
+from tests.provider import Provider
 from tests.test_docs import ARCHITECTURE, rows
 from tests.trunk import as_json, ours
 from tests.waiting import eventually
@@ -42,7 +45,8 @@ SETTINGS = {
     "TOKENS_PER_DAY": "1000000",
 }
 FOR_EVER = 0
-HISTORY, FILES = "HISTORY_DAYS", "ATTACHMENT_DAYS"
+HISTORY, FILES, PERSON = "HISTORY_DAYS", "ATTACHMENT_DAYS", "a login longer than HISTORY_DAYS"
+LOGIN_DAYS = 30
 CHAT = "llmchat:{conversation.<conversation>}"
 SESSION = "llmchat:{session.<session>}"
 LASTS: dict[str, tuple[int | str, ...]] = {
@@ -84,13 +88,18 @@ LASTS: dict[str, tuple[int | str, ...]] = {
     "llmchat:{probe}": (1,),
     "llmchat:static:<version>": (2 * DAY,),
     "llmchat:limit:<kind>:<who>": (MINUTE,),
+    f"{SESSION}:leaving": (HISTORY,),
+    f"{SESSION}:moved": (400 * DAY,),
+    f"{SESSION}:formers": (400 * DAY,),
+    f"{SESSION}:logins": (30 * DAY,),
+    "llmchat:person:<digest>": (PERSON,),
     "llmchat:answering:<who>": (6 * MINUTE,),
     "llmchat:spent:<day>:<who>": (2 * DAY,),
     "llmchat:work": (FOR_EVER,),
     "llmchat:folds": (FOR_EVER,),
 }
 """Every row of ARCHITECTURE.md's table of keys: in seconds or by a setting, how long such a key may have to live."""
-PASSING = {f"{CHAT}:fold-lease", f"{SESSION}:coming", "llmchat:{probe}"}
+PASSING = {f"{CHAT}:fold-lease", f"{SESSION}:coming", f"{SESSION}:leaving", "llmchat:{probe}"}
 """What is there for moments: it is looked at where it is met."""
 LATE = 5 * MINUTE
 """How much of its life the oldest may have had when it is looked at."""
@@ -131,6 +140,7 @@ class Walk:
     def wrong(self, days: dict[str, int]) -> Iterator[str]:
         """Tell what lives neither as long as one of its row's times, nor up to LATE less."""
         for kind, keys in self.left.items():
+            days = {**days, PERSON: days[HISTORY] and days[HISTORY] + LOGIN_DAYS}
             may = [days[each] * DAY if isinstance(each, str) else each for each in LASTS[kind]]
             for key, looks in keys.items():
                 for left in looks:
@@ -184,16 +194,20 @@ def test_every_row_of_the_table_of_keys_is_looked_at() -> None:
 async def test_every_key_lives_as_long_as_the_table_says(
     fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model, days: dict[str, str]
 ) -> None:
-    instance = await start_instance(fresh_store, **SETTINGS, **days)
-    client = Client()
-    client.instance = instance
-    walk = Walk(fresh_store)
-    try:
-        assert await sign_in(client) == 303
-        await client.connect(instance)
+    async with Provider() as provider, AsyncExitStack() as leaving:
+        instance = await start_instance(fresh_store, **provider.environment(**SETTINGS, **days))
+        client, other = Client(), Client()
+        walk = Walk(fresh_store)
+        for each in (client, other):
+            leaving.push_async_callback(each.close)
+            each.instance = instance
+            assert await sign_in(each) == 303
+            await each.connect(instance)
         await say_everything(client, model, walk)
-    finally:
-        await client.close()
+        await begin(other, "Mine, in all browsers")
+        assert (await other.page(await go(other))).status == 303
+        assert (await other.page("/")).status == 200
+        await walk.look()
     assert list(walk.wrong({name: int(each) for name, each in days.items()})) == []
     assert set(LASTS) - set(walk.left) <= PASSING
 
