@@ -29,6 +29,7 @@ from tests.instances.test_shares import look, tab
 from tests.instances.test_sign_in import sign_in
 from tests.instances.test_takeout import keyspace, known
 from tests.pictures import PNG
+from tests.provider import Provider
 from tests.system.debian import DebianStore
 from tests.waiting import eventually
 
@@ -42,6 +43,7 @@ TRIED = {
     "Look first": 1,
     "Nobody can connect": 1,
     "Answers do not come, or slowly": 1,
+    "Signing in fails": 1,
     "Redis is away, full, read-only, or lost its data": 2,
     "It says that history may be lost": 1,
     "Too many are refused (429)": 1,
@@ -279,6 +281,12 @@ async def test_who_is_signed_in_and_all_chats_and_links_outlive_a_change_of_the_
 
 
 # One person, and less of all
+
+
+async def test_provider_that_is_well_is_told_so(redis: DebianStore, start: Start, follow: Follow) -> None:
+    async with Provider() as provider:
+        instance = await start(redis, **provider.environment())
+        assert await follow("Signing in fails", instance) == ["200"]
 
 
 async def test_person_is_found_by_a_link_and_deleted(
