@@ -107,12 +107,12 @@ def claims_of_leaver(token: str, keys: Iterable[Key], *, issuer: str, client_id:
 
 def _decoded(token: str, keys: Iterable[Key]) -> jwt.Token:
     for key in keys:
-        with suppress(BadSignatureError), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # EdDSA has a new name
             try:
                 return jwt.decode(token, key, algorithms=list(ALGORITHMS))
             except BadSignatureError:
-                raise
+                continue
             except (JoseError, ValueError):
                 raise Untrue("its token is malformed") from None
     raise Untrue("its token is signed by nobody that it knows")

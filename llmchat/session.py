@@ -1,4 +1,4 @@
-"""Who you are: the session id in a signed cookie. Pure: knows no request."""
+"""Who you are while you are anonymous: the session id in a signed cookie. Pure: knows no request."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ async def begin() -> ResponseReturnValue:
     here, openid = rooms(), _openid()
     who = await here.visitor(request)
     wanted, brings = own_page_of(request.args.get("to")), "leave" not in request.args
-    if (
-        request.headers.get("Sec-Fetch-Site") == "cross-site"
-    ):  # nobody is signed in by a link that they did not see
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":  # a link that nobody here has seen
         return redirect(url_for("sign_in.show", to=wanted), 303)
     way = Way(wanted if brings or not wanted.startswith("/c/") else "/", brings)
     try:
