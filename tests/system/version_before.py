@@ -21,10 +21,12 @@ NONE_BEFORE = (
 def revision_before(clone: Path) -> str:
     """Name the commit of the version before: the newest release that this commit comes after.
 
-    Without one, the last commit with another `__version__`. Fails where the clone does not have it: never is a test of
-    two versions passed over.
+    Without one, the last commit with another `__version__`. A shallow clone fetches what it lacks. Fails where the clone
+    cannot have it: never is a test of two versions passed over.
     """
-    assert _git(clone, "rev-parse", "--is-shallow-repository") == "false", SHALLOW
+    if _is_shallow(clone):
+        _git(clone, "fetch", "--quiet", "--unshallow", "--tags", may_fail=True)
+    assert not _is_shallow(clone), SHALLOW
     if tag := _git(clone, "describe", "--tags", "--abbrev=0", "--match", RELEASES, "HEAD^", may_fail=True):
         return tag
     began = _git(clone, "log", "-1", "--format=%H", "-G^__version__ = ", "--", VERSION_FILE)
@@ -40,6 +42,10 @@ def unpack(clone: Path, revision: str, folder: Path) -> None:
     made = subprocess.run(["git", "archive", revision], cwd=clone, check=True, capture_output=True)
     with tarfile.open(fileobj=io.BytesIO(made.stdout)) as archive:
         archive.extractall(folder, filter="data")
+
+
+def _is_shallow(clone: Path) -> bool:
+    return _git(clone, "rev-parse", "--is-shallow-repository") == "true"
 
 
 def _git(clone: Path, *words: str, may_fail: bool = False) -> str:
