@@ -21,6 +21,7 @@ from tests.browser.watch import Watch
 from tests.conftest import StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
+from tests.provider import Provider
 from tests.steps import Reasoning
 
 Instances = tuple[Instance, Instance]
@@ -272,6 +273,32 @@ async def test_day_without_tokens_has_its_picture(
     await send(page, "Tomorrow, then")
     await expect(messages(page).get_by_text("Will be sent in")).to_be_visible()
     await gallery.hang(page, "without-tokens")
+
+
+async def test_person_has_pictures(
+    gallery: Gallery, screen: str, store: Store, start_instance: StartInstance, open_page: OpenPage
+) -> None:
+    async with Provider() as provider:
+        told = provider.environment(REDIS_PREFIX=f"gallery-person-{screen}")
+        page = await open_page(await start_instance(store, **told), **SCREENS[screen])
+        await send(page, "Begin")
+        await expect(answers(page)).to_have_count(1)
+        await expect(button(page, "Stop")).to_be_hidden()
+        if screen == "phone":
+            await button(page, "Show chats").click()
+        await gallery.hang(page, "anonymous")
+        await page.get_by_role("link", name="Sign in", exact=True).click()
+        await gallery.hang(page, "sign-in-by-provider")
+        await page.get_by_role("link", name="Sign in with the tests").click()
+        await expect(page.get_by_text("1 chat of this browser came along")).to_be_visible()
+        await gallery.hang(page, "signed-in")
+        if screen == "phone":
+            await button(page, "Show chats").click()
+        await page.get_by_role("link", name="Ann Example").click()
+        await gallery.hang(page, "settings-of-a-person")
+        await page.get_by_role("button", name="Sign out", exact=True).click()
+        await expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+        await gallery.hang(page, "signed-out")
 
 
 async def test_sign_in_has_its_picture(
