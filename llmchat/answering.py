@@ -67,10 +67,10 @@ class Answering:
         network = await self.network_of(session, conversation)
         await self._noted(self._entries(session, network, conversation), (0, 0))
 
-    async def leave(self, session: str, conversation: str) -> None:
-        """Note that a conversation is not answered any more."""
-        for network in await self._networks(session, conversation):
-            await self._strike(self._entries(session, network, conversation))
+    async def leave(self, session: str, conversation: str, network: str = "") -> None:
+        """Note that a conversation is not answered any more; with a network, that it is not for that one."""
+        for each in [network] if network else await self._networks(session, conversation):
+            await self._strike(self._entries(session, each, conversation))
 
     async def network_of(self, session: str, conversation: str) -> str:
         """Tell for which network a conversation is answered; "" where that is not known any more."""

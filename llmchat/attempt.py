@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -327,11 +328,13 @@ class Attempt:
         account = await self._account()
         prompt_tokens = int(sent.estimate * branch.conversation.calibration)
         try:
-            await _persist(lambda: account.open(prompt_tokens))
+            await account.open(prompt_tokens)
         except QuotaSpent as error:
             return ProviderError(error.code, error.detail, retryable=True, retry_after=error.retry_after)
+        asked = not self._stopped
         failure = await self._ask_and_place(answer, branch, sent, account)
-        await _persist(account.close)  # else, cut short, it pays for what was taken
+        with suppress(Unavailable):  # and what is cut short pays for what was taken
+            await account.close(in_vain=failure is not None or not asked)
         return failure
 
     async def _account(self) -> Account:

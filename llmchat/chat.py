@@ -313,7 +313,7 @@ class Chat:
         except CommandError as error:
             if new and not isinstance(error, Unavailable):  # else it may have been done
                 with suppress(Unavailable):  # it runs out
-                    await self._answering.leave(session, conversation)
+                    await self._answering.leave(session, conversation, network)
             raise
 
     async def tell_list(self, session: str, conversation: str) -> None:

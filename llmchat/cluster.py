@@ -199,8 +199,8 @@ class _Pipeline(AsyncCoreCommands):
         self._commands.append((words, options))
         return self
 
-    async def execute(self) -> list[Any]:
-        """Carry out all; raise the first error."""
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Carry out all; raise the first error, or give errors in the place of answers."""
         commands, self._commands = self._commands, []
         if not self._cluster.owners():
             await self._cluster.look(0)
@@ -215,7 +215,15 @@ class _Pipeline(AsyncCoreCommands):
             )
         ):
             answers |= some
-        return [await self._settled(answers[index], *command) for index, command in enumerate(commands)]
+        found: list[Any] = []
+        for index, command in enumerate(commands):
+            try:
+                found.append(await self._settled(answers[index], *command))
+            except Exception as error:
+                if raise_on_error:
+                    raise
+                found.append(error)
+        return found
 
     async def _at(self, owner: str, commands: dict[int, Command]) -> dict[int, Any]:
         """Carry out what one server has, and give its answers: each may be an error."""

@@ -57,6 +57,8 @@ DRAIN_SECONDS = 3.0
 """After a websocket was served; of silence only, where the server gives no way to cut the connection."""
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HEALTH_PATHS = {"/healthz", "/readyz"}
+NEVER_PUT_OFF = {"/sign-out", "/sign-in/backchannel"}
+"""Whoever is to be out is out at once."""
 FILES = "/static/"
 """Which cost little, and without which an open page cannot come back."""
 RETRY_SECONDS = 2, 5
@@ -123,7 +125,9 @@ class Doors:
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             return _refuse(scope, send, *refusal)
-        if self._pressed() and not (scope["path"] in self._any_host or scope["path"].startswith(FILES)):
+        if self._pressed() and not (
+            scope["path"] in self._any_host | NEVER_PUT_OFF or scope["path"].startswith(FILES)
+        ):
             return _put_off(scope, send, headers)
         if scope["type"] == "websocket":
             return _websocket(self._app, scope, receive, send)

@@ -57,13 +57,14 @@ class Moves:
     async def begin(self, former: str, session: str) -> None:
         """Note that all of an anonymous session is a person's from now on, unless it is another's, and close its connections."""
         formers, moved = self._keys.formers(session), self._keys.moved(former)
+        # First, or who comes as the person meanwhile would find the former one to be nobody's.
+        await self._several([moved], ("SET", moved, session, "NX", "EX", COOKIE_SECONDS))
         await self._several(
             [formers],
             ("ZADD", formers, "NX", _now_ms(), former),
             ("ZREMRANGEBYRANK", formers, 0, -1 - MOST_FORMERS),
             ("EXPIRE", formers, COOKIE_SECONDS),
         )
-        await self._several([moved], ("SET", moved, session, "NX", "EX", COOKIE_SECONDS))
         await self._broadcaster.group_send(group_of_session(former), {"type": "signed_out"})
 
     async def has_moved(self, session: str) -> bool:
@@ -82,12 +83,14 @@ class Moves:
             came += await self._give(former.decode(), session)
             if began_ms - since_ms > LONGEST_MS:
                 async with available():
-                    await self._redis.zadd(key, {former: 0})
+                    await self._redis.zadd(key, {former: 0}, xx=True)
         return came
 
     async def _give(self, former: str, session: str) -> int:
         async with available():
             owner: Any = await self._redis.get(self._keys.moved(former))
+        if owner is None:
+            return 0
         if owner != session.encode():
             async with available():
                 await self._redis.zrem(self._keys.formers(session), former)

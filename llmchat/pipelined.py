@@ -160,10 +160,11 @@ class Together(AsyncCoreCommands):
         self._commands.append((words, options))
         return self
 
-    async def execute(self) -> list[Any]:
-        """Carry out all; raise the first error."""
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Carry out all; raise the first error, or give errors in the place of answers."""
         asked = [(words, options, _packed(words)) for words, options in self._commands]
-        return await asyncio.gather(*[self._client.ask(*each) for each in asked])
+        running = [self._client.ask(*each) for each in asked]
+        return await asyncio.gather(*running, return_exceptions=not raise_on_error)
 
 
 async def _exchange(line: Any, asked: Sequence[Asked], answers: list[Any]) -> None:

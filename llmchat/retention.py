@@ -100,11 +100,15 @@ class Retention:
 
     async def _lists(self, found: Sequence[str], lowered: Lowered, *, change: bool) -> None:
         calls: list[Call] = [
-            ([key], self._retention_ms, "")
-            for key in found
-            if not key.startswith(self._keys.attachments_of(named(key)))  # an account lives as its files do
+            ([key], self._retention_ms, "") for key in found if not key.startswith(self._others(named(key)))
         ]
         lowered.lists += sum(await self._each(calls, change))
+
+    def _others(self, session: str) -> tuple[str, ...]:
+        """Name what a session has that is no list: an account lives as its files do, the others tell who is who."""
+        keys = self._keys
+        of_files = keys.attachments_of(session)
+        return of_files, keys.moved(session), keys.formers(session), keys.logins(session)
 
     async def _files(
         self, found: Sequence[str], lowered: Lowered, *, change: bool, gone: bool = False

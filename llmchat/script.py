@@ -40,11 +40,13 @@ class Script:
             pipe = together(self._redis)
             for keys, args in calls:
                 pipe.evalsha(self._sha, len(keys), *keys, *args)
-            try:
-                found: list[Any] = await pipe.execute()
-            except NoScriptError:
-                found = []
-        return found or [await self(keys, *args) for keys, args in calls]
+            found: list[Any] = await pipe.execute(raise_on_error=False)
+            for at, answer in enumerate(found):
+                if isinstance(answer, NoScriptError):  # of its server; others may have run theirs
+                    found[at] = await self(calls[at][0], *calls[at][1])
+                elif isinstance(answer, BaseException):
+                    raise answer
+        return found
 
 
 class Several:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -87,13 +87,16 @@ class Spending:
 
     @asynccontextmanager
     async def paying(self, session: str, tokens: int) -> AsyncIterator[Account]:
-        """Pay for a request of a session's that sends so many tokens, and is nobody's wish. Raises as `Account.open`."""
+        """Pay for a request of a session's that sends so many tokens, and is nobody's wish. Raises QuotaSpent."""
         account = self.account(session, "")
         await account.open(tokens)
+        in_vain = True
         try:
             yield account
+            in_vain = False
         finally:
-            await account.close()
+            with suppress(Unavailable):
+                await account.close(in_vain=in_vain)
 
     def spent(self, whose: str) -> QuotaSpent:
         """Make the error that tells whose tokens are used up, and until when."""
@@ -125,55 +128,64 @@ class Spending:
 
 
 class Account:
-    """What one request to a model uses. A repeat of what Redis did, whose answer was lost, counts twice."""
+    """What one request to a model uses, in tokens.
+
+    A repeat of what Redis did, whose answer was lost, counts twice. While Redis is away, all is granted, and told it at
+    the end, if it is back then.
+    """
 
     def __init__(self, spending: Spending, day: str, purses: Sequence[Purse]) -> None:
         self._spending = spending
         self._day = day
         self._purses = purses
         self._taken = 0
+        self._granted = 0  # what was taken, and what Redis was not there for
         self._sent = 0
         self._said = 0
-        self._counted: int | None = None  # by the provider
+        self._counted = 0  # by the provider
 
     @property
     def used(self) -> int:
-        """As the provider counts, else as estimated; none where nothing was said."""
-        if self._counted is not None:
-            return self._counted
-        return self._sent + self._said if self._said else 0
+        """Tokens, as the provider counts, else as estimated."""
+        return self._counted or self._sent + self._said
 
     async def open(self, tokens: int) -> None:
-        """Take what is sent, and the first piece of an answer. Raises QuotaSpent, and Unavailable."""
-        await self._take(tokens + PIECE)
+        """Take what is sent, and the first piece of an answer. Raises QuotaSpent."""
         self._sent = tokens
+        with suppress(Unavailable):
+            await self._take(tokens + PIECE)
+        self._granted = tokens + PIECE
 
     async def check(self, tokens: int) -> None:
-        """Raise QuotaSpent where that could not be had now. Raises Unavailable."""
+        """Take as much and give it back: raises QuotaSpent where it cannot be had now, and Unavailable."""
         await self._take(tokens + PIECE)
-        await self.close()
+        await self.close(in_vain=True)
 
     async def covers(self, said: int, counted: int | None) -> bool:
-        """Add so many tokens that were said; False where there are no more of them. While Redis is away, there are.
+        """Add so many tokens that were said; False where there are no more of them.
 
-        `counted` are all of the request, once the provider tells them.
+        `counted` are all of the request, where the provider tells them.
         """
         self._said += said
         self._counted = self._counted if counted is None else counted
         try:
-            while self._counted is None and self._sent + self._said > self._taken:
-                await self._take(PIECE)
+            while max(self._sent + self._said, self._counted) > self._granted:
+                with suppress(Unavailable):
+                    await self._take(PIECE)
+                self._granted += PIECE
         except QuotaSpent:
             return False
-        except Unavailable:
-            return True
         return True
 
-    async def close(self) -> None:
-        """Give back what was not used, and take what was used beyond. Raises Unavailable."""
-        if self._purses and self.used != self._taken:
-            await self._spending.correct(self._day, self._purses, self.used - self._taken)
-        self._taken = self.used
+    async def close(self, *, in_vain: bool = False) -> None:
+        """Give back what was not used, and take what was used beyond; `in_vain`: all, if nothing was said.
+
+        Raises Unavailable: then nothing more is to be done, for it may have been done.
+        """
+        used = 0 if in_vain and not (self._said or self._counted) else self.used
+        difference, self._taken = used - self._taken, used
+        if self._purses and difference:
+            await self._spending.correct(self._day, self._purses, difference)
 
     async def _take(self, tokens: int) -> None:
         if self._purses:

@@ -26,6 +26,8 @@ BLOCKS_BYTES = 704 * 1024
 FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 BREAKS = {"error", "abort", "aborted", "cancelled", "canceled"}
 """How some servers say that they broke off: no finish_reason at all."""
+COUNTS = 2
+"""Of a request's tokens: those of the prompt and those of the completion."""
 Blocks = list[tuple[int, str]]
 EMPTY = ProviderError("provider_refused", "The model gave no answer.", retryable=True)
 
@@ -47,7 +49,7 @@ class Delta:
     @property
     def counted(self) -> int | None:
         """Of the whole request, as the provider counts; None where it does not."""
-        return sum(self.usage.values()) if self.usage else None
+        return sum(self.usage.values()) if self.usage and len(self.usage) == COUNTS else None
 
 
 class Answer:

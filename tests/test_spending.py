@@ -10,7 +10,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
-from llmchat.errors import QuotaSpent
+from llmchat.errors import QuotaSpent, Unavailable
 from llmchat.keys import Keys
 from llmchat.settings import ADDRESS_SHARE
 from llmchat.spending import ALL, PIECE, Account, Spending
@@ -50,12 +50,12 @@ async def test_request_takes_what_it_sends_and_pieces_of_its_answer_and_pays_wha
 async def test_provider_that_counts_more_than_was_taken_is_paid(fake_redis: FakeAsyncRedis) -> None:
     account = made(fake_redis, 2000).account("alice", "")
     await account.open(1000)
-    assert await account.covers(5, 5000)
+    assert not await account.covers(5, 5000)
     await account.close()
     assert await spent(fake_redis, "alice") == [5000]
 
 
-async def test_request_without_figures_pays_what_is_estimated_and_without_a_word_nothing(
+async def test_request_without_figures_pays_what_is_estimated_and_one_in_vain_nothing(
     fake_redis: FakeAsyncRedis,
 ) -> None:
     spending = made(fake_redis, 10_000)
@@ -66,8 +66,12 @@ async def test_request_without_figures_pays_what_is_estimated_and_without_a_word
     assert await spent(fake_redis, "alice") == [1070]
     account = spending.account("alice", "")
     await account.open(1000)
-    await account.close()
+    await account.close(in_vain=True)
     assert await spent(fake_redis, "alice") == [1070]
+    account = spending.account("alice", "")
+    await account.open(1000)
+    await account.close()  # stopped before a word: what was sent was sent
+    assert await spent(fake_redis, "alice") == [2070]
 
 
 async def test_answer_goes_on_as_long_as_there_are_tokens(fake_redis: FakeAsyncRedis) -> None:
@@ -180,3 +184,34 @@ async def test_sum_over_instances_holds_when_they_race(store: Store, seed: int) 
         assert 0 in figures, "there are too few for all"
         assert await spent(one, ALL, prefix=prefix) == [sum(figures)], f"seed {seed}"
         assert most - 2 * 1000 - PIECE < sum(figures) <= most + 100 * len(figures), f"seed {seed}"
+
+
+async def test_redis_that_is_away_grants_all_and_is_told_once_it_is_back(
+    fake_redis: FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spending = made(fake_redis, 5000)
+    account = spending.account("alice", "")
+    asked = 0
+
+    async def away(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise Unavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spending, "take", away)
+        await account.open(1000)
+        for _ in range(PIECE + 10):
+            assert await account.covers(1, None)
+    assert asked == 2, "not for every word"
+    assert await spent(fake_redis, "alice") == [0]
+    await account.close()
+    assert await spent(fake_redis, "alice") == [1000 + PIECE + 10]
+    with monkeypatch.context() as patched:
+        patched.setattr(spending, "correct", away)
+        account = spending.account("alice", "")
+        await account.covers(70, None)
+        with pytest.raises(Unavailable):
+            await account.close()
+    await account.close()  # it may have been done
+    assert await spent(fake_redis, "alice") == [1000 + PIECE + 10 + PIECE]

@@ -20,6 +20,8 @@ WAY_SECONDS = 600
 """To the provider and back."""
 MOST_WAYS = 4
 """Of a browser at once, the newest: each tab may be on one."""
+MOST_TO = 300
+"""Characters of the page to show then: the cookie that has it may have 4 KiB."""
 MOST_TOKEN = 16 * 1024
 OLD = "This sign-in was finished already, or took too long. Begin again."
 
@@ -46,6 +48,8 @@ async def begin() -> ResponseReturnValue:
     here, openid = rooms(), _openid()
     who = await here.visitor(request)
     wanted, brings = own_page_of(request.args.get("to")), "leave" not in request.args
+    if len(wanted) > MOST_TO:
+        wanted = "/"
     if request.headers.get("Sec-Fetch-Site") == "cross-site":  # a link that nobody here has seen
         return redirect(url_for("sign_in.show", to=wanted), 303)
     way = Way(wanted if brings or not wanted.startswith("/c/") else "/", brings)
@@ -79,8 +83,8 @@ async def end() -> ResponseReturnValue:
         response = await make_response(await sign_in_page(who, way.to, failed.detail, failed.status))
         response.headers.add("Set-Cookie", _kept(openid, who, list(ways.values())))
         return response
-    anonymous = who.session if who.known and who.login is None else ""
-    login = await openid.logins.begin(person, who.login, anonymous if way.brings else "")
+    anonymous = who.session if way.brings and here.brings(who) else ""
+    login = await openid.logins.begin(person, who.login, anonymous)
     if who.login is not None and who.session != login.session:
         await openid.logins.end(who.login)
         await here.tell_signed_out(who.session)
@@ -88,7 +92,7 @@ async def end() -> ResponseReturnValue:
     response.headers.update(headers_of())
     response.headers.add("Set-Cookie", openid.cookie(login, secure=who.secure))
     response.headers.add("Set-Cookie", _kept(openid, who, list(ways.values())))
-    if way.brings:
+    if anonymous:
         response.headers.add("Set-Cookie", here.sessions.gone(secure=who.secure))
     return response
 

@@ -208,6 +208,11 @@ class Rooms:
             allowance=self.limits.of(session, address),
         )
 
+    def brings(self, visitor: Visitor) -> bool:
+        """Tell whether what an anonymous visitor has may become a person's: not behind a password that was not given."""
+        open_to = visitor.granted or not self.access.required
+        return visitor.known and visitor.login is None and open_to
+
     async def _has_moved(self, session: str) -> bool:
         """Tell whether an anonymous session became a person's. While Redis is away, nobody knows."""
         with suppress(Unavailable):

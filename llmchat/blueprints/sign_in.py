@@ -116,7 +116,7 @@ async def sign_in_page(
         problem=problem,
         password=here.access.required and not who.granted,
         openid=here.openid,
-        brings=who.known and who.granted and who.login is None and await here.takeout.any(who.session),
+        brings=here.brings(who) and await here.takeout.any(who.session),
         anonymous=who.granted,
         left=left,
         way_out=way_out,
