@@ -51,7 +51,7 @@ GONE = "That chat was deleted, or it is not yours. Your message is here, in a ne
 
 log = logging.getLogger(__name__)
 
-INLINE_BYTES = 44 * 1024
+INLINE_BYTES = 42 * 1024
 """Of the first response, what its messages take, also those that wait above the box: with a full list of chats beside
 them it stays below 100 KB."""
 ESCAPED_BYTES = 6

@@ -17,7 +17,7 @@ from tests.waiting import eventually
 
 MESSAGES = 5_000
 HTML_BYTES = 100 * 1024
-EMPTY_BYTES = 30 * 1024
+EMPTY_BYTES = 32 * 1024
 NODES = 30_000  # of 350 messages
 # Scrolls up, some steps a frame, and follows what stands in the middle of the box from one frame to the next: how far
 # it strayed from where the scrolling put it, at most, until so many messages are here.
