@@ -29,8 +29,7 @@ class Completions:
     "never"; "auto" asks it.
 
     Counted since the start, for whoever measures: `requests` by provider, its retries not among them; `errors` by
-    provider and code; `fallbacks` by the provider that was left for the next; `tokens` by model and `prompt_tokens` or
-    `completion_tokens`, where the provider told them.
+    provider and code; `fallbacks` by the provider that was left for the next.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class Completions:
         self.requests: Counter[str] = Counter(dict.fromkeys(names, 0))
         self.errors: Counter[tuple[str, str]] = Counter(dict.fromkeys(product(names, PROVIDER_CODES), 0))
         self.fallbacks: Counter[str] = Counter(dict.fromkeys(names, 0))
-        self.tokens: Counter[tuple[str, str]] = Counter()
 
     async def close(self) -> None:
         """Close all connections to the model servers."""
@@ -97,10 +95,9 @@ class Completions:
         self, model: str, body: Mapping[str, Any], kept: str, every: Callable[[], float]
     ) -> AsyncGenerator[Delta]:
         server, stream = await self._begun(model, body, kept, every)
-        delta, usage = stream.first, None
+        delta = stream.first
         try:
             while delta is not None:
-                usage = delta.usage or usage
                 yield delta
                 delta = await stream.next()
         except ProviderError as error:
@@ -108,7 +105,6 @@ class Completions:
             log.warning("%s broke off an answer of %s: %s", server.shown, model, error.kind)
             raise
         finally:
-            self.tokens.update({(model, kind): count for kind, count in (usage or {}).items()})
             await stream.close()
 
     async def _begun(

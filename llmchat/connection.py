@@ -423,9 +423,8 @@ class Connection:
                 await check_welcome(self._welcome)  # it may have been a sign-out
                 await self._bring_up_all()
                 continue
-            match (
-                message
-            ):  # others than we may publish in our Redis, and what is no message of ours is passed over
+            # Others than we may publish in our Redis, and what is no message of ours is passed over.
+            match message:
                 case {
                     "type": "event",
                     "conversation": str(),
@@ -435,9 +434,8 @@ class Connection:
                 }:
                     await self._relay_event(message)
                 case {"type": "signed_out"}:
-                    await check_welcome(
-                        self._welcome
-                    )  # one of several browsers of a session, perhaps another one
+                    # One of several browsers of a session, perhaps another one.
+                    await check_welcome(self._welcome)
                 case {"type": "session.event", "frame": str(frame)}:
                     self._put(frame)
         self._relaying = False

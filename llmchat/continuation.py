@@ -50,9 +50,8 @@ class Continuation:
         self._how = how
         self._ask = ask
         self._server = server
-        self._questions: dict[
-            str, asyncio.Task[str | None]
-        ] = {}  # model -> how it goes on, or None: not said
+        # model -> how it goes on, or None: not said
+        self._questions: dict[str, asyncio.Task[str | None]] = {}
         self._unsaid: dict[str, float] = {}  # model -> when it was asked in vain, by the loop's clock
 
     async def close(self) -> None:

@@ -34,6 +34,8 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 NAME_LENGTH = 40
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 MAIL_OR_DOMAIN = re.compile(r"([^@\s]{1,64})?@?[\w-]+(\.[\w-]+)+")
+LOGIN = re.compile(r"://[^/]*@")
+"""In an address: who logs in there, which nobody is told."""
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 API_VERSION = re.compile(r"[A-Za-z0-9.-]{1,40}")
@@ -94,7 +96,7 @@ VARIABLES = (
         "OPENAI_BASE_URL",
         "",
         "another OpenAI-compatible server",
-        "an address like http://localhost:11434/v1",
+        "an address like http://localhost:11434/v1, without a login",
         secret=True,
         shown="the provider's own",
     ),
@@ -418,7 +420,7 @@ PROVIDER_VARIABLES = (
         "BASE_URL",
         "",
         "where it speaks OpenAI's protocol; `openai` alone has one of its own",
-        "an address like https://llm.example.com/v1",
+        "an address like https://llm.example.com/v1, without a login",
         secret=True,
     ),
     Variable(
@@ -752,7 +754,7 @@ class _Reader:
 
     def _malformed(self, name: str, reason: str = "") -> SettingsError:
         variable = _variable(name)
-        if variable.secret:
+        if variable.secret or LOGIN.search(self._source.find(name)):
             return SettingsError(f"{name} is malformed: {reason}it must be {variable.form}.")
         return SettingsError(f"{name} is {self._source.find(name)!r}: it must be {variable.form}.")
 
@@ -930,7 +932,7 @@ def _is_redis_url(value: str) -> bool:
 def _scheme_and_host(value: str, schemes: set[str]) -> bool:
     try:
         parts = urlsplit(value)
-        fits = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        fits = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and parts.username is None
         return fits and _is_host(parts.hostname or "")
     except ValueError:
         return False

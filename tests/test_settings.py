@@ -264,6 +264,13 @@ def test_a_malformed_secret_is_not_told(name: str, value: str) -> None:
     assert "hunter2" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OIDC_ISSUER"])
+def test_login_in_an_address_is_refused_and_not_told(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is malformed: it must be an") as raised:
+        read(**{name: "https://u:hunter2@example.com/v1"})
+    assert "hunter2" not in str(raised.value)
+
+
 @pytest.mark.parametrize("value", ["sk-ключ-hunter2", "sk hunter2", "sk\thunter2"])
 def test_a_key_that_no_header_carries_is_refused_and_not_told(value: str) -> None:
     with pytest.raises(SettingsError, match="OPENAI_API_KEY is malformed") as raised:
@@ -274,7 +281,7 @@ def test_a_key_that_no_header_carries_is_refused_and_not_told(value: str) -> Non
 def test_the_settings_show_no_secret() -> None:
     secrets = {
         "OPENAI_API_KEY": "hunter2",
-        "OPENAI_BASE_URL": "http://u:hunter2@localhost/v1",
+        "OPENAI_BASE_URL": "http://localhost/v1?key=hunter2",
         "REDISHOST": "cache",
         "REDISPASSWORD": "hunter2",
         "SECRET_KEY": "hunter2",

@@ -392,6 +392,7 @@ async def test_password_and_provider_each_let_in(
     assert "By password" in (await sign_in(stranger, instance)).text
 
 
+@pytest.mark.long
 async def test_open_pages_stay_signed_in_while_the_keys_turn(
     provider: Provider, store: Store, start_instance: StartInstance, another: Another
 ) -> None:

@@ -223,6 +223,7 @@ async def operator(store: Store, *words: str, **environment: str) -> tuple[int, 
         await child.close()
 
 
+@pytest.mark.long
 async def test_days_that_changed_count_for_what_is_used_next_and_by_the_command_for_all_that_is_there(
     fresh_store: Store, start_instance: StartInstance, connect: Connect
 ) -> None:

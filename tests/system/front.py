@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -33,7 +34,7 @@ def told(language: str, changes: dict[str, str]) -> str:
     return text
 
 
-class Front:
+class Front(ABC):
     """`async with Nginx(folder, instances) as front:`; `front.url` is its address, `front.tls` whom to trust.
 
     It tells in `x-served-by` which instance answered. `front.plain` is its port without TLS.
@@ -49,9 +50,9 @@ class Front:
         self._instances = instances
         self._child: Child | None = None
 
+    @abstractmethod
     def command(self, program: str) -> Sequence[str]:
         """Write the configuration, and give the command that starts it."""
-        raise NotImplementedError
 
     @property
     def pid(self) -> int:
