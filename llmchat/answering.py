@@ -1,6 +1,6 @@
 """How many conversations are answered at once for a session and for an address, over all instances.
 
-And which address a conversation is answered for. Knows no answer. Every method raises Unavailable when Redis is away.
+And which address a conversation is answered for. Knows no answer. What asks Redis raises Unavailable when it is away.
 """
 
 from __future__ import annotations
@@ -60,23 +60,18 @@ class Answering:
         self.refused += 1
         raise RateLimited(RETRY_SECONDS)
 
-    async def stay(self, session: str, conversation: str) -> None:
-        """Note that a conversation's next prompt is being answered."""
-        if not self._noting:
-            return
-        network = await self.network_of(session, conversation)
-        await self._noted(self._entries(session, network, conversation), (0, 0))
+    async def stay(self, session: str, conversation: str, network: str) -> None:
+        """Note that a conversation's next prompt is being answered; `network` is "" where it is not known."""
+        if self._noting:
+            await self._noted(self._entries(session, network, conversation), (0, 0))
 
-    async def leave(self, session: str, conversation: str, network: str = "") -> None:
-        """Note that a conversation is not answered any more; with a network, that it is not for that one."""
-        for each in [network] if network else await self._networks(session, conversation):
-            await self._strike(self._entries(session, each, conversation))
+    async def leave(self, session: str, conversation: str, network: str) -> None:
+        """Note that a conversation is not answered any more for a network."""
+        if self._noting:
+            await self._strike(self._entries(session, network, conversation))
 
-    async def network_of(self, session: str, conversation: str) -> str:
-        """Tell for which network a conversation is answered; "" where that is not known any more."""
-        return next(iter(await self._networks(session, conversation)), "")
-
-    async def _networks(self, session: str, conversation: str) -> list[str]:
+    async def networks_of(self, session: str, conversation: str) -> list[str]:
+        """Tell for which networks a conversation is answered: commonly one; none where that is not known any more."""
         if not self._noting:
             return []
         async with available():
@@ -101,3 +96,35 @@ class Answering:
             for key, entry in entries:
                 pipe.zrem(key, entry)
             await pipe.execute()
+
+
+class Place:
+    """One conversation's, while the instance that answers it goes from prompt to prompt: whoever's it is by then."""
+
+    def __init__(self, answering: Answering, conversation: str) -> None:
+        self._answering = answering
+        self._conversation = conversation
+        self._sessions: list[str] = []  # under which it is noted
+        self._network = ""  # that it was answered for last
+
+    def take_up(self, session: str) -> None:
+        """Go on with what was noted when the prompt was taken."""
+        self._sessions.append(session)
+
+    async def stay(self, session: str) -> None:
+        """Note that the next prompt is answered, also where it came in the moment of `leave`, or after a sign-in."""
+        for each in {session: None, **dict.fromkeys(self._sessions)}:
+            networks = await self._answering.networks_of(each, self._conversation)
+            if networks:
+                self._network = networks[0]
+                break
+        await self._answering.stay(session, self._conversation, self._network)
+        self._sessions = list(dict.fromkeys([*self._sessions, session]))
+
+    async def leave(self) -> None:
+        """Note that the conversation is not answered any more."""
+        while self._sessions:
+            session = self._sessions.pop()
+            for network in await self._answering.networks_of(session, self._conversation):
+                self._network = network
+                await self._answering.leave(session, self._conversation, network)

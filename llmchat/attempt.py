@@ -109,6 +109,8 @@ class Attempt:
         self._lease = lease
         self.conversation = lease.conversation
         self._session = session
+        self.network = ""
+        """Whose budget pays beside the session's, once that is known."""
         self.turn = turn
         self._stopped = False
         self._reading: asyncio.Task[None] | None = None  # while the model is asked
@@ -339,10 +341,10 @@ class Attempt:
 
     async def _account(self) -> Account:
         """Open the account of what is asked of the model."""
-        network = ""
-        if self._spending.limited:
-            network = await _persist(lambda: self._answering.network_of(self._session, self.conversation))
-        return self._spending.account(self._session, network)
+        if self._spending.limited and not self.network:
+            networks = await _persist(lambda: self._answering.networks_of(self._session, self.conversation))
+            self.network = next(iter(networks), "")
+        return self._spending.account(self._session, self.network)
 
     async def _ask_and_place(
         self, answer: Answer, branch: Branch, sent: Context, account: Account

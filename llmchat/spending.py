@@ -86,9 +86,9 @@ class Spending:
         return Account(self, self._now().date().isoformat(), purses)
 
     @asynccontextmanager
-    async def paying(self, session: str, tokens: int) -> AsyncIterator[Account]:
+    async def paying(self, session: str, tokens: int, network: str = "") -> AsyncIterator[Account]:
         """Pay for a request of a session's that sends so many tokens, and is nobody's wish. Raises QuotaSpent."""
-        account = self.account(session, "")
+        account = self.account(session, network)
         await account.open(tokens)
         in_vain = True
         try:

@@ -80,24 +80,35 @@ class Titles:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def want(self, session: str, conversation: str, model: str, prompt: str, answer: str) -> None:
-        """Have a conversation named that begins so, where it has no name yet and not too many are looked for."""
+    def want(
+        self, session: str, conversation: str, model: str, prompt: str, answer: str, *, network: str = ""
+    ) -> None:
+        """Have a conversation named that begins so, where it has no name yet and not too many are looked for.
+
+        The session pays, and the network, where there is one.
+        """
         by = self._settings.titled_by(model)
         if by is None or conversation in self._running or len(self._running) >= AT_ONCE:
             return
         task = asyncio.create_task(
-            self._find(session, conversation, by, question(prompt, answer)), name=f"title {conversation}"
+            self._find(session, network, conversation, by, question(prompt, answer)),
+            name=f"title {conversation}",
         )
         self._running[conversation] = task
         task.add_done_callback(lambda _: self._running.pop(conversation))
 
-    async def _find(self, session: str, conversation: str, model: str, asked: list[dict[str, str]]) -> None:
+    async def _find(
+        self, session: str, network: str, conversation: str, model: str, asked: list[dict[str, str]]
+    ) -> None:
         key = self._keys.of_conversation(conversation).conversation
         try:
             if not await self._try([key], session, TRIES):
                 return
             tokens = sum(estimated_tokens(message["content"]) for message in asked)
-            async with asyncio.timeout(TITLE_SECONDS), self._spending.paying(session, tokens) as account:
+            async with (
+                asyncio.timeout(TITLE_SECONDS),
+                self._spending.paying(session, tokens, network) as account,
+            ):
                 title = title_of(await self._ask(model, asked, account))
             if title and await self._set([key], session, title):
                 await self._listing.updated(session, conversation)

@@ -13,7 +13,7 @@ from random import randint
 from types import TracebackType
 from typing import Any, Self
 
-from llmchat.answering import Answering
+from llmchat.answering import Answering, Place
 from llmchat.attachments import Attachments
 from llmchat.attempt import Attempt
 from llmchat.broadcaster import Broadcaster, ChannelLapsed
@@ -312,11 +312,13 @@ class Turns:
 
     async def _make_all(self, lease: Lease, running: _Running, *, takeover: bool) -> None:
         """Make the turn of a conversation, and those whose prompts wait behind it."""
-        made = session = ""
-        while (found := await self._history.turn(lease.conversation)) and found[1].answer != made:
+        made, place = "", Place(self._answering, lease.conversation)
+        while (found := await self._next(lease.conversation, made, place)) is not None:
             session, turn = found
-            if made:
-                await self._answering.stay(session, lease.conversation)
+            if made or takeover:
+                await place.stay(session)
+            else:
+                place.take_up(session)
             made = turn.answer
             concerns(session=session, turn=turn.answer)
             if takeover:
@@ -347,9 +349,19 @@ class Turns:
             session = await self._owner(lease.conversation, session)
             await self._listing.updated(session, lease.conversation, used=True)
             if (said := attempt.ended_well) is not None:  # the list is told of a title last
-                self._titles.want(session, lease.conversation, attempt.turn.model, *said)
-        if session:
-            await self._answering.leave(session, lease.conversation)
+                self._titles.want(
+                    session, lease.conversation, attempt.turn.model, *said, network=attempt.network
+                )
+
+    async def _next(self, conversation: str, made: str, place: Place) -> tuple[str, Turn] | None:
+        """Find the turn after the one that was made; where there is none, the conversation is answered no more."""
+        for leave in (place.leave, None):  # and looked at once more, for a prompt that came in this moment
+            found = await self._history.turn(conversation)
+            if found is not None and found[1].answer != made:
+                return found
+            if leave is not None:
+                await leave()
+        return None
 
     def _tell_takeover(self, turn: Turn) -> None:
         if turn.handed:

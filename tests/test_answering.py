@@ -8,7 +8,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
-from llmchat.answering import Answering
+from llmchat.answering import Answering, Place
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
 from llmchat.settings import ADDRESS_SHARE
@@ -42,7 +42,7 @@ async def test_session_has_so_many_chats_answered_at_once_and_another_when_one_e
     with pytest.raises(RateLimited) as refused:
         await answering.enter("alice", answering.network(HOME), "c")
     assert refused.value.retry_after == 5
-    await answering.leave("alice", "a")
+    await answering.leave("alice", "a", answering.network(HOME))
     assert await entered(answering, "alice", HOME, "c", "d") == 1
 
 
@@ -83,7 +83,7 @@ async def test_chat_whose_end_nobody_noted_is_not_counted_for_ever(fake_redis: F
         for entry in await fake_redis.zrange(key, 0, -1):
             await fake_redis.zadd(key, {entry: 1})
     assert await entered(answering, "alice", HOME, "b") == 1
-    await answering.stay("alice", "b")
+    await Place(answering, "b").stay("alice")
     assert await fake_redis.zcard(KEYS.answering("alice")) == 1
 
 
@@ -93,9 +93,10 @@ async def test_chat_that_goes_on_is_counted_as_long(fake_redis: FakeAsyncRedis) 
     keys = [KEYS.answering(who) for who in ("alice", answering.network(HOME))]
     for key in keys:
         await fake_redis.pexpire(key, 10_000)
-    await answering.stay("alice", "a")
+    place = Place(answering, "a")
+    await place.stay("alice")
     assert all([await fake_redis.pttl(key) > 10_000 for key in keys])
-    await answering.leave("alice", "a")
+    await place.leave()
     assert [await fake_redis.exists(key) for key in keys] == [0, 0]
 
 
@@ -104,8 +105,8 @@ async def test_address_is_known_by_whoever_goes_on_and_lies_in_redis_as_a_digest
 ) -> None:
     one, other = made(fake_redis, 0, for_whom=True), made(fake_redis, 0, for_whom=True)
     await one.enter("alice", one.network(HOME), "a")
-    assert await other.network_of("alice", "a") == one.network(HOME) != ""
-    assert await other.network_of("alice", "b") == ""
+    assert await other.networks_of("alice", "a") == [one.network(HOME)]
+    assert await other.networks_of("alice", "b") == []
     assert not any(HOME.encode() in key for key in await fake_redis.keys())
     assert one.network("2001:db8:1:2::9") == one.network("2001:db8:1:2::8")
 
@@ -113,15 +114,43 @@ async def test_address_is_known_by_whoever_goes_on_and_lies_in_redis_as_a_digest
 async def test_without_a_limit_nothing_is_noted(fake_redis: FakeAsyncRedis) -> None:
     answering = made(fake_redis, 0)
     assert await entered(answering, "alice", HOME, *"abcdefghijkl") == 12
-    await answering.stay("alice", "a")
-    await answering.leave("alice", "a")
+    place = Place(answering, "a")
+    await place.stay("alice")
+    await place.leave()
     assert await fake_redis.keys() == []
+
+
+async def test_chat_whose_owner_signs_in_meanwhile_is_counted_for_the_person_and_then_for_nobody(
+    fake_redis: FakeAsyncRedis,
+) -> None:
+    answering = made(fake_redis, 1)
+    await entered(answering, "anonymous", HOME, "a")
+    place = Place(answering, "a")
+    place.take_up("anonymous")
+    await place.stay("person")
+    assert await answering.networks_of("person", "a") == [answering.network(HOME)]
+    assert await entered(answering, "person", HOME, "b") == 0
+    await place.leave()
+    assert await fake_redis.keys() == []
+
+
+async def test_chat_with_a_prompt_that_came_in_its_last_moment_is_counted_anew(
+    fake_redis: FakeAsyncRedis,
+) -> None:
+    answering = made(fake_redis, 1)
+    await entered(answering, "alice", HOME, "a")
+    place = Place(answering, "a")
+    place.take_up("alice")
+    await place.leave()
+    await place.stay("alice")
+    assert await answering.networks_of("alice", "a") == [answering.network(HOME)]
+    assert await entered(answering, "alice", HOME, "b") == 0
 
 
 async def test_sum_over_instances_holds_when_they_race(store: Store) -> None:
     async with store.client() as one, store.client() as two:
         both = [made(redis, 3, prefix="answering-race") for redis in (one, two)]
-        tries = [entered(each, "alice", HOME, f"c{number}") for number in range(20) for each in both]
+        tries = [entered(each, "alice", HOME, f"c{number}") for number in range(10) for each in both]
         counts = await asyncio.gather(*tries)
         noted = await one.zrange(Keys("answering-race").answering("alice"), 0, -1)
         assert len(noted) == 3

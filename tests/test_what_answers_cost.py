@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llmchat.answering import Place
 from llmchat.settings import Settings
 from llmchat.spending import ALL, PIECE
 from tests.fakes import Failure, Gate, Model
@@ -151,6 +152,19 @@ async def test_stopped_answer_pays_what_was_said(open_house: Open, model: Model)
     assert 500 <= await spent(house, "alice") <= 1000
 
 
+async def test_title_is_paid_by_the_address_too(open_house: Open, model: Model) -> None:
+    house = await open_house(tokens_per_day=10_000, title_model="")
+    model.answer("Hello", usage={"prompt_tokens": 700, "completion_tokens": 300})
+    await prompted(await house.connect(), "one")
+    network = house.answering.network("127.0.0.1")
+
+    async def title_is_paid() -> bool:
+        return await spent(house, network) > 1000 and not house.titles._running
+
+    await eventually(title_is_paid, seconds=30, what="the title is paid")
+    assert await spent(house, network) == await spent(house, "alice")
+
+
 async def test_titles_and_further_sessions_are_paid_by_all(open_house: Open, model: Model) -> None:
     house = await open_house(tokens_per_day_in_all=3000, title_model="")
     for session in ("alice", "bob"):
@@ -207,6 +221,30 @@ async def test_prompts_that_wait_in_a_chat_are_counted_with_it(open_house: Open,
     gate.open()
     await nothing_is_answered(house)
     assert len([event for event in tab.sent if event["type"] == "completion.finished"]) == 3
+
+
+async def test_prompt_that_comes_while_its_chat_is_struck_off_is_counted(
+    open_house: Open, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await open_house(answers_at_once=1)
+    gate, leave = Gate(), Place.leave
+    model.answer("Said", to="Prompt 0")
+    model.answer("Said", gate, to="Prompt 1")
+    tab, coming, last = await house.connect(), ["1"], {}
+
+    async def left(place: Place) -> None:
+        while coming:
+            last.update(await prompted(tab, coming.pop(), conversation=place._conversation))
+        await leave(place)
+
+    monkeypatch.setattr(Place, "leave", left)
+    await prompted(tab, "0")
+    await tab.until(
+        lambda event: event["type"] == "completion.started" and event["parent"] == last.get("message")
+    )
+    assert (await prompted(tab, "2"))["code"] == "rate_limited"
+    gate.open()
+    await nothing_is_answered(house)
 
 
 @pytest.mark.parametrize("step", [Failure(500, "away"), None], ids=["fails", "is deleted"])
