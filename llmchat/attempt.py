@@ -120,6 +120,7 @@ class Attempt:
         self._seen = ""  # the answer's text before this attempt
         self._began = time.monotonic()
         self._spoken = False  # the model has said something
+        self._counted_as = ""  # the model, once the attempt is
 
     @property
     def placed(self) -> int:
@@ -163,7 +164,7 @@ class Attempt:
                 return
             self.stop()
         await self._listing.updated(self._session, self.conversation)
-        self._tally.begin(self._counted_as)
+        self._tally_begun()
         with_files = await _persist(lambda: self._with_attached(branch))
         calibration, error = await self._ask_what_is_taken(answer, with_files)
         await self._end(answer, error, calibration)
@@ -277,6 +278,7 @@ class Attempt:
             )
         )
         ending = ended.finish_reason if isinstance(ended, CompletionFinished) else "failed"
+        self._tally_begun()
         self._tally.end(self._counted_as, ending, seconds)
 
     async def _ask_what_is_taken(self, answer: Answer, branch: Branch) -> tuple[float, ProviderError | None]:
@@ -321,9 +323,11 @@ class Attempt:
                 completion=round(said * calibration),
             )
 
-    @property
-    def _counted_as(self) -> str:
-        return self.turn.model if self.turn.model in self._models.offered else OTHER
+    def _tally_begun(self) -> None:
+        """Count the attempt, once, by its model as it is then."""
+        if not self._counted_as:
+            self._counted_as = self.turn.model if self.turn.model in self._models.offered else OTHER
+            self._tally.begin(self._counted_as)
 
     async def _ask(self, answer: Answer, branch: Branch, sent: Context) -> ProviderError | None:
         """Place what the model says, until it ends, fails (with what is returned), is stopped, or the day's tokens end."""

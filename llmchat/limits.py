@@ -101,19 +101,16 @@ class Limits:
         """Take a shared chat that is shown, of an address alone: nobody has a session there."""
         await self.take_alone("shared_pages", network_of(address))
 
-    async def take_alone(self, kind: str, who: str, *, look: bool = False) -> None:
-        """Take one of a session's allowance alone, or of a network's; with `look`, tell only whether one could be had.
-
-        Raises RateLimited, and Unavailable.
-        """
-        self.taken[kind] += not look
+    async def take_alone(self, kind: str, who: str) -> None:
+        """Take one of a session's allowance alone, or of a network's. Raises RateLimited, and Unavailable."""
+        self.taken[kind] += 1
         rate: int = getattr(self._rates, kind)
         if rate:
-            await self._take([(self._keys.limit(kind, who), rate, 1, "look" if look else "take")], kind)
+            await self._take([(self._keys.limit(kind, who), rate, 1, "take")], kind)
 
-    async def wrong_token(self, address: str, *, look: bool = False) -> None:
-        """Take a guess of the metrics' token, likewise; with `look`, tell only whether one could be had."""
-        await self.take_alone("wrong_tokens", network_of(address), look=look)
+    async def wrong_token(self, address: str) -> None:
+        """Take a guess of the metrics' token, likewise."""
+        await self.take_alone("wrong_tokens", network_of(address))
 
     async def _take(self, asked: Sequence[_Asked], kind: str) -> None:
         wait_ms = 0

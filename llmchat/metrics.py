@@ -195,7 +195,6 @@ class Metrics(Collector):
         yield _counter(
             "llmchat_provider_errors_total", "Errors of the model server.", tally.errors, "model", "code"
         )
-
         yield _counter(
             "llmchat_turns_overloaded_total",
             "Prompts put off, for there was too much to do.",

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 SECRET_KEY_LENGTH = 32
 PASSWORD_LENGTH = 8
-TOKEN_LENGTH = 16
+TOKEN_LENGTH = 32
 ADDRESS_SHARE = 5
 """What an address may do more than a session: several people may be behind it."""
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")

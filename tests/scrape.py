@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-TOKEN = "a-token-of-the-tests"
+TOKEN = "a-token-of-the-tests-that-is-long-enough"
 
 
 @dataclass

@@ -185,11 +185,19 @@ def test_a_password_is_long_enough_or_a_hash(password: str, taken: bool) -> None
     assert password not in str(raised.value)
 
 
-@pytest.mark.parametrize("token", ["fifteen-letters", "with a space in it", "with-ümlauts-in-it"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "thirty-one-letters-------------",
+        "with a space in it, and long enough",
+        "with-ümlauts-in-it-and-long-enough",
+    ],
+)
 def test_a_metrics_token_that_is_short_or_no_header_is_refused_and_not_told(token: str) -> None:
-    assert read(METRICS_TOKEN="sixteen--letters").metrics_token == "sixteen--letters"
+    long_enough = "thirty-two-letters--------------"
+    assert read(METRICS_TOKEN=long_enough).metrics_token == long_enough
     with pytest.raises(
-        SettingsError, match=r"^METRICS_TOKEN is malformed: it must be of at least 16"
+        SettingsError, match=r"^METRICS_TOKEN is malformed: it must be of at least 32"
     ) as raised:
         read(METRICS_TOKEN=token)
     assert token not in str(raised.value)

@@ -18,16 +18,15 @@ blueprint = Blueprint("metrics", __name__)
 
 @blueprint.get(PATH)
 async def metrics() -> ResponseReturnValue:
-    """Tell of this instance, unless the token is wrong, or was too often."""
-    here, address = rooms(), request.remote_addr or ""
+    """Tell of this instance, unless the token is wrong: who guesses has to wait, and keeps nobody out who knows it."""
+    here = rooms()
     told = here.metrics
-    known = told is not None and told.opens_to(request.headers.get("Authorization", ""))
-    try:
-        with suppress(Unavailable):  # then nobody counts, and what is told matters most
-            await here.limits.wrong_token(address, look=known)
-    except RateLimited as error:
-        return error.detail, 429, headers_of(error.retry_after)
-    if told is None or not known:
+    if told is None or not told.opens_to(request.headers.get("Authorization", "")):
+        try:
+            with suppress(Unavailable):  # then nobody counts
+                await here.limits.wrong_token(request.remote_addr or "")
+        except RateLimited as error:
+            return error.detail, 429, headers_of(error.retry_after)
         return "The token is missing or wrong.", 401, headers_of() | {"WWW-Authenticate": "Bearer"}
     text, kind = await told.told(request.headers.get("Accept", ""))
     return text, 200, headers_of() | {"Content-Type": kind}
