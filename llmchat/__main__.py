@@ -219,7 +219,7 @@ def _confirmed(what: str) -> bool:
 
 def _found(settings: Settings) -> list[str]:
     """Say in lines what a deployment will do, for whoever reads its log first."""
-    proxies, rate = settings.trusted_proxy_hops, settings.prompts_per_minute
+    proxies = settings.trusted_proxy_hops
     password = settings.access_password
     asked = (
         f"asked ({'hashed' if password.startswith('$argon2') else 'kept in the clear'})"
@@ -233,14 +233,27 @@ def _found(settings: Settings) -> list[str]:
         f"Python {platform.python_version()}; the model that answers: {_model(settings)}",
         f"Hosts: {', '.join(settings.allowed_hosts)}; proxies believed: {believed}",
         *_openid(settings),
-        f"A password is {asked}; a session may send {rate or 'any number of'} prompts a minute",
+        f"A password is {asked}",
+        *_limits(settings),
+        f"/metrics {'tells whoever has METRICS_TOKEN' if settings.metrics_token else 'is off: METRICS_TOKEN is not set'}",
+    ]
+
+
+def _limits(settings: Settings) -> list[str]:
+    rate, at_once = settings.prompts_per_minute, settings.answers_at_once
+    some = "any number of"
+    tokens = {"a session": settings.tokens_per_day, "all sessions together": settings.tokens_per_day_in_all}
+    budgets = [f"{most:,} of {whose}" for whose, most in tokens.items() if most]
+    return [
+        f"A session may send {rate or some} prompts a minute, and have {at_once or some} chats answered at once",
+        f"Tokens a day: {', '.join(budgets) or 'no budget is set'}",
     ]
 
 
 def _openid(settings: Settings) -> list[str]:
     if settings.oidc_issuer is None:
         return []
-    required = "is required" if settings.oidc_required else "is nobody's duty"
+    required = "is required" if settings.oidc_required else "is possible, and not required"
     whose = ", ".join(settings.oidc_allowed) or "all accounts there"
     return [f"Signing in by {settings.oidc_issuer} ({whose}) {required}"]
 

@@ -20,6 +20,7 @@ from llmchat.settings import ADDRESS_SHARE
 
 RETRY_SECONDS = 5
 """After them one of several answers may have ended."""
+TOO_MANY = "As many chats are being answered as may be at once."
 
 
 class Answering:
@@ -58,7 +59,7 @@ class Answering:
             return entered[0] == 1
         await self._strike([entry for entry, how in zip(entries, entered, strict=True) if how == 1])
         self.refused += 1
-        raise RateLimited(RETRY_SECONDS)
+        raise RateLimited(RETRY_SECONDS, TOO_MANY)
 
     async def stay(self, session: str, conversation: str, network: str) -> None:
         """Note that a conversation's next prompt is being answered; `network` is "" where it is not known."""

@@ -288,6 +288,7 @@ def check(settings: Settings) -> None:
             "shorten it, or raise CONTEXT_TOKENS."
         )
     settings.check_attachments()
+    settings.check_budgets()
     settings.check_openid()
 
 

@@ -105,9 +105,8 @@ class Desk:
         except ProviderError as error:
             if error.code == "provider_refused":
                 return NOT_LISTED.format(shown)
-            raise StartError(
-                f"{shown}: {error.detail} Check {variables}_API_KEY and {variables}_BASE_URL."
-            ) from None
+            key = f"{variables}_API_KEY and " if error.code == "provider_auth" else ""
+            raise StartError(f"{shown}: {error.detail} Check {key}{variables}_BASE_URL.") from None
         if not named or provider.api_version:  # Azure lists what could be deployed
             return NOT_LISTED.format(shown)
         wanted = [model for model in provider.models if model != OWN_LIST]

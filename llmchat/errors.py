@@ -129,9 +129,9 @@ class RateLimited(CommandError):
 
     code = "rate_limited"
 
-    def __init__(self, retry_after: float) -> None:
+    def __init__(self, retry_after: float, why: str = "That was a lot at once.") -> None:
         seconds = math.ceil(retry_after)
-        super().__init__(f"That was a lot at once. Try again in {in_words(seconds)}.")
+        super().__init__(f"{why} Try again in {in_words(seconds)}.")
         self.retry_after = seconds
 
 

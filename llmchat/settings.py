@@ -27,6 +27,8 @@ T = TypeVar("T")
 SECRET_KEY_LENGTH = 32
 PASSWORD_LENGTH = 8
 TOKEN_LENGTH = 32
+PIECE = 500
+"""Tokens of an answer that are taken of a day's budget at once: with fewer left none is begun, nor goes on."""
 ADDRESS_SHARE = 5
 """What an address may do more than a session: several people may be behind it."""
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
@@ -556,6 +558,17 @@ class Settings:
                 "ATTACHMENTS_MEGABYTES): lower it, or raise ATTACHMENTS_MEGABYTES."
             )
 
+    def check_budgets(self) -> None:
+        """Raise SettingsError where a day's tokens may never be enough for an answer: waiting would be in vain."""
+        least = self.context_tokens + PIECE
+        for name in ("TOKENS_PER_DAY", "TOKENS_PER_DAY_IN_ALL"):
+            most = getattr(self, name.lower())
+            if 0 < most < least:
+                raise SettingsError(
+                    f"{name} is {most}, and one answer may take {least} (CONTEXT_TOKENS and {PIECE}): raise it, "
+                    "lower CONTEXT_TOKENS, or unset it for no limit."
+                )
+
     def check_openid(self) -> None:
         """Raise SettingsError where an OpenID provider is half configured."""
         if self.oidc_issuer is None and (self.oidc_client_id or self.oidc_allowed or self.oidc_required):
@@ -717,7 +730,10 @@ class _Reader:
         pairs = [[part.strip() for part in entry.split("=", 1)] for entry in self.names(name)]
         if not all(all(pair) and (pair[0] != OWN_LIST or len(pair) == 1) for pair in pairs):
             raise self._malformed(name)
-        return {pair[0]: pair[-1] for pair in pairs}
+        models = {pair[0]: pair[-1] for pair in pairs}
+        if any(models[pair[0]] != pair[-1] for pair in pairs):
+            raise self._malformed(name, "it gives one model two names; ")
+        return models
 
     def number(self, name: str, low: int, high: int, *, default: int | None = None) -> int:
         if default is not None and not self.given(name):
@@ -756,7 +772,7 @@ class _Reader:
         variable = _variable(name)
         if variable.secret or LOGIN.search(self._source.find(name)):
             return SettingsError(f"{name} is malformed: {reason}it must be {variable.form}.")
-        return SettingsError(f"{name} is {self._source.find(name)!r}: it must be {variable.form}.")
+        return SettingsError(f"{name} is {self._source.find(name)!r}: {reason}it must be {variable.form}.")
 
 
 def _variable(name: str) -> Variable:
@@ -769,9 +785,9 @@ def _variable(name: str) -> Variable:
 
 def _providers(reader: _Reader) -> tuple[Provider, ...]:
     """Read those that are named, or OpenAI's variables alone."""
-    names = dict.fromkeys(
-        reader.names("PROVIDERS", lambda name: PROVIDER_NAME.fullmatch(name) is not None) or (OPENAI,)
-    )
+    names = reader.names("PROVIDERS", lambda name: PROVIDER_NAME.fullmatch(name) is not None) or (OPENAI,)
+    if len(set(names)) < len(names):
+        raise SettingsError(f"PROVIDERS is {','.join(names)!r}: it names one twice; each is asked once.")
     others = {name: _provider(reader, name) for name in names if name != OPENAI}
     return tuple(others.get(name) or _openai(reader, others.values()) for name in names)
 

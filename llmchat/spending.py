@@ -18,10 +18,8 @@ from llmchat.errors import QuotaSpent, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script
-from llmchat.settings import ADDRESS_SHARE
+from llmchat.settings import ADDRESS_SHARE, PIECE
 
-PIECE = 500
-"""Tokens of an answer that are taken at once: with fewer left none is begun, nor goes on."""
 KEPT_SECONDS = 2 * 86_400
 """Of a day's count: an answer that is begun in it may end after it."""
 ALL = "all"

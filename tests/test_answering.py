@@ -8,7 +8,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
-from llmchat.answering import Answering, Place
+from llmchat.answering import TOO_MANY, Answering, Place
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
 from llmchat.settings import ADDRESS_SHARE
@@ -42,6 +42,7 @@ async def test_session_has_so_many_chats_answered_at_once_and_another_when_one_e
     with pytest.raises(RateLimited) as refused:
         await answering.enter("alice", answering.network(HOME), "c")
     assert refused.value.retry_after == 5
+    assert refused.value.detail == f"{TOO_MANY} Try again in 5 seconds."
     await answering.leave("alice", "a", answering.network(HOME))
     assert await entered(answering, "alice", HOME, "c", "d") == 1
 

@@ -41,7 +41,7 @@ async def app(store: Store, settings: Settings) -> AsyncIterator[Quart]:
             redis_url=store.url,
             redis_prefix=f"metrics-{secrets.token_hex(4)}",
             metrics_token=TOKEN,
-            tokens_per_day_in_all=1000,
+            tokens_per_day_in_all=10_000,
         )
     )
     async with app.test_app():

@@ -18,7 +18,7 @@ AZURE = {
     "AZURE_API_VERSION": "2024-10-21",
 }
 LOCAL = {"LOCAL_BASE_URL": "http://localhost:11434/v1", "LOCAL_MODELS": "llama3.2,*"}
-ALL = {"PROVIDERS": "openai, azure, local,azure", **OPENAI, **AZURE, **LOCAL}
+ALL = {"PROVIDERS": "openai, azure, local", **OPENAI, **AZURE, **LOCAL}
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +110,8 @@ def test_default_model_is_openais_unless_its_models_are_named_and_another_has_it
         ({"PROVIDERS": "Azure"}, "PROVIDERS is 'Azure': it must be names like"),
         ({"PROVIDERS": "4th"}, "PROVIDERS is '4th': it must be names like"),
         ({"PROVIDERS": "image"}, "PROVIDERS names image, and IMAGE_MODELS means something else"),
+        ({"PROVIDERS": "azure,local,azure"}, "PROVIDERS is 'azure,local,azure': it names one twice"),
+        ({"LOCAL_MODELS": "a=b,a=c"}, "LOCAL_MODELS is 'a=b,a=c': it gives one model two names; it must be"),
         ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY is not set, nor is OPENAI_BASE_URL"),
         ({"AZURE_BASE_URL": ""}, "AZURE_BASE_URL is not set: say where azure of PROVIDERS is"),
         ({"LOCAL_MODELS": ""}, "LOCAL_MODELS is not set: name the models of local"),

@@ -149,6 +149,14 @@ def test_half_an_openid_provider_is_refused(env: dict[str, str], named: str) -> 
         read(**env).check_openid()
 
 
+@pytest.mark.parametrize("name", ["TOKENS_PER_DAY", "TOKENS_PER_DAY_IN_ALL"])
+def test_budget_that_is_never_enough_for_an_answer_is_refused_with_what_would_be(name: str) -> None:
+    for tokens in ("0", "8500"):
+        read(**{name: tokens}).check_budgets()
+    with pytest.raises(SettingsError, match=rf"^{name} is 8499, and one answer may take 8500 "):
+        read(**{name: "8499"}).check_budgets()
+
+
 def test_the_domain_that_railway_gives_is_an_allowed_host() -> None:
     domain = "chat.up.railway.app"
     assert domain in read(RAILWAY_PUBLIC_DOMAIN=domain).allowed_hosts

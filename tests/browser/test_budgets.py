@@ -55,7 +55,9 @@ async def test_answer_that_the_tokens_end_in_stays_and_its_continuation_says_whe
     store: Store, start_instance: StartInstance, open_page: OpenPage, model: Model
 ) -> None:
     prefix = f"budget-{secrets.token_hex(4)}"
-    page: Page = await open_page(await start_instance(store, TOKENS_PER_DAY="1500", REDIS_PREFIX=prefix))
+    page: Page = await open_page(
+        await start_instance(store, TOKENS_PER_DAY="1500", CONTEXT_TOKENS="1000", REDIS_PREFIX=prefix)
+    )
     model.answer(*["word " * 100] * 30, Gate(), "never said")
     await say(page, "One")
     await expect(answers(page)).to_contain_text("Cut off at the length limit")

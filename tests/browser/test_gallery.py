@@ -263,7 +263,7 @@ async def test_day_without_tokens_has_its_picture(
     model: Model,
 ) -> None:
     prefix = f"gallery-{screen}"
-    instance = await start_instance(store, TOKENS_PER_DAY="1200", REDIS_PREFIX=prefix)
+    instance = await start_instance(store, TOKENS_PER_DAY="1200", CONTEXT_TOKENS="700", REDIS_PREFIX=prefix)
     page = await open_page(instance, **SCREENS[screen])
     model.answer(
         "An answer as long as the tokens go. " * 4, usage={"prompt_tokens": 900, "completion_tokens": 100}

@@ -15,7 +15,7 @@ from tests.instances.instance import SECRET_KEY
 from tests.instances.talk import begin, send
 from tests.waiting import eventually
 
-TO_A_PERSON = ("Python ", "Hosts: ", "A password ", "llmchat ")
+TO_A_PERSON = ("Python ", "Hosts: ", "A password ", "A session ", "Tokens a day", "/metrics ", "llmchat ")
 """How the lines begin that a start prints to stdout."""
 CANARY = "canary-of-the-log"
 FIELDS = {
