@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import ip_address
-from random import randint
 from typing import Any, cast
 
+from llmchat.pressure import overloaded
 from llmchat.subject import Subject, subject
 
 CONTENT_SECURITY_POLICY = (
@@ -61,8 +61,6 @@ NEVER_PUT_OFF = {"/sign-out", "/sign-in/backchannel"}
 """Whoever is to be out is out at once."""
 FILES = "/static/"
 """Which cost little, and without which an open page cannot come back."""
-RETRY_SECONDS = 2, 5
-PUT_OFF = "The server has very much to do just now. Try again in a moment."
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_-][0-9a-z_.-]*)(:[0-9]{1,5})?", re.ASCII)
 SECURE = {"http": "https", "ws": "wss"}
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
@@ -231,13 +229,16 @@ async def _websocket(app: Any, scope: Any, receive: Any, send: Any) -> None:
 
 async def _put_off(scope: Any, send: Any, headers: dict[bytes, str]) -> None:
     """Refuse for a moment: a page that a person opens comes again by itself, a program is told when to."""
-    retry_after = str(randint(*RETRY_SECONDS)).encode()  # nosec B311 # noqa: S311 - not all at once
+    refusal = overloaded()
+    retry_after = str(refusal.retry_after).encode()
     told = [(b"retry-after", retry_after), (b"cache-control", b"no-store")]
     if "text/html" in headers.get(b"accept", ""):
         again = [(b"refresh", retry_after)] if scope.get("method") in SAFE_METHODS else []
-        await _refuse(scope, send, 503, PUT_OFF, *told, *again)
+        await _refuse(scope, send, 503, refusal.detail, *told, *again)
     else:
-        await _refuse(scope, send, 503, json.dumps({"detail": PUT_OFF}), *told, form=b"application/json")
+        await _refuse(
+            scope, send, 503, json.dumps({"detail": refusal.detail}), *told, form=b"application/json"
+        )
 
 
 async def _refuse(

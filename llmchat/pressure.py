@@ -10,10 +10,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from random import randint
 from types import TracebackType
 from typing import Self
 
 from llmchat.durations import Durations
+from llmchat.errors import Overloaded
 
 LATENESSES = 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 LOOK_SECONDS = 0.1
@@ -23,6 +25,13 @@ BUSY, LATE_SECONDS = 0.9, 0.1
 """From this share of the time and this lateness on, new work is refused …"""
 CALM, PROMPT_SECONDS = 0.75, 0.03
 """… until one of them is below these."""
+RETRY_SECONDS = 2, 5
+"""After some of them, what was refused may be taken: not all comes again at once."""
+
+
+def overloaded() -> Overloaded:
+    """Make the refusal of new work."""
+    return Overloaded(randint(*RETRY_SECONDS))  # nosec B311 # noqa: S311
 
 
 class Pressure:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from random import randint
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ from llmchat.broadcaster import Broadcaster, ChannelLapsed
 from llmchat.budget import Budget
 from llmchat.completion import Completions
 from llmchat.conversation import Turn
-from llmchat.errors import Fenced, Overloaded, Unavailable
+from llmchat.errors import Fenced, Unavailable
 from llmchat.failures import Failures
 from llmchat.folds import Folds
 from llmchat.history import History, Work
@@ -28,7 +27,7 @@ from llmchat.keys import TURNS
 from llmchat.lease import Lease, Leases
 from llmchat.listing import Listing
 from llmchat.models import Models
-from llmchat.pressure import Pressure
+from llmchat.pressure import Pressure, overloaded
 from llmchat.settings import Settings
 from llmchat.spending import Spending
 from llmchat.subject import concerns
@@ -54,8 +53,6 @@ RENDERING_SHARE, RENDERING_AT_ONCE = 0.15, 0.1
 """Of the time, and seconds: what the blocks of all running answers together may take. Their text goes on."""
 REPEAT_SECONDS = 0.25
 """Before listening again, while Redis is away."""
-RETRY_SECONDS = 2, 5
-"""After some of them, a prompt that was refused for what there is to do may be taken."""
 RELEASE_SECONDS = 0.5
 RESERVE_SECONDS = 0.5
 """How long a grown instance leaves the turns of others to younger ones."""
@@ -165,7 +162,7 @@ class Turns:
         """
         if self._pressure.high or len(self._running) + self._coming >= self._settings.answers_per_instance:
             self.overloaded += 1
-            raise Overloaded(randint(*RETRY_SECONDS))  # nosec B311 # noqa: S311 - not all at once
+            raise overloaded()
         self._coming += 1
         try:
             yield

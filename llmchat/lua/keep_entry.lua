@@ -1,6 +1,6 @@
 -- Keep an entry of a hash, at most so many of them, and the hash for as long as it is used. `new` = '1': one that is
--- there stays as it is; '0': only one that is there is written. What `struck` has, if that is given, is not kept anew. Tells what is there then, 'full', 'struck' or
--- 'not_found'.
+-- there stays as it is; '0': only one that is there is written. What `struck` has, if that is given, is not kept anew.
+-- Tells what is there then, 'full', 'struck' or 'not_found'.
 local entries, struck = unpack(KEYS)
 local id, record, new, most, retention_ms = unpack(ARGV)
 
