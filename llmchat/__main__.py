@@ -27,7 +27,8 @@ from llmchat.provider import OWN_LIST
 from llmchat.redis_client import place_of
 from llmchat.serve import address_of, bind, serve, serve_and_reload
 from llmchat.session import SESSION
-from llmchat.settings import PASSWORD_LENGTH, PROVIDER_VARIABLES, VARIABLES, Settings
+from llmchat.settings import Settings
+from llmchat.variables import PASSWORD_LENGTH, PROVIDER_VARIABLES, VARIABLES
 
 COMMAND_NAMES = ("run", "serve", "parts", "hash", "check-config", "export", "import", "forget", "retention")
 NOT_ASKED = "not asked: who has the address may chat"

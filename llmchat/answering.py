@@ -16,7 +16,7 @@ from llmchat.keys import Keys
 from llmchat.limits import network_of
 from llmchat.redis_client import available, together
 from llmchat.script import Script
-from llmchat.settings import ADDRESS_SHARE
+from llmchat.variables import ADDRESS_SHARE
 
 RETRY_SECONDS = 5
 """After them one of several answers may have ended."""

@@ -28,7 +28,8 @@ from urllib import request
 from urllib.parse import quote
 
 from llmchat.errors import StartError
-from llmchat.settings import SECRET_KEY_LENGTH, Settings
+from llmchat.settings import Settings
+from llmchat.variables import SECRET_KEY_LENGTH
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-local.txt"

@@ -16,7 +16,7 @@ from llmchat.errors import RateLimited
 from llmchat.keys import Keys
 from llmchat.redis_client import as_cluster
 from llmchat.script import Script
-from llmchat.settings import ADDRESS_SHARE
+from llmchat.variables import ADDRESS_SHARE
 
 MINUTE_MS = 60_000
 SIGN_INS_PER_MINUTE = 10

@@ -18,7 +18,8 @@ from llmchat.errors import QuotaSpent, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script
-from llmchat.settings import ADDRESS_SHARE, PIECE
+from llmchat.settings import PIECE
+from llmchat.variables import ADDRESS_SHARE
 
 KEPT_SECONDS = 2 * 86_400
 """Of a day's count: an answer that is begun in it may end after it."""

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from llmchat.answering import TOO_MANY, Answering, Place
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
-from llmchat.settings import ADDRESS_SHARE
+from llmchat.variables import ADDRESS_SHARE
 from tests.instances import Store
 
 KEYS = Keys("answering")

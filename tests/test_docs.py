@@ -23,7 +23,8 @@ from llmchat import (
 )
 from llmchat.keys import TURNS, Keys, group_of_conversation, group_of_session, redis_channel
 from llmchat.provider import OPENAI
-from llmchat.settings import PROVIDER_VARIABLES, VARIABLES, Settings
+from llmchat.settings import Settings
+from llmchat.variables import PROVIDER_VARIABLES, VARIABLES
 from tests.channel_layer import test_construction, test_on_fakeredis, test_on_valkey
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from redis.exceptions import ClusterCrossSlotError
 from llmchat.errors import RateLimited
 from llmchat.keys import Keys
 from llmchat.limits import Limits, Rates, network_of
-from llmchat.settings import ADDRESS_SHARE
+from llmchat.variables import ADDRESS_SHARE
 from tests.instances import Store
 
 KEYS = Keys("limits")

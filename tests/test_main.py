@@ -19,7 +19,8 @@ import pytest
 from llmchat import __version__
 from llmchat.__main__ import COMMAND_NAMES
 from llmchat.access import Access
-from llmchat.settings import VARIABLES, Settings
+from llmchat.settings import Settings
+from llmchat.variables import VARIABLES
 from tests.fakes import Model
 from tests.instances import Instance, handshake
 from tests.instances.child import Child, free_port

@@ -8,7 +8,8 @@ import pytest
 
 from llmchat.errors import SettingsError
 from llmchat.provider import Provider
-from llmchat.settings import PROVIDER_VARIABLES, VARIABLES, Settings
+from llmchat.settings import Settings
+from llmchat.variables import PROVIDER_VARIABLES, VARIABLES
 
 OPENAI = {"OPENAI_API_KEY": "sk-1"}
 AZURE = {

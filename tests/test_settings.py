@@ -8,7 +8,8 @@ import pytest
 
 from llmchat.access import hash_of
 from llmchat.errors import SettingsError
-from llmchat.settings import VARIABLES, Settings
+from llmchat.settings import Settings
+from llmchat.variables import VARIABLES
 
 DEPLOYED = {
     "SECRET_KEY": "k3Yw0rds-f0r-the-tests-0nly-4711-abcdef",

