@@ -22,6 +22,7 @@ from llmchat import (
     turn,
 )
 from llmchat.keys import TURNS, Keys, group_of_conversation, group_of_session, redis_channel
+from llmchat.limits import KINDS
 from llmchat.provider import OPENAI
 from llmchat.settings import Settings
 from llmchat.variables import PROVIDER_VARIABLES, VARIABLES
@@ -33,6 +34,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = (ROOT / "README.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 CHANNEL_LAYER = (ROOT / "docs" / "channel-layer.md").read_text()
+METRICS = (ROOT / "docs" / "metrics.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 
@@ -124,6 +126,13 @@ def test_example_names_every_setting_with_its_default() -> None:
 def test_example_is_read_without_complaint_when_every_line_is_used() -> None:
     told = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
     Settings.read(told, local=False)
+
+
+def test_kinds_of_limits_are_named_where_they_are_told_of_and_where_they_lie() -> None:
+    metric = next(cells for cells in rows(METRICS) if cells[0] == "`llmchat_received_total`")
+    assert re.findall(r"`(\w+)`", metric[3]) == list(KINDS)
+    key = next(cells for cells in rows(ARCHITECTURE) if cells[0] == "`llmchat:limit:<kind>:<who>`")
+    assert re.findall(r"`(\w+)`", key[2]) == list(KINDS)
 
 
 # The version
