@@ -345,6 +345,7 @@ async def test_sharing_without_a_connection_says_so_and_makes_one_link_when_it_i
     await expect(dialog.get_by_role("alert")).to_contain_text("There is no connection now")
     line.bend = str
     await line.connected(2)
+    await expect(page.locator("connection-pill")).to_have_attribute("data-state", "connected")
     await dialog.get_by_role("button", name="Create link").click()
     await expect(dialog.get_by_role("textbox", name="Link of")).to_have_count(1)
     await page.keyboard.press("Escape")
