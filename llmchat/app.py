@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quart import Quart
 
@@ -75,6 +75,9 @@ from llmchat.templates import Unindented
 from llmchat.titles import Titles
 from llmchat.transcripts import Transcripts
 from llmchat.turns import Turns
+
+if TYPE_CHECKING:
+    from llmchat.issuer import Issuer
 
 CHANNEL_CAPACITY = 1000
 """Messages of one connection's inbox: a few seconds of an answer."""
@@ -316,20 +319,27 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             Retention(redis, keys, attachments, history_days=settings.history_days),
             Health(redis, keys, place_of(settings.redis_url), require_durable=False),
             completions,
+            _issuer(settings),
         )
 
 
-def _openid(settings: Settings, logins: Logins, moves: Moves) -> OpenId | None:
+def _issuer(settings: Settings) -> Issuer | None:
     if settings.oidc_issuer is None:
         return None
     from llmchat.issuer import Issuer  # 12 MB, which nobody else is to carry
 
-    issuer = Issuer(
+    return Issuer(
         settings.oidc_issuer,
         settings.oidc_client_id,
         settings.oidc_client_secret,
         allowed=settings.oidc_allowed,
     )
+
+
+def _openid(settings: Settings, logins: Logins, moves: Moves) -> OpenId | None:
+    issuer = _issuer(settings)
+    if issuer is None:
+        return None
     # By another provider, nobody is signed in any more.
     told = f"{settings.oidc_issuer}\n{settings.oidc_client_id}"
     salt = hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from llmchat.completion import Completions
 from llmchat.errors import ProviderError, StartError, Unavailable, Unreadable
@@ -15,6 +15,9 @@ from llmchat.provider import OPENAI, OWN_LIST, Provider
 from llmchat.retention import Lowered, Retention
 from llmchat.settings import Settings
 from llmchat.takeout import Takeout
+
+if TYPE_CHECKING:
+    from llmchat.issuer import Issuer  # 12 MB, which only who has one is to carry
 
 OWN_MODEL = (
     "No model server is configured: `run` starts a small model of its own, which is not looked at here"
@@ -36,12 +39,14 @@ class Desk:
         retention: Retention,
         health: Health,
         completions: Completions,
+        issuer: Issuer | None = None,
     ) -> None:
         self._takeout = takeout
         self._intake = intake
         self._retention = retention
         self._health = health
         self._completions = completions
+        self._issuer = issuer
 
     async def export(self, session: str, write: Callable[[bytes], object]) -> None:
         """Write all chats of a session as an archive."""
@@ -82,7 +87,7 @@ class Desk:
             raise StartError(AWAY) from None
 
     async def check(self, settings: Settings) -> AsyncIterator[str]:
-        """Say in lines whether Redis and the model server can be had."""
+        """Say in lines whether Redis, the OpenID provider and the model server can be had."""
         await self._health.check(0)
         look = await self._health.latest()
         if look is None:
@@ -92,6 +97,8 @@ class Desk:
             if settings.require_durable_redis:
                 raise StartError(f"REQUIRE_DURABLE_REDIS is set, and {risk}")
             yield f"History may be lost: {risk}"
+        if self._issuer is not None:
+            yield await self._issuer.look()
         if not settings.has_model:
             yield OWN_MODEL
             return

@@ -15,6 +15,8 @@ from joserfc import jws, jwt
 from joserfc.errors import BadSignatureError, JoseError, SecurityWarning
 from joserfc.jwk import JWKRegistry, Key
 
+from llmchat.person import LATE_SECONDS
+
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
@@ -23,8 +25,7 @@ ALGORITHMS = (
 KINDS = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 """Of keys, by how the names of algorithms begin."""
 MOST_KEYS = 100
-LATE_SECONDS = 60
-"""As far as the provider's clock and ours may differ."""
+SUBJECT_CHARACTERS = 1000
 LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -80,6 +81,7 @@ def claims_of_visitor(
         claims.validate(leeway=LATE_SECONDS)
     except (JoseError, TypeError, ValueError) as error:
         raise Untrue(f"its token is not true: {error}") from None
+    _check_subject(claims["sub"])
     return dict(claims)
 
 
@@ -99,10 +101,18 @@ def claims_of_leaver(token: str, keys: Iterable[Key], *, issuer: str, client_id:
         told.validate(claims)
     except JoseError as error:
         raise Untrue(f"its token is not true: {error}") from None
+    _check_subject(claims["sub"])
     events = claims.get("events")
+    if not isinstance(claims["jti"], str) or not claims["jti"]:
+        raise Untrue("its token has no id")
     if "nonce" in claims or not isinstance(events, dict) or LOGOUT not in events:
         raise Untrue("its token is no logout token")
     return claims
+
+
+def _check_subject(subject: object) -> None:
+    if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_CHARACTERS:
+        raise Untrue("it does not tell who it is about")
 
 
 def _decoded(token: str, keys: Iterable[Key]) -> jwt.Token:

@@ -20,7 +20,7 @@ from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from joserfc.jwk import Key
 
-from llmchat.errors import SignInFailed
+from llmchat.errors import SignInFailed, StartError
 from llmchat.id_token import (
     ALGORITHMS,
     Untrue,
@@ -30,18 +30,24 @@ from llmchat.id_token import (
     header_of,
     keys_of,
 )
-from llmchat.person import Person
+from llmchat.person import Leaver, Person
 from llmchat.settings import is_secure_url
 from llmchat.title import one_line
 
 ASK_SECONDS = 10.0
 ANSWER_BYTES = 256 * 1024
 FRESH_SECONDS = 3600
-"""So long what the provider tells of itself is believed."""
+"""So long what the provider tells of itself is believed …"""
+ANEW_SECONDS = 3.0
+"""… then it is looked for anew, for no longer than this: what it told last is true until there is more."""
+AGAIN_SECONDS = 60
+"""Between two such looks, where the first was in vain."""
 KEYS_SECONDS = 10
 """Between two looks for a key that is not known: anybody can name one."""
+TELL_SECONDS = 60
+"""Between two lines of the log on what anybody may send."""
 NAME_CHARACTERS = 80
-SUBJECT_CHARACTERS = 1000
+MAIL = {"email", "email_verified"}
 NAMES = ("name", "preferred_username", "nickname", "email")
 AWAY = "The sign-in service cannot be reached now. Try again in a moment."
 STRANGE = "The sign-in service said something that cannot be taken. Try again; if it stays so, tell whoever runs this chat."
@@ -62,7 +68,7 @@ class _Told:
 
 
 class Issuer:
-    """Every method that asks the provider raises SignInFailed."""
+    """Every method that asks the provider raises SignInFailed, but for `look`."""
 
     def __init__(
         self,
@@ -82,8 +88,32 @@ class Issuer:
         self._tls = httpx2.create_ssl_context()
         self._asking = asyncio.Lock()
         self._told: _Told | None = None
+        self._looked_at = float("-inf")
         self._keys: list[Key] = []
-        self._keys_at = float("-inf")
+        self._keys_at = float("-inf")  # when they were looked for
+        self._keys_problem: tuple[int, str] | None = None  # of the last look: status, detail
+        self._untrue = 0  # sign-outs, since the log was told
+        self._untrue_told_at = float("-inf")
+
+    async def look(self) -> str:
+        """Say in a line that the provider can be asked, to whoever configures it. Raises StartError."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS), self._client() as client:
+                told = await self._discovered(client)
+                found = await _asked(client, told.said["jwks_uri"])
+        except (TimeoutError, httpx2.HTTPError) as error:
+            raise StartError(
+                f"The OpenID provider at {self._address} cannot be reached ({type(error).__name__}). Check OIDC_ISSUER."
+            ) from None
+        except Untrue as untrue:
+            raise StartError(
+                f"The OpenID provider at {self._address} cannot be believed: {untrue}. Check OIDC_ISSUER."
+            ) from None
+        if not told.algorithms or not keys_of(found.get("keys")):
+            raise StartError(
+                f"The OpenID provider at {self._address} signs with no key that proves anything: let it use RS256."
+            )
+        return f"The OpenID provider {told.issuer} answers; whether it knows OIDC_CLIENT_ID a sign-in shows"
 
     async def way_in(self, back: str, *, state: str, nonce: str, verifier: str) -> str:
         """Give the address at which a person signs in, to be led `back` from there."""
@@ -137,19 +167,31 @@ class Issuer:
                 nonce=nonce,
                 access_token=access_token,
             )
-            if not 0 < len(claims["sub"]) <= SUBJECT_CHARACTERS:
-                raise Untrue("it does not tell who came")
             claims = await self._with_rest(client, told, claims, access_token)
         if self._allowed and not self._allows(claims):
             raise SignInFailed(403, NOT_ALLOWED)
         return Person(told.issuer, claims["sub"], _name_of(claims), _text(claims.get("sid")))
 
-    async def leaver(self, token: str) -> Person:
-        """Tell whose visit there has ended, by the token with which the provider says so."""
+    async def leaver(self, token: str) -> Leaver | None:
+        """Tell whose visit there has ended, by the token with which the provider says so; None where it is not true."""
         async with self._talking() as (client, told):
-            keys = await self._keys_for(client, told, token)
-            claims = claims_of_leaver(token, keys, issuer=told.issuer, client_id=self._client_id)
-        return Person(told.issuer, claims["sub"], visit=_text(claims.get("sid")))
+            try:
+                keys = await self._keys_for(client, told, token)
+                claims = claims_of_leaver(token, keys, issuer=told.issuer, client_id=self._client_id)
+            except Untrue as untrue:  # anybody may send one
+                self._tell_of_untrue(untrue)
+                return None
+        return Leaver(Person(told.issuer, claims["sub"], visit=_text(claims.get("sid"))), claims["iat"])
+
+    def _tell_of_untrue(self, untrue: Untrue) -> None:
+        self._untrue += 1
+        if self._clock() - self._untrue_told_at >= TELL_SECONDS:
+            log.warning(
+                "Sign-outs were sent that the OpenID provider did not sign, or not so: %d; of the last, %s.",
+                self._untrue,
+                untrue,
+            )
+            self._untrue, self._untrue_told_at = 0, self._clock()
 
     @asynccontextmanager
     async def _talking(self) -> AsyncIterator[tuple[AsyncOAuth2Client, _Told]]:
@@ -185,14 +227,24 @@ class Issuer:
         return client
 
     async def _settled(self, client: AsyncOAuth2Client) -> _Told:
-        """Read what the provider tells of itself, now and then; while it is away, what it told last is true."""
+        """Read what the provider tells of itself, now and then; where that is in vain, what it told last is true."""
         async with self._asking:
-            if self._told is None or self._clock() - self._told.at > FRESH_SECONDS:
+            if self._told is None:
+                self._told = await self._discovered(client)
+            elif (
+                self._clock() - self._told.at > FRESH_SECONDS
+                and self._clock() - self._looked_at > AGAIN_SECONDS
+            ):
+                self._looked_at = self._clock()
                 try:
-                    self._told = await self._discovered(client)
-                except httpx2.HTTPError:
-                    if self._told is None:
-                        raise
+                    async with asyncio.timeout(ANEW_SECONDS):
+                        self._told = await self._discovered(client)
+                except (TimeoutError, httpx2.HTTPError, Untrue) as error:
+                    why = str(error) if isinstance(error, Untrue) else type(error).__name__
+                    log.warning(
+                        "What the OpenID provider tells of itself cannot be had anew (%s): what it told last counts.",
+                        why,
+                    )
             return self._told
 
     async def _discovered(self, client: AsyncOAuth2Client) -> _Told:
@@ -214,27 +266,37 @@ class Issuer:
         return "client_secret_post" if ways == ["client_secret_post"] else "client_secret_basic"
 
     async def _keys_for(self, client: AsyncOAuth2Client, told: _Told, token: object) -> list[Key]:
-        """Find the keys that may have signed a token; asks for them anew where there are none."""
+        """Find the keys that may have signed a token; asks for them anew where there are none, now and then."""
         header = header_of(token, told.algorithms)
         async with self._asking:
             if not fitting(self._keys, header) and self._clock() - self._keys_at > KEYS_SECONDS:
-                found = await _asked(client, told.said["jwks_uri"])
-                self._keys, self._keys_at = keys_of(found.get("keys")), self._clock()
-        return fitting(self._keys, header)
+                self._keys_at, self._keys_problem = self._clock(), (503, AWAY)
+                try:
+                    found = await _asked(client, told.said["jwks_uri"])
+                except Untrue as untrue:
+                    log.warning("The OpenID provider's keys cannot be believed: %s.", untrue)
+                    self._keys_problem = 502, STRANGE
+                else:
+                    self._keys, self._keys_problem = keys_of(found.get("keys")), None
+        keys = fitting(self._keys, header)
+        if not keys and self._keys_problem:
+            raise SignInFailed(*self._keys_problem)
+        return keys
 
     async def _with_rest(
         self, client: AsyncOAuth2Client, told: _Told, claims: dict[str, Any], access_token: object
     ) -> dict[str, Any]:
         """Add what is to be known and the ID token does not tell: many providers tell it elsewhere."""
         address = told.said.get("userinfo_endpoint")
-        if _name_of(claims) and (not self._allowed or "email" in claims):
+        if _name_of(claims) and (not self._allowed or claims.keys() >= MAIL):
             return claims
         if not is_secure_url(address) or not isinstance(access_token, str):
             return claims
         said = await _asked(client, address, Authorization=f"Bearer {access_token}")
         if said.get("sub") != claims["sub"]:
             raise Untrue("it tells of somebody else")
-        return said | claims
+        mail = claims if claims.keys() >= MAIL else said  # an address of one is not proved by the other
+        return said | claims | {name: mail.get(name) for name in MAIL}
 
     def _allows(self, claims: Mapping[str, Any]) -> bool:
         email = _text(claims.get("email")).lower()

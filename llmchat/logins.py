@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from llmchat.access import ACCESS_SECONDS
 from llmchat.keys import Keys
-from llmchat.person import Person
+from llmchat.person import LATE_SECONDS, Leaver, Person
 from llmchat.redis_client import available
 from llmchat.script import Script, Several
 
@@ -105,15 +105,23 @@ class Logins:
         async with available():
             await self._redis.delete(self._keys.logins(session))
 
-    async def end_visit(self, person: Person) -> str | None:
-        """Sign a person out of the browsers of a visit at its issuer, everywhere where it names none; gives the session."""
+    async def end_visit(self, leaver: Leaver) -> str | None:
+        """Sign a person out of the browsers of a visit at its issuer, everywhere where it names none; gives the session.
+
+        Not of those that were signed in later: the word may be an old one, sent once more.
+        """
+        person = leaver.person
         async with available():
             found: Any = await self._redis.get(self._keys.person(person.digest))
         if found is None:
             return None
         session = str(found.decode())
         records = await self._records(session)
-        ended = [each for each in records if person.visit in ("", records[each]["visit"])]
+        ended = [
+            name
+            for name, record in records.items()
+            if person.visit in ("", record["visit"]) and record["at"] <= leaver.at + LATE_SECONDS
+        ]
         if ended:
             async with available():
                 await self._redis.hdel(self._keys.logins(session), *ended)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
+LATE_SECONDS = 60
+"""As far as the issuer's clock and ours may differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -22,3 +25,12 @@ class Person:
     def digest(self) -> str:
         """What the person is known by here."""
         return sha256(f"{self.issuer}\n{self.subject}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Leaver:
+    """A person whose visit at the issuer has ended; of no visit: all have."""
+
+    person: Person
+    at: float
+    """When the issuer said so, in seconds since the epoch: who came later has not left."""

@@ -11,10 +11,19 @@ import aiohttp
 import pytest
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from llmchat.errors import SignInFailed
-from llmchat.issuer import ANSWER_BYTES, FRESH_SECONDS, KEYS_SECONDS, Issuer
+from llmchat import issuer as issuer_room
+from llmchat.errors import SignInFailed, StartError
+from llmchat.issuer import (
+    AGAIN_SECONDS,
+    ANSWER_BYTES,
+    FRESH_SECONDS,
+    KEYS_SECONDS,
+    TELL_SECONDS,
+    Issuer,
+)
 from llmchat.person import Person
 from tests.provider import CLIENT_ID, CLIENT_SECRET, Provider
+from tests.steps import Gate
 
 BACK = "http://localhost/sign-in/callback"
 WAY = {"nonce": "the nonce", "verifier": "v" * 43}
@@ -133,6 +142,7 @@ LIES: dict[str, dict[str, Any]] = {
     "of tomorrow": {"claims": {"iat": NOW + 86_400}},
     "of nobody": {"claims": {"sub": None}},
     "of an empty name": {"claims": {"sub": ""}},
+    "of a number": {"claims": {"sub": 7}},
     "with another token": {"claims": {"at_hash": "AAAA"}},
     "unsigned": {"header": {"alg": "none"}},
     "signed with the public key": {"header": {"alg": "HS256"}},
@@ -210,6 +220,55 @@ async def test_provider_that_is_away_is_told_apart_and_what_it_told_stands(house
     assert failed.value.status == 503
 
 
+@pytest.mark.parametrize("how", ["away", "silent", "upkeep", "another issuer"])
+async def test_what_the_provider_told_counts_while_it_cannot_tell_anew_and_one_look_a_minute_is_for_all(
+    house: House, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    provider = house.provider
+    await house.sign_in()
+    house.clock.now += FRESH_SECONDS + 1
+    before = provider.asked.count(f"/{PATHS['discovery']}")
+    if how == "away":
+        provider.status = {PATHS["discovery"]: 500}
+    elif how == "silent":
+        monkeypatch.setattr(issuer_room, "ANEW_SECONDS", 0.01)
+        provider.gate = Gate()
+    elif how == "upkeep":
+        provider.body = {PATHS["discovery"]: b"<h1>Back soon</h1>"}
+    else:
+        provider.says = {"issuer": "https://another.example"}
+    for _ in range(3):
+        assert (await house.sign_in()).subject == "ann"
+    assert provider.asked.count(f"/{PATHS['discovery']}") == before + 1
+    if provider.gate:
+        provider.gate.open()
+    house.clock.now += AGAIN_SECONDS + 1
+    assert (await house.sign_in()).subject == "ann"
+    assert provider.asked.count(f"/{PATHS['discovery']}") == before + 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [({"status": {"jwks": 500}}, 503), ({"body": {"jwks": b"<h1>Back soon</h1>"}}, 502)],
+)
+async def test_keys_that_cannot_be_had_are_not_asked_for_by_each_and_those_that_are_known_serve(
+    house: House, answer: dict[str, Any], status: int
+) -> None:
+    known = house.provider.keys
+    await house.sign_in()
+    house.clock.now += KEYS_SECONDS + 1
+    house.provider.turn_keys()
+    vars(house.provider).update(answer)
+    asked = house.provider.asked.count("/jwks")
+    for _ in range(3):
+        with pytest.raises(SignInFailed) as failed:
+            await house.sign_in()
+        assert failed.value.status == status
+    assert house.provider.asked.count("/jwks") == asked + 1
+    house.provider.keys = known
+    assert (await house.sign_in()).subject == "ann"
+
+
 async def test_person_who_did_not_want_to_is_told_so(house: House) -> None:
     with pytest.raises(SignInFailed) as failed:
         await house.sign_in(error="access_denied", error_description="<b>evil</b>")
@@ -260,6 +319,20 @@ async def test_only_proved_addresses_come_in_where_some_are_named(
     assert failed.value.status == 403
 
 
+@pytest.mark.parametrize("token", [{"email": "ann@example.com"}, {"email_verified": True}])
+async def test_address_of_one_source_is_not_proved_by_another(house: House, token: dict[str, Any]) -> None:
+    house.provider.person = house.provider.person | token
+    issuer = house.make(allowed=("example.com",))
+    house.provider.userinfo = {"email": "evil@other.example", "email_verified": True}
+    with pytest.raises(SignInFailed):
+        await house.sign_in(issuer)
+    house.provider.userinfo = {"email": "ann@example.com"}
+    with pytest.raises(SignInFailed):
+        await house.sign_in(issuer)
+    house.provider.userinfo = {"email": "ann@example.com", "email_verified": True}
+    assert (await house.sign_in(issuer)).subject == "ann"
+
+
 async def test_way_out_leads_back(house: House) -> None:
     address = await house.issuer.way_out("http://localhost/sign-in")
     assert address
@@ -270,12 +343,57 @@ async def test_way_out_leads_back(house: House) -> None:
     assert await house.make().way_out("http://localhost/sign-in") is None
 
 
-async def test_end_of_a_visit_is_believed_only_where_it_is_one(house: House) -> None:
-    leaver = await house.issuer.leaver(house.provider.logout_token())
-    assert (leaver.subject, leaver.visit) == ("ann", "visit-1")
-    assert leaver.digest == (await house.sign_in()).digest
-    for lie in ({"events": {}}, {"nonce": "n"}, {"aud": "another"}, {"sub": None}, {"exp": NOW - 3600}):
-        with pytest.raises(SignInFailed):
-            await house.issuer.leaver(house.provider.logout_token(**lie))
-    with pytest.raises(SignInFailed):
-        await house.issuer.leaver("")
+async def test_end_of_a_visit_is_believed_only_where_it_is_one(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaver = await house.issuer.leaver(house.provider.logout_token(iat=NOW))
+    assert leaver
+    assert (leaver.person.subject, leaver.person.visit, leaver.at) == ("ann", "visit-1", NOW)
+    assert leaver.person.digest == (await house.sign_in()).digest
+    lies: list[dict[str, Any]] = [
+        {"events": {}},
+        {"nonce": "n"},
+        {"aud": "another"},
+        {"sub": None},
+        {"sub": 7},
+        {"exp": NOW - 3600},
+        {"jti": None},
+        {"jti": ""},
+        {"jti": 7},
+    ]
+    for lie in lies:
+        assert await house.issuer.leaver(house.provider.logout_token(**lie)) is None, lie
+    assert await house.issuer.leaver("") is None
+    assert len(caplog.messages) == 1
+    assert "Sign-outs were sent that the OpenID provider did not sign, or not so: 1;" in caplog.messages[0]
+    house.clock.now += TELL_SECONDS
+    assert await house.issuer.leaver("") is None
+    assert f"not so: {len(lies) + 1};" in caplog.messages[1]
+    house.provider.status = {"jwks": 500}
+    with pytest.raises(SignInFailed) as failed:
+        await house.make().leaver(house.provider.logout_token())
+    assert failed.value.status == 503
+
+
+async def test_provider_is_looked_at_for_whoever_configures_it(house: House) -> None:
+    provider = house.provider
+    assert (await house.issuer.look()).startswith(f"The OpenID provider {provider.issuer} answers")
+    for change, told in (
+        ({"says": {"issuer": "https://another.example"}}, "it calls itself otherwise than OIDC_ISSUER"),
+        ({"body": {PATHS["discovery"]: b"<h1>Hello</h1>"}}, "it answers with 200, and no JSON object"),
+        ({"status": {PATHS["discovery"]: 404}}, "it answers with 404"),
+        ({"status": {"jwks": 500}}, "cannot be reached"),
+        ({"body": {"jwks": b'{"keys": []}'}}, "signs with no key that proves anything"),
+        ({"says": {"id_token_signing_alg_values_supported": ["none"]}}, "signs with no key"),
+    ):
+        provider.reset()
+        vars(provider).update(change)
+        with pytest.raises(StartError, match=told):
+            await house.make().look()
+    provider.reset()
+    await provider.close_door()
+    try:
+        with pytest.raises(StartError, match=r"cannot be reached \(ConnectError\). Check OIDC_ISSUER"):
+            await house.make().look()
+    finally:
+        await provider.open_door()

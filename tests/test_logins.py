@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 from llmchat.access import ACCESS_SECONDS
 from llmchat.keys import Keys
 from llmchat.logins import MOST_LOGINS, Login, Logins
-from llmchat.person import Person
+from llmchat.person import LATE_SECONDS, Leaver, Person
 from tests.test_history import DAY_MS, redis
 
 __all__ = ["redis"]
@@ -110,8 +111,21 @@ async def test_anonymous_session_is_brought_once_and_not_by_a_login_that_ended(d
 async def test_end_of_a_visit_ends_its_logins_and_one_without_a_name_all(desk: Desk) -> None:
     here = await desk.logins.begin(ANN)
     there = await desk.logins.begin(Person(ANN.issuer, ANN.subject, visit="visit-2"))
-    assert await desk.logins.end_visit(Person(ANN.issuer, ANN.subject, visit="visit-1")) == here.session
+    now = time.time()
+    first, every = Person(ANN.issuer, ANN.subject, visit="visit-1"), Person(ANN.issuer, ANN.subject)
+    assert await desk.logins.end_visit(Leaver(first, now)) == here.session
     assert await desk.there(here, there) == [False, True]
-    assert await desk.logins.end_visit(Person(ANN.issuer, ANN.subject)) == here.session
+    assert await desk.logins.end_visit(Leaver(every, now)) == here.session
     assert await desk.there(there) == [False]
-    assert await desk.logins.end_visit(Person(ANN.issuer, "nobody")) is None
+    assert await desk.logins.end_visit(Leaver(Person(ANN.issuer, "nobody"), now)) is None
+
+
+async def test_word_of_a_sign_out_ends_no_later_login(desk: Desk) -> None:
+    login = await desk.logins.begin(ANN)
+    every = Person(ANN.issuer, ANN.subject)
+    await desk.logins.end_visit(Leaver(every, time.time() - 2 * LATE_SECONDS))
+    assert await desk.there(login) == [True]
+    await desk.logins.end_visit(
+        Leaver(every, time.time() - LATE_SECONDS / 2)
+    )  # the clocks may differ so much
+    assert await desk.there(login) == [False]

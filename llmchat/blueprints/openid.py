@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
 from quart import Blueprint, Response, abort, make_response, redirect, request, url_for
@@ -13,8 +14,8 @@ from quart.typing import ResponseReturnValue
 
 from llmchat.blueprints.rooms import OpenId, rooms
 from llmchat.blueprints.sign_in import own_page_of, sign_in_page
-from llmchat.blueprints.visitors import Visitor, cookies_of, headers_of
-from llmchat.errors import RateLimited, SignInFailed
+from llmchat.blueprints.visitors import Visitor, address_of, cookies_of, headers_of
+from llmchat.errors import RateLimited, SignInFailed, Unavailable
 
 WAY_SECONDS = 600
 """To the provider and back."""
@@ -56,7 +57,7 @@ async def begin() -> ResponseReturnValue:
     try:
         await who.allowance.sign_in()
         address = await openid.issuer.way_in(
-            _back(who), state=way.state, nonce=way.nonce, verifier=way.verifier
+            address_of(who, "openid.end"), state=way.state, nonce=way.nonce, verifier=way.verifier
         )
     except RateLimited as error:
         return await sign_in_page(who, way.to, error.detail, 429, retry_after=error.retry_after)
@@ -78,7 +79,9 @@ async def end() -> ResponseReturnValue:
     if way is None:
         return redirect("/", 303) if who.login else await sign_in_page(who, "/", OLD, 400)
     try:
-        person = await openid.issuer.person(_back(who), request.args, nonce=way.nonce, verifier=way.verifier)
+        person = await openid.issuer.person(
+            address_of(who, "openid.end"), request.args, nonce=way.nonce, verifier=way.verifier
+        )
     except SignInFailed as failed:
         response = await make_response(await sign_in_page(who, way.to, failed.detail, failed.status))
         response.headers.add("Set-Cookie", _kept(openid, who, list(ways.values())))
@@ -103,24 +106,30 @@ async def leave() -> ResponseReturnValue:
     here, openid = rooms(), _openid()
     token = (await request.form).get("logout_token", "")
     try:
-        if len(token) > MOST_TOKEN:
-            raise SignInFailed(400, OLD)
-        leaver = await openid.issuer.leaver(token)
-    except SignInFailed as failed:
-        return {"error": "invalid_request"}, 503 if failed.status == 503 else 400, headers_of()
+        leaver = await openid.issuer.leaver(token) if len(token) <= MOST_TOKEN else None
+    except SignInFailed:
+        return {"error": "temporarily_unavailable"}, 503, headers_of()
+    if leaver is None:
+        return await _untrue()
     session = await openid.logins.end_visit(leaver)
     if session is not None:
         await here.tell_signed_out(session)
     return Response(status=200, headers=headers_of())
 
 
+async def _untrue() -> ResponseReturnValue:
+    """Refuse what the provider has not said; only that is counted: the provider itself is never refused for others."""
+    try:
+        with suppress(Unavailable):
+            await rooms().limits.page(None, request.remote_addr or "")
+    except RateLimited as error:
+        return {"error": "invalid_request"}, 429, headers_of(error.retry_after)
+    return {"error": "invalid_request"}, 400, headers_of()
+
+
 def _openid() -> OpenId:
     openid = rooms().openid
     return openid if openid is not None else abort(404)
-
-
-def _back(who: Visitor) -> str:
-    return f"{'https' if who.secure else 'http'}://{request.host}{url_for('openid.end')}"
 
 
 def _ways(openid: OpenId, who: Visitor) -> list[Way]:

@@ -9,7 +9,7 @@ from quart import Blueprint, make_response, redirect, render_template, request, 
 from quart.typing import ResponseReturnValue
 
 from llmchat.blueprints.rooms import OpenId, Rooms, rooms
-from llmchat.blueprints.visitors import Visitor, cookies_of, headers_of
+from llmchat.blueprints.visitors import Visitor, address_of, cookies_of, headers_of
 from llmchat.errors import RateLimited, SignInFailed
 
 OWN_PAGE = re.compile(
@@ -40,9 +40,7 @@ async def show() -> ResponseReturnValue:
 
 async def _way_out(openid: OpenId, who: Visitor) -> str | None:
     try:
-        return await openid.issuer.way_out(
-            f"{'https' if who.secure else 'http'}://{request.host}{url_for('sign_in.show')}"
-        )
+        return await openid.issuer.way_out(address_of(who, "sign_in.show"))
     except SignInFailed:
         return None
 

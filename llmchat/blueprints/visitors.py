@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
-from quart import Request, Websocket
+from quart import Request, Websocket, request, url_for
 
 from llmchat.connection import Welcome
 from llmchat.limits import Allowance
@@ -74,6 +74,11 @@ class Refusals:
         since, self._told = self.counts - self._told, Counter(self.counts)
         counts = ", ".join(f"{reason} {count}" for reason, count in since.items())
         log.warning("Websockets were refused in the last minute: %s.", counts)
+
+
+def address_of(who: Visitor, endpoint: str) -> str:
+    """Give the whole address of a page of ours, as whoever asks calls us."""
+    return f"{'https' if who.secure else 'http'}://{request.host}{url_for(endpoint)}"
 
 
 def cookies_of(asked: Request | Websocket) -> str:

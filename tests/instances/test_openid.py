@@ -15,6 +15,7 @@ import pytest
 
 from llmchat.keys import Keys
 from llmchat.redis_client import connect as redis_client
+from llmchat.variables import ADDRESS_SHARE
 from tests.conftest import Connect, StartInstance
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Page, Store, handshake
@@ -349,6 +350,25 @@ async def test_provider_signs_a_person_out(
     assert await end(provider.logout_token(sid=None)) == 200
     assert await browser.closed() == 4401
     assert await end(provider.logout_token(sub="nobody")) == 200
+
+
+async def test_strangers_who_send_sign_outs_keep_neither_the_provider_out_nor_the_log_full(
+    provider: Provider, store: Store, start_instance: StartInstance, another: Another
+) -> None:
+    told = provider.environment(PAGES_PER_MINUTE="2", REDIS_PREFIX=f"openid-{secrets.token_hex(4)}")
+    instance = await start_instance(store, **told)
+    browser = another(instance)
+
+    async def end(token: str) -> tuple[int, bool]:
+        address = f"{instance.url}/sign-in/backchannel"
+        async with browser._http.post(address, data={"logout_token": token}) as answer:
+            return answer.status, "Retry-After" in answer.headers
+
+    for _ in range(2 * ADDRESS_SHARE):
+        assert await end("forged") == (400, False)
+    assert await end("forged" * 10_000) == (429, True)
+    assert await end(provider.logout_token()) == (200, False)
+    assert sum("Sign-outs were sent" in line for line in instance.log) == 1
 
 
 async def test_nobody_comes_in_anonymously_where_signing_in_is_required(

@@ -27,6 +27,7 @@ from tests.instances import Client, Instance, Store
 from tests.instances.child import Child
 from tests.instances.instance import ROOT
 from tests.instances.talk import begin
+from tests.provider import Provider
 from tests.trunk import as_json, chatgpt, message, ours, zipped
 from tests.waiting import eventually, within
 
@@ -475,6 +476,11 @@ async def test_operator_checks_the_settings(instances: Instances, model: Model) 
     assert (code, "does not list another" in told) == (2, True)
     code, told = await check(OPENAI_BASE_URL="http://127.0.0.1:1/v1")
     assert (code, "Check OPENAI_BASE_URL." in told) == (2, True)
+    async with Provider() as provider:
+        code, told = await check(**provider.environment())
+        assert (code, f"The OpenID provider {provider.issuer} answers" in told) == (0, True), told
+    code, told = await check(**provider.environment())
+    assert (code, "cannot be reached (ConnectError). Check OIDC_ISSUER." in told) == (2, True), told
     code, told = await check("--local", OPENAI_API_KEY="", OPENAI_BASE_URL="")
     assert (code, "`run` starts a small model of its own" in told) == (0, True), told
     for secret in ("SECRET_KEY", "OPENAI_API_KEY"):
