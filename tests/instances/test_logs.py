@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -45,7 +46,7 @@ def session_of(client: Client) -> str:
 async def test_log_tells_whose_turn_failed_was_lost_and_taken_over_and_holds_no_word_of_anybody(
     fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
-    dying, other = await start_instance(fresh_store), await start_instance(fresh_store)
+    dying, other = await asyncio.gather(start_instance(fresh_store), start_instance(fresh_store))
     client = await connect(dying)
     conversation = await begin(client, f"{CANARY}-prompt")
     session = session_of(client)

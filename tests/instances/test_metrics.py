@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 
@@ -45,7 +46,7 @@ async def test_numbers_are_what_happened(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
     shared = {"METRICS_TOKEN": TOKEN, "REDIS_PREFIX": f"metrics-{secrets.token_hex(4)}"}
-    dying, other = await start_instance(store, **shared), await start_instance(store, **shared)
+    dying, other = await asyncio.gather(start_instance(store, **shared), start_instance(store, **shared))
     client = await connect(dying)
     ended = await client.prompt("Hi there")
     conversation = ended["conversation"]
@@ -108,7 +109,7 @@ async def test_turn_that_is_given_away_counts_as_such(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
     shared = {"METRICS_TOKEN": TOKEN, "REDIS_PREFIX": f"metrics-{secrets.token_hex(4)}"}
-    leaving, other = await start_instance(store, **shared), await start_instance(store, **shared)
+    leaving, other = await asyncio.gather(start_instance(store, **shared), start_instance(store, **shared))
     client = await connect(leaving)
     conversation = await begin(client)
     model.answer("Half", Gate())
