@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 
 import aiohttp
+import pytest
 
 from llmchat.tally import ENDINGS
 from tests.conftest import Connect, StartInstance
@@ -170,6 +171,7 @@ async def test_outage_of_redis_is_told_while_it_lasts(
     assert back.value("llmchat_lapses_total") >= 2  # the client's channel, and that of the turns
 
 
+@pytest.mark.long
 async def test_token_decides_also_over_a_real_server(store: Store, start_instance: StartInstance) -> None:
     instance = await start_instance(
         store, METRICS_TOKEN=TOKEN, REDIS_PREFIX=f"metrics-{secrets.token_hex(4)}"
