@@ -7,9 +7,10 @@ instances and a browser are started once. What a test breaks, it starts for itse
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import hypothesis
@@ -93,10 +94,19 @@ async def fresh_store(tmp_path: Path) -> AsyncIterator[Store]:
         yield store
 
 
+@asynccontextmanager
+async def pair_of(store: Store, model: Model, **environment: str) -> AsyncIterator[tuple[Instance, Instance]]:
+    """Two instances of one service, started side by side."""
+    one, two = (Instance(store.url, model.url, **environment) for _ in range(2))
+    async with AsyncExitStack() as started:
+        await asyncio.gather(*(started.enter_async_context(each) for each in (one, two)))
+        yield one, two
+
+
 @pytest.fixture(scope="session")
 async def running_instances(store: Store, model_server: Model) -> AsyncIterator[tuple[Instance, Instance]]:
-    async with Instance(store.url, model_server.url) as one, Instance(store.url, model_server.url) as two:
-        yield one, two
+    async with pair_of(store, model_server) as pair:
+        yield pair
 
 
 @pytest.fixture

@@ -86,7 +86,9 @@ def test_what_is_no_file_of_chats_is_told(body: bytes) -> None:
         (b'{"a":' * 100_000, import_file.DEEP),
         (b'{"title": "' + b"x" * 5 * MIB + b'"}]', import_file.UNBROKEN),
         (b'{"title": "' + b'\\"' * 3 * MIB + b'"}]', import_file.UNBROKEN),
-        (b'{"title": "' + b"\\\\" * 3 * MIB + b'"}]', import_file.UNBROKEN),
+        pytest.param(
+            b'{"title": "' + b"\\\\" * 3 * MIB + b'"}]', import_file.UNBROKEN, marks=pytest.mark.long
+        ),
         (b" " * 5 * MIB + b"1]", import_file.UNBROKEN),
     ],
 )

@@ -12,7 +12,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.person import answers, button, chats, hide, idle, say
-from tests.conftest import StartInstance
+from tests.conftest import StartInstance, pair_of
 from tests.fakes import Gate, Model
 from tests.instances import Instance, Store
 
@@ -37,11 +37,8 @@ UNREAD = "element => element.closest('li').hasAttribute('data-unread')"
 @pytest.fixture(scope="module")
 async def naming(store: Store, model_server: Model) -> AsyncIterator[Instances]:
     """Two instances that have chats named by the model that answers."""
-    async with (
-        Instance(store.url, model_server.url, TITLE_MODEL="") as one,
-        Instance(store.url, model_server.url, TITLE_MODEL="") as two,
-    ):
-        yield one, two
+    async with pair_of(store, model_server, TITLE_MODEL="") as pair:
+        yield pair
 
 
 async def with_notifications(page: Page, *, before: str = "default", after: str = "granted") -> None:

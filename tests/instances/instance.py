@@ -16,6 +16,7 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEY = "only-for-the-tests-" + "0123456789" * 3
+PRODUCT, QUICK = "llmchat", "tests.quick"
 COUNTED = "counted "
 BUGS = ("Traceback (most recent call last)", "never retrieved", "never awaited", "Task was destroyed")
 
@@ -25,7 +26,10 @@ async def _found(lines: list[str]) -> bool:
 
 
 class Instance:
-    """`python -m llmchat serve` on a port of 127.0.0.1; instances with one store are one service."""
+    """`python -m llmchat serve` on a port of 127.0.0.1; instances with one store are one service.
+
+    Those of this version are started by `quick.py`.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,7 @@ class Instance:
         model_url: str,
         *,
         root: Path = ROOT,
-        module: str = "llmchat",
+        module: str | None = None,
         **environment: str,
     ) -> None:
         self.port = int(environment.pop("PORT", "0")) or free_port()
@@ -59,7 +63,7 @@ class Instance:
         }
         self.log: list[str] = []
         self._root = root
-        self._module = module
+        self._module = module or (QUICK if root == ROOT else PRODUCT)
         self._child: Child | None = None
 
     @property

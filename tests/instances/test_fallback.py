@@ -50,13 +50,20 @@ FAILURES: dict[str, tuple[Callable[[Model], Awaitable[None]], str]] = {
     "hanging": (hang, "TimeoutError"),
     "gone": (Model.close_door, "ConnectionRefusedError"),
 }
+FURTHER = {"hanging", "gone"}  # tests/test_fallback.py has them without an instance
 
 
 def told(client: Client) -> list[str]:
     return [event["type"] for event in client.seen if event["type"].startswith("completion.")]
 
 
-@pytest.mark.parametrize(("fail", "kind"), FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize(
+    ("fail", "kind"),
+    [
+        pytest.param(*failure, id=name, marks=[pytest.mark.long] if name in FURTHER else [])
+        for name, failure in FAILURES.items()
+    ],
+)
 async def test_second_provider_answers_and_nobody_sees_that_the_first_failed(
     instance: Instance,
     connect: Connect,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -45,7 +46,7 @@ def session_of(client: Client) -> str:
 async def test_log_tells_whose_turn_failed_was_lost_and_taken_over_and_holds_no_word_of_anybody(
     fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
-    dying, other = await start_instance(fresh_store), await start_instance(fresh_store)
+    dying, other = await asyncio.gather(start_instance(fresh_store), start_instance(fresh_store))
     client = await connect(dying)
     conversation = await begin(client, f"{CANARY}-prompt")
     session = session_of(client)
@@ -77,7 +78,15 @@ async def test_log_tells_whose_turn_failed_was_lost_and_taken_over_and_holds_no_
     taken = await send(client, conversation, f"{CANARY}-last")
     await client.until(lambda: client.text(taken) == f"{CANARY}-answer")
     await dying.kill()
-    told = await line(other, "A turn is taken over: its instance is gone.")
+
+    async def taken_over() -> dict[str, Any] | None:
+        """Find the line of this turn: that of the prompt that the store was away from may be taken over, too."""
+        message = "A turn is taken over: its instance is gone."
+        told = (each for each in lines(other) if each["message"] == message)
+        return next((each for each in told if each["turn"] == taken), None)
+
+    told = await eventually(taken_over, seconds=30, what="the turn is taken over")
+    assert told
     assert {name: told[name] for name in (*whose, "turn")} == whose | {"turn": taken}
     assert "request" not in told  # nobody asked this one
     await client.closed()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 
 import aiohttp
+import pytest
 
 from llmchat.tally import ENDINGS
 from tests.conftest import Connect, StartInstance
@@ -45,7 +47,7 @@ async def test_numbers_are_what_happened(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
     shared = {"METRICS_TOKEN": TOKEN, "REDIS_PREFIX": f"metrics-{secrets.token_hex(4)}"}
-    dying, other = await start_instance(store, **shared), await start_instance(store, **shared)
+    dying, other = await asyncio.gather(start_instance(store, **shared), start_instance(store, **shared))
     client = await connect(dying)
     ended = await client.prompt("Hi there")
     conversation = ended["conversation"]
@@ -108,7 +110,7 @@ async def test_turn_that_is_given_away_counts_as_such(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
     shared = {"METRICS_TOKEN": TOKEN, "REDIS_PREFIX": f"metrics-{secrets.token_hex(4)}"}
-    leaving, other = await start_instance(store, **shared), await start_instance(store, **shared)
+    leaving, other = await asyncio.gather(start_instance(store, **shared), start_instance(store, **shared))
     client = await connect(leaving)
     conversation = await begin(client)
     model.answer("Half", Gate())
@@ -169,6 +171,7 @@ async def test_outage_of_redis_is_told_while_it_lasts(
     assert back.value("llmchat_lapses_total") >= 2  # the client's channel, and that of the turns
 
 
+@pytest.mark.long
 async def test_token_decides_also_over_a_real_server(store: Store, start_instance: StartInstance) -> None:
     instance = await start_instance(
         store, METRICS_TOKEN=TOKEN, REDIS_PREFIX=f"metrics-{secrets.token_hex(4)}"

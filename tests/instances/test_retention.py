@@ -189,7 +189,11 @@ def test_every_row_of_the_table_of_keys_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    "days", [KEPT, {"HISTORY_DAYS": "0", "ATTACHMENT_DAYS": "0"}], ids=["days", "for ever"]
+    "days",
+    [
+        pytest.param(KEPT, id="days"),
+        pytest.param({"HISTORY_DAYS": "0", "ATTACHMENT_DAYS": "0"}, id="for ever", marks=pytest.mark.long),
+    ],
 )
 async def test_every_key_lives_as_long_as_the_table_says(
     fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model, days: dict[str, str]

@@ -42,6 +42,17 @@ async def ask(client: Client, conversation: str, text: str) -> Event:
     return await client.command("message.send", conversation=conversation, text=text)
 
 
+async def test_small_model_answers(tmp_path: Path, connect: Connect) -> None:
+    instance = LocalInstance(tmp_path)
+    await instance.start()
+    client = await connect(instance)
+    asked = await client.command("message.send", text="What is the capital of France?")
+    await client.ending(asked["answer"], seconds=60)
+    assert "Paris" in client.text(asked["answer"])
+    assert await instance.stop() == 0
+
+
+@pytest.mark.long
 async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_everything(
     tmp_path: Path, connect: Connect
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Connect, StartInstance
+from tests.conftest import Connect, StartInstance, pair_of
 from tests.fakes import SILENCE, Gate, Model
 from tests.instances import Client, Instance, Store
 
@@ -17,11 +17,8 @@ Instances = tuple[Instance, Instance]
 @pytest.fixture(scope="module")
 async def naming(store: Store, model_server: Model) -> AsyncIterator[Instances]:
     """Two instances that have chats named by the model that answers."""
-    async with (
-        Instance(store.url, model_server.url, TITLE_MODEL="") as one,
-        Instance(store.url, model_server.url, TITLE_MODEL="") as two,
-    ):
-        yield one, two
+    async with pair_of(store, model_server, TITLE_MODEL="") as pair:
+        yield pair
 
 
 async def titled(client: Client, conversation: str, title: str) -> dict[str, Any]:

@@ -145,8 +145,9 @@ async def test_answer_goes_on_in_the_same_message(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model, continues: bool
 ) -> None:
     model.continues = continues
-    one = await connect(await start_instance(store))
-    two = await connect(await start_instance(store), one)
+    instances = await asyncio.gather(start_instance(store), start_instance(store))
+    one = await connect(instances[0])
+    two = await connect(instances[1], one)
     conversation = await begin(one)
     await two.command("conversation.open", conversation=conversation)
     model.answer("One, two", finish_reason="length")
@@ -212,7 +213,7 @@ async def test_takeover_keeps_the_text_where_the_model_goes_on_from_it(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
     model.continues = True
-    dying, other = await start_instance(store), await start_instance(store)
+    dying, other = await asyncio.gather(start_instance(store), start_instance(store))
     one = await connect(dying)
     conversation = await begin(one)
     two = await connect(other, one)
@@ -236,7 +237,7 @@ async def test_takeover_keeps_the_text_where_the_model_goes_on_from_it(
 async def test_continued_answer_keeps_what_a_person_kept_when_its_instance_dies(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
-    dying, other = await start_instance(store), await start_instance(store)
+    dying, other = await asyncio.gather(start_instance(store), start_instance(store))
     one = await connect(dying)
     conversation = await begin(one)
     two = await connect(other, one)
@@ -258,7 +259,7 @@ async def test_continued_answer_keeps_what_a_person_kept_when_its_instance_dies(
 async def test_all_instances_dead_and_one_started_again_finds_what_is_open(
     fresh_store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
-    instances = [await start_instance(fresh_store), await start_instance(fresh_store)]
+    instances = await asyncio.gather(start_instance(fresh_store), start_instance(fresh_store))
     clients = [await connect(instances[0])]
     clients.append(await connect(instances[1], clients[0]))
     conversations = [await begin(client, f"Begin {number}") for number, client in enumerate(clients)]
@@ -291,7 +292,7 @@ async def test_all_instances_dead_and_one_started_again_finds_what_is_open(
 async def test_prompt_whose_instance_dies_as_soon_as_it_is_stored_is_answered(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
-    dying, other = await start_instance(store), await start_instance(store)
+    dying, other = await asyncio.gather(start_instance(store), start_instance(store))
     one = await connect(dying)
     conversation = await begin(one)
     two = await connect(other, one)
@@ -315,7 +316,7 @@ async def test_instance_that_stops_gives_its_answers_to_others_and_nobody_is_tol
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
     model.continues = True
-    leaving, other = await start_instance(store), await start_instance(store)
+    leaving, other = await asyncio.gather(start_instance(store), start_instance(store))
     one = await connect(leaving)
     conversation = await begin(one)
     two = await connect(other, one)

@@ -236,7 +236,7 @@ async def test_sigterm_closes_connections_for_another_instance(
 async def test_kill_of_the_answering_instance_leaves_its_answer_to_another(
     store: Store, start_instance: StartInstance, connect: Connect, model: Model
 ) -> None:
-    dying, other = await start_instance(store), await start_instance(store)
+    dying, other = await asyncio.gather(start_instance(store), start_instance(store))
     one = await connect(dying)
     conversation = await begin(one)
     two = await connect(other, one)

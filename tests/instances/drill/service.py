@@ -15,7 +15,7 @@ import aiohttp
 from tests.fakes import Answering, Model, Text
 from tests.instances import Client, Instance, Proxy, Refused, Store
 from tests.instances.drill.plan import Prompt
-from tests.instances.instance import BUGS, ROOT
+from tests.instances.instance import BUGS
 from tests.steps import Pause, Step
 from tests.waiting import eventually
 
@@ -90,7 +90,7 @@ async def serving(folder: Path, *, deployed_answers: int) -> AsyncIterator[Servi
         proxy = await started.enter_async_context(Proxy(store))
         silent = {"MODEL_FIRST_SECONDS": SILENT_SECONDS, "MODEL_BETWEEN_SECONDS": SILENT_SECONDS}
         instances = [
-            Instance(url, model.url, root=ROOT, module="llmchat", CONTINUATION=way, **silent)
+            Instance(url, model.url, CONTINUATION=way, **silent)
             for url, way in product([store.url, proxy.url], ["auto", "never"])
         ]
         await asyncio.gather(*(started.enter_async_context(instance) for instance in instances))
