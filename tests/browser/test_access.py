@@ -356,9 +356,8 @@ async def test_whole_session_goes_by_keyboard_alone(wide: Page, model: Model) ->
     await keys.press("Control+Shift+Backspace")
     await expect(chats(page)).to_have_count(0)
     await expect(box(page)).to_be_focused()
-    await expect(
-        button(page, "Undo")
-    ).to_be_visible()  # comes with the reply, after the event that the chat went
+    # It comes with the reply, after the event that the chat went.
+    await expect(button(page, "Undo")).to_be_visible()
     await keys.press("Tab")
     assert await focused(page) == "Undo"
     await keys.press("Enter")

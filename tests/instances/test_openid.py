@@ -16,7 +16,7 @@ import pytest
 from llmchat.keys import Keys
 from llmchat.redis_client import connect as redis_client
 from llmchat.variables import ADDRESS_SHARE
-from tests.conftest import Connect, StartInstance
+from tests.conftest import Connect, StartInstance, pair_of
 from tests.fakes import Gate, Model
 from tests.instances import Client, Instance, Page, Store, handshake
 from tests.provider import CLIENT_SECRET, Provider
@@ -43,11 +43,8 @@ def provider(running_provider: Provider) -> Provider:
 @pytest.fixture(scope="module")
 async def running_pair(running_provider: Provider, store: Store, model_server: Model) -> AsyncIterator[Pair]:
     told = running_provider.environment(REDIS_PREFIX=f"openid-{secrets.token_hex(4)}")
-    async with (
-        Instance(store.url, model_server.url, **told) as one,
-        Instance(store.url, model_server.url, **told) as two,
-    ):
-        yield one, two
+    async with pair_of(store, model_server, **told) as pair:
+        yield pair
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ async def test_small_model_answers(tmp_path: Path, connect: Connect) -> None:
     await instance.start()
     client = await connect(instance)
     asked = await client.command("message.send", text="What is the capital of France?")
-    await client.ending(asked["answer"], seconds=60)
+    await client.ending(asked["answer"], seconds=150)
     assert "Paris" in client.text(asked["answer"])
     assert await instance.stop() == 0
 
@@ -61,11 +61,11 @@ async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_eve
     client = await connect(instance)
 
     first = await client.command("message.send", text="What is the capital of France?")
-    await client.ending(first["answer"], seconds=60)
+    await client.ending(first["answer"], seconds=150)
     assert "Paris" in client.text(first["answer"])
 
     second = await ask(client, first["conversation"], "And which river flows through it?")
-    await client.ending(second["answer"], seconds=60)
+    await client.ending(second["answer"], seconds=150)
     assert "Seine" in client.text(second["answer"])
 
     before = client.hash(first["conversation"])
@@ -75,7 +75,7 @@ async def test_small_model_answers_a_conversation_that_outlives_a_restart_of_eve
     assert client.hash(first["conversation"]) == before
 
     third = await ask(client, first["conversation"], "Thank you.")
-    assert (await client.ending(third["answer"], seconds=60))["type"] == "completion.finished"
+    assert (await client.ending(third["answer"], seconds=150))["type"] == "completion.finished"
     assert await instance.stop() == 0
 
 
@@ -86,14 +86,14 @@ async def test_small_model_goes_on_with_an_answer_that_was_stopped(tmp_path: Pat
     client = await connect(instance)
     asked = await client.command("message.send", text="Tell me a long story about a fox and a raven.")
     conversation, answer = asked["conversation"], asked["answer"]
-    await client.until(lambda: len(client.text(answer)) > 40, seconds=60)
+    await client.until(lambda: len(client.text(answer)) > 40, seconds=150)
     await client.command("completion.stop", conversation=conversation, message=answer)
     kept = client.text(answer)
     started = await client.command(
         "completion.continue", conversation=conversation, message=answer, seconds=60
     )
     assert (started["message"], started["text"]) == (answer, kept)
-    await client.until(lambda: len(client.text(answer)) > len(kept) + 40, seconds=60)
+    await client.until(lambda: len(client.text(answer)) > len(kept) + 40, seconds=150)
     await client.command("completion.stop", conversation=conversation, message=answer)
     whole = client.text(answer)
     assert whole.startswith(kept)
