@@ -39,7 +39,7 @@ commands:
   parts  print the file of the embedded parts that `run` still needs installed here, if any
   hash   ask for a password and print its hash, for ACCESS_PASSWORD
 
-  check-config           tell whether the settings, Redis and the model server are in order
+  check-config           tell whether the settings, Redis, the OpenID provider and the model server are in order
   export SESSION [FILE]  write all chats of a session into a zip archive (default: to stdout)
   import SESSION FILE    import chats into a session: such an archive, a chat's JSON, or ChatGPT's export
   forget SESSION         delete everything of a session; asks first, unless with --yes

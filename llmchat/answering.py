@@ -71,6 +71,17 @@ class Answering:
         if self._noting:
             await self._strike(self._entries(session, network, conversation))
 
+    async def give(self, former: str, session: str) -> None:
+        """Note for a person what is answered for the session that they were. May be repeated."""
+        if not self._noting:
+            return
+        async with available():
+            entries: list[Any] = await self._redis.zrange(self._keys.answering(former), 0, -1)
+        for entry in entries:
+            conversation, _, network = entry.decode().partition(" ")
+            await self.stay(session, conversation, network)
+            await self._strike([(self._keys.answering(former), entry.decode())])
+
     async def networks_of(self, session: str, conversation: str) -> list[str]:
         """Tell for which networks a conversation is answered: commonly one; none where that is not known any more."""
         if not self._noting:
@@ -100,32 +111,32 @@ class Answering:
 
 
 class Place:
-    """One conversation's, while the instance that answers it goes from prompt to prompt: whoever's it is by then."""
+    """What is noted of a conversation, for the instance that answers it: over several prompts, and a change of its owner."""
 
     def __init__(self, answering: Answering, conversation: str) -> None:
         self._answering = answering
         self._conversation = conversation
-        self._sessions: list[str] = []  # under which it is noted
-        self._network = ""  # that it was answered for last
+        self._sessions: dict[str, None] = {}  # in order: under them it is noted
+        self._network = ""  # the last that it was answered for
 
     def take_up(self, session: str) -> None:
-        """Go on with what was noted when the prompt was taken."""
-        self._sessions.append(session)
+        """Go on with what was noted of a session when a prompt was taken."""
+        self._sessions[session] = None
 
     async def stay(self, session: str) -> None:
         """Note that the next prompt is answered, also where it came in the moment of `leave`, or after a sign-in."""
-        for each in {session: None, **dict.fromkeys(self._sessions)}:
+        self.take_up(session)
+        for each in reversed(self._sessions):
             networks = await self._answering.networks_of(each, self._conversation)
             if networks:
                 self._network = networks[0]
                 break
         await self._answering.stay(session, self._conversation, self._network)
-        self._sessions = list(dict.fromkeys([*self._sessions, session]))
 
     async def leave(self) -> None:
         """Note that the conversation is not answered any more."""
         while self._sessions:
-            session = self._sessions.pop()
+            session, _ = self._sessions.popitem()
             for network in await self._answering.networks_of(session, self._conversation):
                 self._network = network
                 await self._answering.leave(session, self._conversation, network)

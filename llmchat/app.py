@@ -169,7 +169,7 @@ def create_app(settings: Settings | None = None, *, instance: str | None = None)
         answering,
         spending,
     )
-    moves = Moves(redis, keys, conversations, attachments, shares, prompts, listing, broadcaster)
+    moves = Moves(redis, keys, conversations, attachments, shares, prompts, listing, broadcaster, answering)
     logins = Logins(redis, keys, history_days=settings.history_days)
     sessions = Sessions(settings.secret_key, settings.secret_key_fallbacks)
     rates = Rates(
@@ -319,7 +319,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             Retention(redis, keys, attachments, history_days=settings.history_days),
             Health(redis, keys, place_of(settings.redis_url), require_durable=False),
             completions,
-            _issuer(settings),
+            partial(_issuer, settings),
         )
 
 

@@ -306,7 +306,8 @@ class Chat:
     async def _admitted(self, allowance: Allowance, conversation: str, text: str = "") -> AsyncIterator[None]:
         """Count a conversation among those that are answered, unless the body fails. Raises QuotaSpent, RateLimited."""
         session, network = allowance.session, self._answering.network(allowance.address)
-        await self._spending.account(session, network).check(estimated_tokens(text))
+        tokens = min(estimated_tokens(text), self._settings.context_tokens)
+        await self._spending.account(session, network).check(tokens)
         new = await self._answering.enter(session, network, conversation)
         try:
             yield
@@ -315,6 +316,9 @@ class Chat:
                 with suppress(Unavailable):  # it runs out
                     await self._answering.leave(session, conversation, network)
             raise
+        if not new:  # the answer before may have ended in this moment
+            with suppress(Unavailable):
+                await self._answering.stay(session, conversation, network)
 
     async def tell_list(self, session: str, conversation: str) -> None:
         """Tell all the session's connections that a conversation was used. For after `send`, when nobody waits."""

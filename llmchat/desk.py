@@ -39,7 +39,7 @@ class Desk:
         retention: Retention,
         health: Health,
         completions: Completions,
-        issuer: Issuer | None = None,
+        issuer: Callable[[], Issuer | None] = lambda: None,
     ) -> None:
         self._takeout = takeout
         self._intake = intake
@@ -97,8 +97,8 @@ class Desk:
             if settings.require_durable_redis:
                 raise StartError(f"REQUIRE_DURABLE_REDIS is set, and {risk}")
             yield f"History may be lost: {risk}"
-        if self._issuer is not None:
-            yield await self._issuer.look()
+        if (issuer := self._issuer()) is not None:
+            yield await issuer.look()
         if not settings.has_model:
             yield OWN_MODEL
             return

@@ -9,8 +9,8 @@ import asyncio
 import logging
 import time
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -30,22 +30,21 @@ from llmchat.id_token import (
     header_of,
     keys_of,
 )
+from llmchat.inquiry import Inquiry
 from llmchat.person import Leaver, Person
 from llmchat.settings import is_secure_url
 from llmchat.title import one_line
 
 ASK_SECONDS = 10.0
 ANSWER_BYTES = 256 * 1024
+LOOK_SECONDS = 5.0
+"""For what the provider tells of itself, and for its keys."""
 FRESH_SECONDS = 3600
-"""So long what the provider tells of itself is believed …"""
-ANEW_SECONDS = 3.0
-"""… then it is looked for anew, for no longer than this: what it told last is true until there is more."""
-AGAIN_SECONDS = 60
-"""Between two such looks, where the first was in vain."""
+"""So old, what it tells of itself is asked for anew; what it told last is true until there is more."""
+AGAIN_SECONDS = 3
+"""Between two looks for what it tells of itself."""
 KEYS_SECONDS = 10
 """Between two looks for a key that is not known: anybody can name one."""
-TELL_SECONDS = 60
-"""Between two lines of the log on what anybody may send."""
 NAME_CHARACTERS = 80
 MAIL = {"email", "email_verified"}
 NAMES = ("name", "preferred_username", "nickname", "email")
@@ -86,14 +85,8 @@ class Issuer:
         self._allowed = {each.lower().removeprefix("@") for each in allowed}
         self._clock = clock
         self._tls = httpx2.create_ssl_context()
-        self._asking = asyncio.Lock()
-        self._told: _Told | None = None
-        self._looked_at = float("-inf")
-        self._keys: list[Key] = []
-        self._keys_at = float("-inf")  # when they were looked for
-        self._keys_problem: tuple[int, str] | None = None  # of the last look: status, detail
-        self._untrue = 0  # sign-outs, since the log was told
-        self._untrue_told_at = float("-inf")
+        self._told = Inquiry(self._ask_about_it, SignInFailed, rest=AGAIN_SECONDS, clock=clock)
+        self._keys = Inquiry(self._ask_for_keys, SignInFailed, rest=KEYS_SECONDS, clock=clock)
 
     async def look(self) -> str:
         """Say in a line that the provider can be asked, to whoever configures it. Raises StartError."""
@@ -109,7 +102,8 @@ class Issuer:
             raise StartError(
                 f"The OpenID provider at {self._address} cannot be believed: {untrue}. Check OIDC_ISSUER."
             ) from None
-        if not told.algorithms or not keys_of(found.get("keys")):
+        keys = keys_of(found.get("keys"))
+        if not any(fitting(keys, {"alg": each}) for each in told.algorithms):
             raise StartError(
                 f"The OpenID provider at {self._address} signs with no key that proves anything: let it use RS256."
             )
@@ -161,7 +155,7 @@ class Issuer:
             token, access_token = given.get("id_token"), given.get("access_token")
             claims = claims_of_visitor(
                 token,
-                await self._keys_for(client, told, token),
+                await self._keys_for(told, token),
                 issuer=told.issuer,
                 client_id=self._client_id,
                 nonce=nonce,
@@ -172,46 +166,27 @@ class Issuer:
             raise SignInFailed(403, NOT_ALLOWED)
         return Person(told.issuer, claims["sub"], _name_of(claims), _text(claims.get("sid")))
 
-    async def leaver(self, token: str) -> Leaver | None:
-        """Tell whose visit there has ended, by the token with which the provider says so; None where it is not true."""
-        async with self._talking() as (client, told):
-            try:
-                keys = await self._keys_for(client, told, token)
-                claims = claims_of_leaver(token, keys, issuer=told.issuer, client_id=self._client_id)
-            except Untrue as untrue:  # anybody may send one
-                self._tell_of_untrue(untrue)
-                return None
-        return Leaver(Person(told.issuer, claims["sub"], visit=_text(claims.get("sid"))), claims["iat"])
+    async def leaver(self, token: str) -> Leaver:
+        """Tell whose visit there has ended, by the token with which the provider says so.
 
-    def _tell_of_untrue(self, untrue: Untrue) -> None:
-        self._untrue += 1
-        if self._clock() - self._untrue_told_at >= TELL_SECONDS:
-            log.warning(
-                "Sign-outs were sent that the OpenID provider did not sign, or not so: %d; of the last, %s.",
-                self._untrue,
-                untrue,
-            )
-            self._untrue, self._untrue_told_at = 0, self._clock()
+        Where that is not true, SignInFailed has the status 400, and words for the log: anybody may send one.
+        """
+        with _sent_by_anybody():
+            header_of(token, ALGORITHMS)  # before the provider is asked anything
+        async with self._talking() as (_, told):
+            with _sent_by_anybody():
+                keys = await self._keys_for(told, token)
+                claims = claims_of_leaver(token, keys, issuer=told.issuer, client_id=self._client_id)
+        return Leaver(Person(told.issuer, claims["sub"], visit=_text(claims.get("sid"))), claims["iat"])
 
     @asynccontextmanager
     async def _talking(self) -> AsyncIterator[tuple[AsyncOAuth2Client, _Told]]:
         """Give a client for a few questions, within a time, and what the provider tells of itself."""
-        try:
+        with _failing():
             async with asyncio.timeout(ASK_SECONDS), self._client() as client:
-                told = await self._settled(client)
+                told = await self._settled()
                 client.token_endpoint_auth_method = self._login_way(told)
                 yield client, told
-        except (TimeoutError, httpx2.HTTPError) as error:
-            log.warning("The OpenID provider cannot be reached: %s", type(error).__name__)
-            raise SignInFailed(503, AWAY) from None
-        except Untrue as untrue:
-            log.warning("The OpenID provider cannot be believed: %s.", untrue)
-            raise SignInFailed(502, STRANGE) from None
-        except OAuthError:
-            log.warning(
-                "The OpenID provider gave no token for a code: see OIDC_CLIENT_ID, OIDC_CLIENT_SECRET."
-            )
-            raise SignInFailed(502, STRANGE) from None
 
     def _client(self) -> AsyncOAuth2Client:
         client = AsyncOAuth2Client(
@@ -226,26 +201,26 @@ class Issuer:
         client.register_client_auth_method(("client_secret_basic", _basic))
         return client
 
-    async def _settled(self, client: AsyncOAuth2Client) -> _Told:
-        """Read what the provider tells of itself, now and then; where that is in vain, what it told last is true."""
-        async with self._asking:
-            if self._told is None:
-                self._told = await self._discovered(client)
-            elif (
-                self._clock() - self._told.at > FRESH_SECONDS
-                and self._clock() - self._looked_at > AGAIN_SECONDS
-            ):
-                self._looked_at = self._clock()
-                try:
-                    async with asyncio.timeout(ANEW_SECONDS):
-                        self._told = await self._discovered(client)
-                except (TimeoutError, httpx2.HTTPError, Untrue) as error:
-                    why = str(error) if isinstance(error, Untrue) else type(error).__name__
-                    log.warning(
-                        "What the OpenID provider tells of itself cannot be had anew (%s): what it told last counts.",
-                        why,
-                    )
-            return self._told
+    async def _settled(self) -> _Told:
+        """Give what the provider tells of itself; has it asked for anew now and then, for which nobody waits."""
+        if self._told.answer is None:
+            await self._told()
+        elif self._clock() - self._told.answer.at > FRESH_SECONDS:
+            self._told.begin()
+        if self._told.answer is None:
+            raise _again(self._told.failure)
+        return self._told.answer
+
+    async def _ask_about_it(self) -> _Told:
+        with _failing():
+            async with asyncio.timeout(LOOK_SECONDS), self._client() as client:
+                return await self._discovered(client)
+
+    async def _ask_for_keys(self) -> list[Key]:
+        told = await self._settled()
+        with _failing():
+            async with asyncio.timeout(LOOK_SECONDS), self._client() as client:
+                return keys_of((await _asked(client, told.said["jwks_uri"])).get("keys"))
 
     async def _discovered(self, client: AsyncOAuth2Client) -> _Told:
         said = await _asked(client, f"{self._address}/.well-known/openid-configuration")
@@ -265,22 +240,14 @@ class Issuer:
         ways = told.said.get("token_endpoint_auth_methods_supported", ())
         return "client_secret_post" if ways == ["client_secret_post"] else "client_secret_basic"
 
-    async def _keys_for(self, client: AsyncOAuth2Client, told: _Told, token: object) -> list[Key]:
+    async def _keys_for(self, told: _Told, token: object) -> list[Key]:
         """Find the keys that may have signed a token; asks for them anew where there are none, now and then."""
         header = header_of(token, told.algorithms)
-        async with self._asking:
-            if not fitting(self._keys, header) and self._clock() - self._keys_at > KEYS_SECONDS:
-                self._keys_at, self._keys_problem = self._clock(), (503, AWAY)
-                try:
-                    found = await _asked(client, told.said["jwks_uri"])
-                except Untrue as untrue:
-                    log.warning("The OpenID provider's keys cannot be believed: %s.", untrue)
-                    self._keys_problem = 502, STRANGE
-                else:
-                    self._keys, self._keys_problem = keys_of(found.get("keys")), None
-        keys = fitting(self._keys, header)
-        if not keys and self._keys_problem:
-            raise SignInFailed(*self._keys_problem)
+        if not fitting(self._keys.answer or (), header):
+            await self._keys()
+        keys = fitting(self._keys.answer or (), header)
+        if not keys and self._keys.failure is not None:
+            raise _again(self._keys.failure)
         return keys
 
     async def _with_rest(
@@ -302,6 +269,35 @@ class Issuer:
         email = _text(claims.get("email")).lower()
         proved = claims.get("email_verified") in (True, "true")
         return proved and bool({email, email.rpartition("@")[2]} & self._allowed)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Tell the log, and whoever waits, what is wrong with the provider: raises SignInFailed."""
+    try:
+        yield
+    except (TimeoutError, httpx2.HTTPError) as error:
+        log.warning("The OpenID provider cannot be reached: %s", type(error).__name__)
+        raise SignInFailed(503, AWAY) from None
+    except Untrue as untrue:
+        log.warning("The OpenID provider cannot be believed: %s.", untrue)
+        raise SignInFailed(502, STRANGE) from None
+    except OAuthError:
+        log.warning("The OpenID provider gave no token for a code: see OIDC_CLIENT_ID, OIDC_CLIENT_SECRET.")
+        raise SignInFailed(502, STRANGE) from None
+
+
+@contextmanager
+def _sent_by_anybody() -> Iterator[None]:
+    """What is not true here is not the provider's fault."""
+    try:
+        yield
+    except Untrue as untrue:
+        raise SignInFailed(400, str(untrue)) from None
+
+
+def _again(failure: SignInFailed | None) -> SignInFailed:
+    return SignInFailed(failure.status, failure.detail) if failure else SignInFailed(503, AWAY)
 
 
 async def _asked(client: AsyncOAuth2Client, address: str, **headers: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from llmchat.answering import Answering
 from llmchat.arrivals import LONGEST_MS
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
@@ -43,6 +44,7 @@ class Moves:
         prompts: Prompts,
         listing: Listing,
         broadcaster: Broadcaster,
+        answering: Answering,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -53,6 +55,7 @@ class Moves:
         self._prompts = prompts
         self._listing = listing
         self._broadcaster = broadcaster
+        self._answering = answering
 
     async def begin(self, former: str, session: str) -> None:
         """Note that all of an anonymous session is a person's from now on, unless it is another's, and close its connections."""
@@ -96,7 +99,7 @@ class Moves:
                 await self._redis.zrem(self._keys.formers(session), former)
             return 0
         given = await self._conversations.give(former, session)
-        for part in (self._attachments, self._shares, self._prompts):
+        for part in (self._attachments, self._shares, self._prompts, self._answering):
             await part.give(former, session)
         for conversation in reversed(given[:TOLD]):
             await self._listing.updated(session, conversation)

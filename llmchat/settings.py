@@ -23,6 +23,7 @@ from llmchat.redis_url import RedisUrl
 from llmchat.variables import (
     BY_NAME,
     PASSWORD_LENGTH,
+    PIECE,
     PROVIDER_VARIABLES,
     SECRET_KEY_LENGTH,
     TOKEN_LENGTH,
@@ -31,8 +32,6 @@ from llmchat.variables import (
 
 T = TypeVar("T")
 
-PIECE = 500
-"""Tokens of an answer that are taken of a day's budget at once: with fewer left none is begun, nor goes on."""
 WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "your_secret", "placeholder")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 NAME_LENGTH = 40

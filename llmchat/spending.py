@@ -18,8 +18,7 @@ from llmchat.errors import QuotaSpent, Unavailable
 from llmchat.keys import Keys
 from llmchat.redis_client import available
 from llmchat.script import Script
-from llmchat.settings import PIECE
-from llmchat.variables import ADDRESS_SHARE
+from llmchat.variables import ADDRESS_SHARE, PIECE
 
 KEPT_SECONDS = 2 * 86_400
 """Of a day's count: an answer that is begun in it may end after it."""

@@ -344,6 +344,7 @@ class Turns:
             self._completions.learn(attempt.turn.model)  # a takeover has no time for it
             self._spawn(self._want_fold(attempt), f"fold wish {lease.conversation}")
             session = await self._owner(lease.conversation, session)
+            place.take_up(session)
             await self._listing.updated(session, lease.conversation, used=True)
             if (said := attempt.ended_well) is not None:  # the list is told of a title last
                 self._titles.want(
@@ -352,13 +353,11 @@ class Turns:
 
     async def _next(self, conversation: str, made: str, place: Place) -> tuple[str, Turn] | None:
         """Find the turn after the one that was made; where there is none, the conversation is answered no more."""
-        for leave in (place.leave, None):  # and looked at once more, for a prompt that came in this moment
-            found = await self._history.turn(conversation)
-            if found is not None and found[1].answer != made:
-                return found
-            if leave is not None:
-                await leave()
-        return None
+        found = await self._history.turn(conversation)
+        if found is None or found[1].answer == made:
+            await place.leave()
+            found = await self._history.turn(conversation)  # a prompt may have come in this moment
+        return found if found is not None and found[1].answer != made else None
 
     def _tell_takeover(self, turn: Turn) -> None:
         if turn.handed:

@@ -12,6 +12,8 @@ PASSWORD_LENGTH = 8
 TOKEN_LENGTH = 32
 ADDRESS_SHARE = 5
 """What an address may do more than a session: several people may be behind it."""
+PIECE = 500
+"""Tokens of an answer that are taken of a day's budget at once: with fewer left none is begun, nor goes on."""
 SECONDS = "a number of seconds from 0.1 to 3600"
 
 
@@ -303,7 +305,7 @@ VARIABLES = (
     Variable(
         "TOKENS_PER_DAY",
         "0",
-        f"what one session may have the models read and write in a day of UTC, and {ADDRESS_SHARE} times as much one address; 0 sets no limit",
+        f"what one session may have the models read and write in a day of UTC, and {ADDRESS_SHARE} times as much one address: at least CONTEXT_TOKENS and {PIECE}; 0 sets no limit",
         "a whole number from 0 to 1000000000000",
     ),
     Variable(

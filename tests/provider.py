@@ -44,7 +44,8 @@ class Provider:
         self.header: dict[str, Any] = {}
         self.status: dict[str, int] = {}  # of a path, in the place of what it says
         self.body: dict[str, bytes] = {}  # likewise
-        self.gate: Gate | None = None  # before it says who it is
+        self.gate: Gate | None = None  # before it says anything at …
+        self.gated = "/.well-known/openid-configuration"
         self.asked: list[str] = []  # paths
         self.ways: dict[str, dict[str, str]] = {}  # code -> what the person was sent with
         self.keys: list[Key] = [self._key]
@@ -119,6 +120,9 @@ class Provider:
     @web.middleware
     async def _door(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.asked.append(request.path)
+        if self.gate is not None and request.path == self.gated:
+            self.gate.reached.set()
+            await self.gate.opened()
         name = request.path.strip("/")
         if name in self.status or name in self.body:
             headers = {"Location": f"{self.issuer}/jwks"}
@@ -129,9 +133,6 @@ class Provider:
         return answer
 
     async def _discovery(self, _: web.Request) -> web.Response:
-        if self.gate is not None:
-            self.gate.reached.set()
-            await self.gate.opened()
         told = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",

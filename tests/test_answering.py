@@ -135,6 +135,25 @@ async def test_chat_whose_owner_signs_in_meanwhile_is_counted_for_the_person_and
     assert await fake_redis.keys() == []
 
 
+async def test_what_is_answered_for_a_session_is_given_to_the_person_that_it_became(
+    fake_redis: FakeAsyncRedis,
+) -> None:
+    answering = made(fake_redis, 2)
+    await entered(answering, "anonymous", HOME, "a")
+    await entered(answering, "anonymous", OFFICE, "b")
+    for _ in range(2):  # what was broken off is repeated
+        await answering.give("anonymous", "person")
+    assert await answering.networks_of("anonymous", "a") == []
+    assert await answering.networks_of("person", "a") == [answering.network(HOME)]
+    assert await entered(answering, "person", HOME, "c") == 0
+    for conversation, before in (("a", ["anonymous"]), ("b", [])):
+        place = Place(answering, conversation)
+        for session in [*before, "person"]:
+            place.take_up(session)
+        await place.leave()
+    assert await fake_redis.keys() == []
+
+
 async def test_chat_with_a_prompt_that_came_in_its_last_moment_is_counted_anew(
     fake_redis: FakeAsyncRedis,
 ) -> None:
@@ -151,7 +170,9 @@ async def test_chat_with_a_prompt_that_came_in_its_last_moment_is_counted_anew(
 async def test_sum_over_instances_holds_when_they_race(store: Store) -> None:
     async with store.client() as one, store.client() as two:
         both = [made(redis, 3, prefix="answering-race") for redis in (one, two)]
-        tries = [entered(each, "alice", HOME, f"c{number}") for number in range(10) for each in both]
+        tries = [
+            entered(each, "alice", f"10.0.1.{number}", f"c{number}") for number in range(20) for each in both
+        ]
         counts = await asyncio.gather(*tries)
         noted = await one.zrange(Keys("answering-race").answering("alice"), 0, -1)
         assert len(noted) == 3

@@ -230,7 +230,7 @@ async def test_refused_websockets_are_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(visitors, "TELL_SECONDS", 0.01)
-    refusals = Refusals()
+    refusals = Refusals(visitors.WEBSOCKETS_REFUSED)
 
     async def told() -> bool:
         return bool(caplog.messages)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from llmchat.answering import Answering
 from llmchat.arrivals import LONGEST_MS, Arrivals
 from llmchat.attachments import Attachments
 from llmchat.broadcaster import Broadcaster
@@ -46,6 +47,7 @@ class Moving(Story):
         self.prompts = Prompts(redis, self.keys, history_days=400, most_characters=100)
         self.erasure = Erasure(redis, self.keys, KINDS)
         self.broadcaster = Broadcaster([url], prefix=self.keys.prefix, capacity=100)
+        self.answering = Answering(redis, self.keys, "k" * 32, most=100, seconds=60)
         self.told: list[str] = []
         self.listing = Told(self.conversations, self.broadcaster, Nobody(), self.told)
         self.moves = self.moving(redis)
@@ -61,6 +63,7 @@ class Moving(Story):
             self.prompts,
             self.listing,
             self.broadcaster,
+            self.answering,
         )
 
     async def has(self, conversation: str, **fields: str) -> None:

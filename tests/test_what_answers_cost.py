@@ -155,7 +155,9 @@ async def test_stopped_answer_pays_what_was_said(open_house: Open, model: Model)
 async def test_title_is_paid_by_the_address_too(open_house: Open, model: Model) -> None:
     house = await open_house(tokens_per_day=10_000, title_model="")
     model.answer("Hello", usage={"prompt_tokens": 700, "completion_tokens": 300})
-    await prompted(await house.connect(), "one")
+    tab = await house.connect()
+    await prompted(tab, "one")
+    await tab.a("completion.finished")
     network = house.answering.network("127.0.0.1")
 
     async def title_is_paid() -> bool:

@@ -18,7 +18,7 @@ blueprint = Blueprint("metrics", __name__)
 
 @blueprint.get(PATH)
 async def metrics() -> ResponseReturnValue:
-    """Tell of this instance, unless the token is wrong: who guesses has to wait, and keeps nobody out who knows it."""
+    """Tell of this instance, unless the token is wrong: who guesses too often is told so, and keeps nobody out."""
     here = rooms()
     told = here.metrics
     if told is None or not told.opens_to(request.headers.get("Authorization", "")):

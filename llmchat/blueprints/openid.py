@@ -106,25 +106,27 @@ async def leave() -> ResponseReturnValue:
     here, openid = rooms(), _openid()
     token = (await request.form).get("logout_token", "")
     try:
-        leaver = await openid.issuer.leaver(token) if len(token) <= MOST_TOKEN else None
-    except SignInFailed:
-        return {"error": "temporarily_unavailable"}, 503, headers_of()
-    if leaver is None:
-        return await _untrue()
+        if len(token) > MOST_TOKEN:
+            raise SignInFailed(400, "it is too long")
+        leaver = await openid.issuer.leaver(token)
+    except SignInFailed as failed:
+        return await _refuse(openid, failed)
     session = await openid.logins.end_visit(leaver)
     if session is not None:
         await here.tell_signed_out(session)
     return Response(status=200, headers=headers_of())
 
 
-async def _untrue() -> ResponseReturnValue:
-    """Refuse what the provider has not said; only that is counted: the provider itself is never refused for others."""
+async def _refuse(openid: OpenId, failed: SignInFailed) -> ResponseReturnValue:
+    """Refuse the word of a sign-out; only what is refused is counted, so that strangers keep the provider out of nothing."""
+    if failed.status == 400:
+        openid.untrue.note(failed.detail)
     try:
         with suppress(Unavailable):
             await rooms().limits.page(None, request.remote_addr or "")
     except RateLimited as error:
         return {"error": "invalid_request"}, 429, headers_of(error.retry_after)
-    return {"error": "invalid_request"}, 400, headers_of()
+    return {"error": "invalid_request"}, 400 if failed.status == 400 else 503, headers_of()
 
 
 def _openid() -> OpenId:

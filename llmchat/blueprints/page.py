@@ -57,8 +57,9 @@ them it stays below 100 KB."""
 ESCAPED_BYTES = 6
 """Of a character in HTML, at most."""
 
-COUNTED_ELSEWHERE = {"attachments", "metrics", "ops", "shares", "openid.leave"}
-"""What are no pages of a session: files within a page, metrics, health, shared chats, the word of an OpenID provider."""
+COUNTED_ELSEWHERE = {"attachments", "metrics", "ops", "shares"}
+"""Blueprints whose requests are no pages of a session: files within a page, metrics, health, shared chats. Likewise an
+OpenID provider's word of a sign-out, unless it is not true."""
 
 REASONS = {
     HTTPStatus.METHOD_NOT_ALLOWED: ("That cannot be done here", "This address does not take that."),
@@ -73,9 +74,9 @@ blueprint = Blueprint("page", __name__)
 @blueprint.before_app_request
 async def limit() -> ResponseReturnValue | None:
     """Refuse whoever asks for too much, before anything is made for them. While Redis is away, nobody counts."""
-    if {request.blueprint, request.endpoint} & COUNTED_ELSEWHERE:
-        return None
     here = rooms()
+    if request.blueprint in COUNTED_ELSEWHERE or (here.openid and request.endpoint == "openid.leave"):
+        return None
     try:
         with suppress(Unavailable):
             await here.limits.page(here.session_of(request), request.remote_addr or "")

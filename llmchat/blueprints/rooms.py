@@ -22,7 +22,10 @@ from llmchat.blueprints.visitors import (
     CONNECTIONS_OF_ADDRESS,
     CONNECTIONS_OF_SESSION,
     CROWDED_SECONDS,
+    REASONS,
     RETRY_SECONDS,
+    SIGN_OUTS_REFUSED,
+    WEBSOCKETS_REFUSED,
     Refusal,
     Refusals,
     Visitor,
@@ -82,6 +85,8 @@ class OpenId:
     """Of a browser in which a person is signed in."""
     on_the_way: SignedCookie
     """Of a browser that was sent to the provider."""
+    untrue: Refusals = field(default_factory=partial(Refusals, SIGN_OUTS_REFUSED))
+    """Words of sign-outs, by what is wrong with them."""
 
     def carried(self, cookies: str | None, *, secure: bool) -> tuple[str, str] | None:
         """Read a session and a login from a Cookie header."""
@@ -142,7 +147,7 @@ class Rooms:
     """Websockets, up to now."""
     closed: Counter[int] = field(default_factory=lambda: Counter(dict.fromkeys(CODES, 0)))
     """Those that are served no more, by close code."""
-    refused: Refusals = field(default_factory=Refusals)
+    refused: Refusals = field(default_factory=partial(Refusals, WEBSOCKETS_REFUSED, *REASONS))
     metrics: Metrics | None = None
     draining: bool = False
     _connections: set[Connection | SeedConnection] = field(default_factory=set)

@@ -20,6 +20,8 @@ CONNECTIONS_OF_SESSION = 50
 RETRY_SECONDS = 1
 """After them a client that was refused because of this instance may ask again: another may answer."""
 CROWDED_SECONDS = 10
+WEBSOCKETS_REFUSED = "Websockets were refused in the last minute: %s."
+SIGN_OUTS_REFUSED = "Sign-outs that the OpenID provider did not sign so were refused in the last minute: %s."
 REASONS = "restarting", "signed_out", "rate_limited", "full", "crowded"
 TELL_SECONDS = 60.0
 """From a refusal to the line of the log that tells of it, and of all since."""
@@ -57,10 +59,12 @@ class Refusal:
 
 
 class Refusals:
-    """Counts websockets that were not let in; the log is told once a minute at most."""
+    """Counts what was not let in; the log is told once a minute at most, in a line that has a place for the counts."""
 
-    def __init__(self) -> None:
-        self.counts = Counter(dict.fromkeys(REASONS, 0))
+    def __init__(self, line: str, *reasons: str) -> None:
+        """Of the `reasons` there are counts from the beginning."""
+        self._line = line
+        self.counts = Counter(dict.fromkeys(reasons, 0))
         """By reason."""
         self._told = Counter(self.counts)
 
@@ -73,7 +77,7 @@ class Refusals:
     def _tell(self) -> None:
         since, self._told = self.counts - self._told, Counter(self.counts)
         counts = ", ".join(f"{reason} {count}" for reason, count in since.items())
-        log.warning("Websockets were refused in the last minute: %s.", counts)
+        log.warning(self._line, counts)
 
 
 def address_of(who: Visitor, endpoint: str) -> str:

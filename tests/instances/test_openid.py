@@ -361,11 +361,17 @@ async def test_strangers_who_send_sign_outs_keep_neither_the_provider_out_nor_th
         async with browser._http.post(address, data={"logout_token": token}) as answer:
             return answer.status, "Retry-After" in answer.headers
 
-    for _ in range(2 * ADDRESS_SHARE):
-        assert await end("forged") == (400, False)
-    assert await end("forged" * 10_000) == (429, True)
+    tokens = ["forged", provider.logout_token(aud="another"), "forged" * 10_000] * 100
+    told_of = []
+    for token in tokens:  # some are earned again while they come
+        told_of.append(await end(token))
+        if told_of[-1] == (429, True):
+            break
+    assert len(told_of) > 2 * ADDRESS_SHARE
+    assert set(told_of[:-1]) == {(400, False)}
+    assert told_of[-1] == (429, True)
     assert await end(provider.logout_token()) == (200, False)
-    assert sum("Sign-outs were sent" in line for line in instance.log) == 1
+    assert [line for line in instance.log if "WARN" in line.upper()] == []
 
 
 async def test_nobody_comes_in_anonymously_where_signing_in_is_required(
