@@ -5,6 +5,7 @@ Imported only where a provider is configured: what it needs is large.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,9 @@ KINDS = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 """Of keys, by how the names of algorithms begin."""
 MOST_KEYS = 100
 SUBJECT_CHARACTERS = 1000
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which JSON can name and nothing else can carry."""
+UNREADABLE = JoseError, ValueError, TypeError, RecursionError
 LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -47,7 +51,7 @@ def header_of(token: object, algorithms: Sequence[str]) -> Mapping[str, Any]:
     """Read with what a token is said to be signed. Raises Untrue."""
     try:
         header = jws.extract_compact(str(token).encode()).headers()
-    except (JoseError, ValueError):
+    except UNREADABLE:
         raise Untrue("its token is malformed") from None
     if header.get("alg") not in algorithms:
         raise Untrue("its token is signed in a way that it did not announce, or that proves nothing")
@@ -111,7 +115,8 @@ def claims_of_leaver(token: str, keys: Iterable[Key], *, issuer: str, client_id:
 
 
 def _check_subject(subject: object) -> None:
-    if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_CHARACTERS:
+    known = isinstance(subject, str) and 0 < len(subject) <= SUBJECT_CHARACTERS
+    if not known or SURROGATE.search(str(subject)):
         raise Untrue("it does not tell who it is about")
 
 
@@ -123,6 +128,6 @@ def _decoded(token: str, keys: Iterable[Key]) -> jwt.Token:
                 return jwt.decode(token, key, algorithms=list(ALGORITHMS))
             except BadSignatureError:
                 continue
-            except (JoseError, ValueError):
+            except UNREADABLE:
                 raise Untrue("its token is malformed") from None
     raise Untrue("its token is signed by nobody that it knows")

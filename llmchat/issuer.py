@@ -146,7 +146,7 @@ class Issuer:
                     code_verifier=verifier,
                     redirect_uri=back,
                 )
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise Untrue("it gives no JSON object for a code") from None
             except httpx2.HTTPStatusError as error:
                 if error.response.is_server_error:
@@ -220,7 +220,10 @@ class Issuer:
         told = await self._settled()
         with _failing():
             async with asyncio.timeout(LOOK_SECONDS), self._client() as client:
-                return keys_of((await _asked(client, told.said["jwks_uri"])).get("keys"))
+                keys = keys_of((await _asked(client, told.said["jwks_uri"])).get("keys"))
+                if not keys:
+                    raise Untrue("it publishes no key")  # those that are known serve
+                return keys
 
     async def _discovered(self, client: AsyncOAuth2Client) -> _Told:
         said = await _asked(client, f"{self._address}/.well-known/openid-configuration")
@@ -307,7 +310,7 @@ async def _asked(client: AsyncOAuth2Client, address: str, **headers: str) -> dic
         response.raise_for_status()
     try:
         found = response.json() if response.status_code == 200 else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise Untrue(f"it answers with {response.status_code}, and no JSON object")

@@ -77,7 +77,7 @@ class Provider:
         head = {name: value for name, value in head.items() if value is not None}
         if head["alg"] in ("none", "HS256"):
             return self._by_hand(head, told)
-        return jwt.encode(head, told, key or self.keys[0], algorithms=[head["alg"]])
+        return jwt.encode(head, told, key or self.keys[0], algorithms=[head["alg"]], encoder_cls=_Ascii)
 
     def _by_hand(self, head: dict[str, Any], told: dict[str, Any]) -> str:
         """Sign with nothing, or with the public key, which everybody knows: no library does."""
@@ -185,6 +185,13 @@ class Provider:
         return web.Response(
             text='<link rel="icon" href="data:,">You are signed out here, too.', content_type="text/html"
         )
+
+
+class _Ascii(json.JSONEncoder):
+    """Escapes what is not ASCII: also half a character."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"ensure_ascii": True})
 
 
 def _base64(made: bytes) -> str:

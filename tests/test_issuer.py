@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -143,6 +144,12 @@ LIES: dict[str, dict[str, Any]] = {
     "of nobody": {"claims": {"sub": None}},
     "of an empty name": {"claims": {"sub": ""}},
     "of a number": {"claims": {"sub": 7}},
+    "of several": {"claims": {"sub": ["ann"]}},
+    "of too long a name": {"claims": {"sub": "a" * 1001}},
+    "of half a character": {"claims": {"sub": "\ud800"}},
+    "it says nothing that can be taken apart": {"body": {"discovery": b"[" * 100_000}},
+    "it gives nothing for a code that can be taken apart": {"body": {"token": b"[" * 100_000}},
+    "it publishes no key": {"body": {"jwks": b'{"keys": []}'}},
     "with another token": {"claims": {"at_hash": "AAAA"}},
     "unsigned": {"header": {"alg": "none"}},
     "signed with the public key": {"header": {"alg": "HS256"}},
@@ -383,9 +390,16 @@ async def test_provider_is_asked_nothing_for_what_is_no_token_and_once_for_many_
     house: House,
 ) -> None:
     issuer, asked = house.make(), house.provider.asked
+    crooked = urlsafe_b64encode(b'{"alg": "RS256", "crit": 7}').decode().rstrip("=")
+    deep = urlsafe_b64encode(b'{"alg": ' + b"[" * 9000).decode().rstrip("=")
+    for forged in ("forged", f"{deep}.e30.AAAA", "." * 100):
+        with pytest.raises(SignInFailed) as failed:
+            await issuer.leaver(forged)
+        assert (failed.value.status, asked) == (400, [])
     with pytest.raises(SignInFailed) as failed:
-        await issuer.leaver("forged")
-    assert (failed.value.status, asked) == (400, [])
+        await house.issuer.leaver(f"{crooked}.e30.AAAA")
+    assert failed.value.status == 400
+    asked.clear()
     house.provider.status = {PATHS["discovery"]: 500}
     for _ in range(5):
         with pytest.raises(SignInFailed) as failed:

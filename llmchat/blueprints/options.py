@@ -16,7 +16,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from llmchat.blueprints.forms import Failed, act_on, command_of, too_large
 from llmchat.blueprints.page import error_page, own_page
 from llmchat.blueprints.rooms import Rooms, rooms
-from llmchat.blueprints.visitors import Visitor, headers_of
+from llmchat.blueprints.visitors import Visitor, headers_of, origin_of
 from llmchat.conversation import RESTORE_SECONDS, Conversation
 from llmchat.errors import BadField, CommandError, NotFound
 from llmchat.events import ID, ShareList
@@ -126,7 +126,7 @@ async def _page(
         failed=failed,
         problem=problem,
         done=DONE.get(request.args.get("done", "")),
-        origin=f"{'https' if who.secure else 'http'}://{request.host}",
+        origin=origin_of(who),
         **answer,
     )
 

@@ -17,7 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from llmchat.blueprints.forms import Failed, act_on, command_of, too_large
 from llmchat.blueprints.page import own_page
 from llmchat.blueprints.rooms import Rooms, rooms
-from llmchat.blueprints.visitors import Visitor, headers_of
+from llmchat.blueprints.visitors import Visitor, headers_of, origin_of
 from llmchat.errors import NotFound
 from llmchat.events import ID, ConversationDelete, ShareList, ShareRevoke
 from llmchat.prompts import MOST_PROMPTS, NAME_CHARACTERS
@@ -119,7 +119,7 @@ async def _page(who: Visitor, draft: Draft, *, problem: str = "", **answer: Any)
         archived=archived,
         more_archived=more,
         shares=await _shares(here, session) if who.known else [],
-        origin=f"{'https' if who.secure else 'http'}://{request.host}",
+        origin=origin_of(who),
         **answer,
     )
 

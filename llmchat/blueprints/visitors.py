@@ -80,9 +80,14 @@ class Refusals:
         log.warning(self._line, counts)
 
 
+def origin_of(who: Visitor) -> str:
+    """Give scheme and host, as whoever asks calls us."""
+    return f"{'https' if who.secure else 'http'}://{request.host}"
+
+
 def address_of(who: Visitor, endpoint: str) -> str:
-    """Give the whole address of a page of ours, as whoever asks calls us."""
-    return f"{'https' if who.secure else 'http'}://{request.host}{url_for(endpoint)}"
+    """Give the whole address of a page of ours, likewise."""
+    return origin_of(who) + url_for(endpoint)
 
 
 def cookies_of(asked: Request | Websocket) -> str:
