@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from llmchat import __version__
-from llmchat.__main__ import COMMAND_NAMES
+from llmchat.__main__ import COMMAND_NAMES, _limits
 from llmchat.access import Access
 from llmchat.settings import Settings
 from llmchat.variables import VARIABLES
@@ -88,6 +88,18 @@ async def test_no_parts_are_named_where_all_is_installed_or_configured(start: St
         child = await start("parts", **environment)
         assert await child.ended() == 0
         assert child.lines == []
+
+
+def test_deployment_tells_what_people_may_use() -> None:
+    lines = _limits(Settings(tokens_per_day=100_000, tokens_per_day_in_all=2_000_000))
+    assert lines == [
+        "A session may send 30 prompts a minute, and have 10 chats answered at once",
+        "Tokens a day: 100,000 of a session, 2,000,000 of all sessions together",
+    ]
+    assert _limits(Settings(prompts_per_minute=0, answers_at_once=0)) == [
+        "A session may send any number of prompts a minute, and have any number of chats answered at once",
+        "Tokens a day: no budget is set",
+    ]
 
 
 @pytest.mark.long

@@ -619,6 +619,7 @@ async def test_turn_begun_too_often_ends_with_the_text_there_is(
     assert (await instance.stored(answer))["text"] == text
     assert types(await instance.frames()).count("completion.started") == attempts
     assert model.requests == []
+    assert instance.turns.tally.begun.total() == instance.turns.tally.ended.total() == 1
 
 
 NOTHING: dict[str, list[Step]] = {"stop": [], "length": [Reasoning("Hm.")], "blank": [Text("\n"), CUT]}

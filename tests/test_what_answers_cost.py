@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llmchat.answering import Place
+from llmchat.history import History
 from llmchat.settings import Settings
 from llmchat.spending import ALL, PIECE
 from tests.fakes import Failure, Gate, Model
@@ -53,6 +54,17 @@ async def nothing_is_answered(house: House, session: str = "alice") -> None:
 
 
 # The tokens of a day
+
+
+async def test_prompt_longer_than_the_context_wants_no_more_than_the_context_has(
+    open_house: Open, model: Model
+) -> None:
+    house = await open_house(tokens_per_day=8000 + PIECE, context_tokens=8000)
+    model.answer("Hello", usage={"prompt_tokens": 70, "completion_tokens": 7})
+    tab = await house.connect()
+    accepted = await tab.ask(type="message.send", id="long", text="語" * 9000)
+    assert accepted["type"] == "message.accepted"
+    await tab.a("completion.finished")
 
 
 async def test_answer_pays_what_the_provider_counts_of_the_session_its_address_and_all(
@@ -246,6 +258,35 @@ async def test_prompt_that_comes_while_its_chat_is_struck_off_is_counted(
     )
     assert (await prompted(tab, "2"))["code"] == "rate_limited"
     gate.open()
+    await nothing_is_answered(house)
+
+
+async def test_prompt_that_is_stored_after_its_chat_was_struck_off_is_counted(
+    open_house: Open, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await open_house(answers_at_once=1)
+    first, second, stored, send = Gate(), Gate(), Gate(), History.send
+    model.answer("Said", first, to="Prompt 0")
+    model.answer("Said", second, to="Prompt 1")
+
+    async def sent(history: History, **fields: Any) -> Any:
+        if fields["text"] == "Prompt 1":
+            stored.reached.set()
+            await stored.opened()
+        return await send(history, **fields)
+
+    monkeypatch.setattr(History, "send", sent)
+    tab = await house.connect()
+    chat = (await prompted(tab, "0"))["conversation"]
+    await tab.a("completion.started")
+    late = asyncio.create_task(prompted(tab, "1", conversation=chat))
+    await stored.wait()
+    first.open()
+    await nothing_is_answered(house)
+    stored.open()
+    assert (await late)["type"] == "message.accepted"
+    assert (await prompted(await house.connect(), "2"))["code"] == "rate_limited"
+    second.open()
     await nothing_is_answered(house)
 
 
