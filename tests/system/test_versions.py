@@ -134,9 +134,14 @@ def test_version_before_is_the_last_release_or_the_last_other_number(
     assert f'"{expected}"' in (tmp_path / "before" / "llmchat" / "__init__.py").read_text()
 
 
-def test_clone_that_has_no_version_before_fails_and_says_what_to_do(tmp_path: Path) -> None:
+def test_clone_that_has_no_version_before_fetches_it_or_fails_and_says_what_to_do(tmp_path: Path) -> None:
     clone = repository(tmp_path / "clone", "1.0", "1.0", "1.1")
-    subprocess.run(["git", "clone", "-q", "--depth", "1", clone.as_uri(), str(tmp_path / "cut")], check=True)
+    for name in ("joined", "cut"):
+        words = ["git", "clone", "-q", "--depth", "1", clone.as_uri(), str(tmp_path / name)]
+        subprocess.run(words, check=True)
+    unpack(tmp_path / "joined", revision_before(tmp_path / "joined"), tmp_path / "before")
+    assert '"1.0"' in (tmp_path / "before" / "llmchat" / "__init__.py").read_text()
+    clone.rename(tmp_path / "gone")
     with pytest.raises(AssertionError) as told:
         revision_before(tmp_path / "cut")
     assert SHALLOW in str(told.value)
