@@ -28,15 +28,15 @@ class Inquiry(Generic[T, E]):
         self.failure: E | None = None
         """Why there was none the last time."""
 
-    async def __call__(self) -> None:
-        """Ask, or wait for who does, unless it was done a moment ago."""
-        self.begin()
+    async def __call__(self, *, at_once: bool = False) -> None:
+        """Ask, or wait for who does, unless it was done a moment ago; `at_once`: also then."""
+        self.begin(at_once=at_once)
         if self._task is not None:
             await asyncio.shield(self._task)
 
-    def begin(self) -> None:
+    def begin(self, *, at_once: bool = False) -> None:
         """Have it asked, likewise, without waiting."""
-        if self._task is None and self._clock() - self._ended_at > self._rest:
+        if self._task is None and (at_once or self._clock() - self._ended_at > self._rest):
             self._task = asyncio.create_task(self._asked())
 
     async def _asked(self) -> None:

@@ -42,7 +42,7 @@ LOOK_SECONDS = 5.0
 FRESH_SECONDS = 3600
 """So old, what it tells of itself is asked for anew; what it told last is true until there is more."""
 AGAIN_SECONDS = 3
-"""Between two looks for what it tells of itself."""
+"""Between two looks for what it tells of itself, unless a person waits for it."""
 KEYS_SECONDS = 10
 """Between two looks for a key that is not known: anybody can name one."""
 NAME_CHARACTERS = 80
@@ -173,18 +173,21 @@ class Issuer:
         """
         with _sent_by_anybody():
             header_of(token, ALGORITHMS)  # before the provider is asked anything
-        async with self._talking() as (_, told):
+        async with self._talking(at_once=False) as (_, told):
             with _sent_by_anybody():
                 keys = await self._keys_for(told, token)
                 claims = claims_of_leaver(token, keys, issuer=told.issuer, client_id=self._client_id)
         return Leaver(Person(told.issuer, claims["sub"], visit=_text(claims.get("sid"))), claims["iat"])
 
     @asynccontextmanager
-    async def _talking(self) -> AsyncIterator[tuple[AsyncOAuth2Client, _Told]]:
-        """Give a client for a few questions, within a time, and what the provider tells of itself."""
+    async def _talking(self, *, at_once: bool = True) -> AsyncIterator[tuple[AsyncOAuth2Client, _Told]]:
+        """Give a client for a few questions, within a time, and what the provider tells of itself.
+
+        `at_once`: a person tries again, who may do so only now and then; else it rests after it was in vain.
+        """
         with _failing():
             async with asyncio.timeout(ASK_SECONDS), self._client() as client:
-                told = await self._settled()
+                told = await self._settled(at_once=at_once)
                 client.token_endpoint_auth_method = self._login_way(told)
                 yield client, told
 
@@ -201,10 +204,10 @@ class Issuer:
         client.register_client_auth_method(("client_secret_basic", _basic))
         return client
 
-    async def _settled(self) -> _Told:
+    async def _settled(self, *, at_once: bool) -> _Told:
         """Give what the provider tells of itself; has it asked for anew now and then, for which nobody waits."""
         if self._told.answer is None:
-            await self._told()
+            await self._told(at_once=at_once)
         elif self._clock() - self._told.answer.at > FRESH_SECONDS:
             self._told.begin()
         if self._told.answer is None:
@@ -217,7 +220,7 @@ class Issuer:
                 return await self._discovered(client)
 
     async def _ask_for_keys(self) -> list[Key]:
-        told = await self._settled()
+        told = await self._settled(at_once=False)
         with _failing():
             async with asyncio.timeout(LOOK_SECONDS), self._client() as client:
                 keys = keys_of((await _asked(client, told.said["jwks_uri"])).get("keys"))

@@ -217,7 +217,6 @@ async def test_provider_that_is_away_is_told_apart_and_what_it_told_stands(house
     finally:
         await house.provider.open_door()
     assert failed.value.status == 503
-    house.clock.now += AGAIN_SECONDS + 1
     await house.sign_in()
     house.clock.now += FRESH_SECONDS + 1
     house.provider.status = {PATHS["discovery"]: 500}
@@ -406,6 +405,10 @@ async def test_provider_is_asked_nothing_for_what_is_no_token_and_once_for_many_
             await issuer.leaver(house.provider.logout_token())
         assert failed.value.status == 503
     assert len(asked) == 1
+    house.clock.now += AGAIN_SECONDS + 1
+    with pytest.raises(SignInFailed):
+        await issuer.leaver(house.provider.logout_token())
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("path", ["discovery", "jwks"])

@@ -108,6 +108,7 @@ async def test_title_that_was_typed_without_a_connection_is_given_back(page: Pag
     await title.press("Enter")
     await expect(chats(page)).to_have_text(["One"])
     line.closing = None
+    await line.told('"session.ready"', 2)  # a connection before may open yet, and be closed
     await expect(page.locator("chat-transcript[data-lost]")).not_to_be_attached()
     await choose(page, "One", "Rename")
     await expect(title).to_have_value("Long thought of")
