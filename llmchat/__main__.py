@@ -254,7 +254,8 @@ def _limits(settings: Settings) -> list[str]:
 def _openid(settings: Settings) -> list[str]:
     if settings.oidc_issuer is None:
         return []
-    required = "is required" if settings.oidc_required else "is possible, and not required"
+    either = "is required, or the password" if settings.access_password else "is required"
+    required = either if settings.oidc_required else "is possible, and not required"
     whose = ", ".join(settings.oidc_allowed) or "all accounts there"
     return [f"Signing in by {settings.oidc_issuer} ({whose}) {required}"]
 

@@ -96,7 +96,7 @@ class Issuer:
                 found = await _asked(client, told.said["jwks_uri"])
         except (TimeoutError, httpx2.HTTPError) as error:
             raise StartError(
-                f"The OpenID provider at {self._address} cannot be reached ({type(error).__name__}). Check OIDC_ISSUER."
+                f"The OpenID provider at {self._address} cannot be reached ({_why(error)}). Check OIDC_ISSUER."
             ) from None
         except Untrue as untrue:
             raise StartError(
@@ -283,7 +283,7 @@ def _failing() -> Iterator[None]:
     try:
         yield
     except (TimeoutError, httpx2.HTTPError) as error:
-        log.warning("The OpenID provider cannot be reached: %s", type(error).__name__)
+        log.warning("The OpenID provider cannot be reached: %s", _why(error))
         raise SignInFailed(503, AWAY) from None
     except Untrue as untrue:
         log.warning("The OpenID provider cannot be believed: %s.", untrue)
@@ -291,6 +291,12 @@ def _failing() -> Iterator[None]:
     except OAuthError:
         log.warning("The OpenID provider gave no token for a code: see OIDC_CLIENT_ID, OIDC_CLIENT_SECRET.")
         raise SignInFailed(502, STRANGE) from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, httpx2.HTTPStatusError):
+        return f"{error.request.url.copy_with(query=None)} answers with {error.response.status_code}"
+    return type(error).__name__
 
 
 @contextmanager

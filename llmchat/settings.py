@@ -36,7 +36,7 @@ WELL_KNOWN = ("changeme", "change-me", "change_me", "insecure", "your-secret", "
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 NAME_LENGTH = 40
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-MAIL_OR_DOMAIN = re.compile(r"([^@\s]{1,64})?@?[\w-]+(\.[\w-]+)+")
+MAIL_OR_DOMAIN = re.compile(r"([^@\s]{0,64}@)?[\w-]+(\.[\w-]+)+")
 LOGIN = re.compile(r"://[^/]*@")
 """In an address: who logs in there, which nobody is told."""
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -190,6 +190,10 @@ class Settings:
         """Raise SettingsError where an OpenID provider is half configured."""
         if self.oidc_issuer is None and (self.oidc_client_id or self.oidc_allowed or self.oidc_required):
             raise SettingsError("OIDC_ISSUER is not set, but another OIDC_… is: name the provider's address.")
+        if self.oidc_issuer is not None and ("/.well-known/" in self.oidc_issuer or "?" in self.oidc_issuer):
+            raise SettingsError(
+                "OIDC_ISSUER has more than the provider's name: leave off /.well-known/… and all from a ? on."
+            )
         if self.oidc_issuer is not None and not self.oidc_client_id:
             raise SettingsError(
                 "OIDC_CLIENT_ID is not set: register this chat at OIDC_ISSUER, and name it here."

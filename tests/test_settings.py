@@ -136,6 +136,19 @@ def test_signing_in_is_required_where_only_some_may(
     assert (settings.oidc_required, settings.share_links) == (required, shared)
 
 
+def test_issuer_with_more_than_its_name_is_refused() -> None:
+    for more in ("/.well-known/openid-configuration", "?x=1"):
+        with pytest.raises(SettingsError, match=r"^OIDC_ISSUER has more than the provider's name: leave off"):
+            read(OIDC_ISSUER=f"https://id.example.com{more}", OIDC_CLIENT_ID="llmchat").check_openid()
+
+
+@pytest.mark.parametrize("allowed", ["*.example.com", ".example.com", "https://example.com", "ann@"])
+def test_what_is_neither_address_nor_domain_lets_nobody_in_and_is_refused(allowed: str) -> None:
+    assert read(OIDC_ALLOWED="@example.org, ann@example.com").oidc_allowed
+    with pytest.raises(SettingsError, match=r"^OIDC_ALLOWED is "):
+        read(OIDC_ALLOWED=allowed)
+
+
 @pytest.mark.parametrize(
     ("env", "named"),
     [
